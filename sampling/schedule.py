@@ -1,0 +1,182 @@
+"""The noise schedule of a diffusion chain, and the algebra between x_t, x0, eps and v.
+
+    x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps            DDPM (Ho 2020, arXiv 2006.11239), eq. 4
+
+A network predicts eps, x0, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans 2022, arXiv 2202.00512).
+A sampler walks a subset of the steps; that subset is a shorter chain with betas of its own (Nichol 2021,
+arXiv 2102.09672, sec. 4). Tables are float64 on the CPU; they go to the data in its own precision, float32 or better.
+"""
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, repeat
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PREDICTIONS = ("eps", "v", "x0")
+
+
+def at(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """table[t] on x's device, in float32 or better, shaped to multiply x. table (T,), t (B,) -> (B,1,..,1)."""
+    table = table.to(torch.promote_types(x.dtype, torch.float32))
+    # A blocking copy to a GPU would make the host wait for the forward pass that is still queued.
+    table = table.to(x.device, non_blocking=x.is_cuda)
+    return table[t].view(-1, *[1] * (x.ndim - 1))
+
+
+def split(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Network output (B,C,H,W) or (B,2C,H,W) for x (B,C,H,W) -> (prediction, variance value v or None), each (B,C,H,W).
+
+    Raises ValueError at any other number of channels.
+    """
+    C = x.shape[1]
+    if out.shape[1] == C:
+        return out, None
+    if out.shape[1] == 2 * C:
+        return out[:, :C], out[:, C:]
+    raise ValueError(f"the network returned {out.shape[1]} channels for latents of {C}: expected {C}, "
+                     f"or {2 * C} with a learned variance")
+
+
+def learned_log_variance(v, log_beta, log_posterior):
+    """log sigma^2 = f log beta + (1 - f) log beta_tilde, f = (v + 1) / 2, v not clamped (Nichol 2021, eq. 15)."""
+    f = (v + 1) / 2
+    return f * log_beta + (1 - f) * log_posterior
+
+
+class Chain(NamedTuple):
+    """The steps of a (sub)chain and the coefficients of q(x_prev | x_t, x0) = N(mean_x0 x0 + mean_x x_t, posterior).
+
+    DDPM eq. 6 and 7, with beta = 1 - alpha_bar / alpha_bar_prev. As made by Schedule.chain every field is (S,), float64
+    (t: int64), t ascending; the rows of backward() hold the same fields as Python numbers.
+    """
+    t: Tensor                   # timesteps of the full chain: what the network is told
+    alpha_bar: Tensor
+    alpha_bar_prev: Tensor      # 1 at the first step
+    beta: Tensor
+    posterior_variance: Tensor  # beta_tilde; 0 at the first step
+    log_beta: Tensor
+    log_posterior: Tensor       # log beta_tilde; the first step borrows the second's, for log 0 is of no use
+    mean_x0: Tensor
+    mean_x: Tensor
+
+    def backward(self) -> list["Chain"]:
+        """One record of Python numbers per step, from the noisiest to the cleanest: the order of a sampler."""
+        rows = zip(*(field.tolist() for field in self), strict=True)
+        return [Chain(*row) for row in rows][::-1]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """alpha_bar (T,) float64, strictly falling inside (0, 1); prediction: what the network outputs, "eps", "v" or "x0".
+
+    Raises ValueError for another dtype, shape, range or prediction.
+    """
+    alpha_bar: Tensor
+    prediction: str = "eps"
+
+    def __post_init__(self):
+        a = self.alpha_bar
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}: got {self.prediction!r}")
+        if a.dtype != torch.float64 or a.ndim != 1 or not len(a):
+            raise ValueError(f"alpha_bar must be float64 of shape (T,): got {a.dtype} of shape {tuple(a.shape)}")
+        if not (0 < a[-1] and a[0] < 1 and (a[1:] < a[:-1]).all()):
+            raise ValueError("alpha_bar must fall strictly and stay between 0 and 1: "
+                             f"it starts at {a[0]:g} and ends at {a[-1]:g}")
+
+    @classmethod
+    def from_betas(cls, betas: Tensor, prediction: str = "eps") -> "Schedule":
+        """alpha_bar_t = prod_{s <= t} (1 - beta_s). betas (T,) float64."""
+        return cls(torch.cumprod(1 - betas, 0), prediction)
+
+    @classmethod
+    def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, prediction: str = "eps"):
+        """Betas on a line (Ho 2020, sec. 4): DDPM, DiT."""
+        return cls.from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64), prediction)
+
+    @classmethod
+    def scaled_linear(cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012,
+                      prediction: str = "eps"):
+        """Square roots of the betas on a line (Rombach 2022, arXiv 2112.10752): Stable Diffusion."""
+        roots = torch.linspace(beta_start ** 0.5, beta_end ** 0.5, T, dtype=torch.float64)
+        return cls.from_betas(roots ** 2, prediction)
+
+    @classmethod
+    def cosine(cls, T: int = 1000, s: float = 0.008, max_beta: float = 0.999, prediction: str = "eps"):
+        """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) pi/2), betas capped (Nichol 2021, eq. 17)."""
+        f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2
+        return cls.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta), prediction)
+
+    def roots(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)), each (B,1,..,1), rooted in float64. t (B,), x (B,...)."""
+        return at(self.alpha_bar.sqrt(), t, x), at((1 - self.alpha_bar).sqrt(), t, x)
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (DDPM eq. 4). x0, eps, x_t (B,C,H,W), t (B,)."""
+        signal, sigma = self.roots(t, x0)
+        return signal * x0 + sigma * eps
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network must predict: eps, x0, or v = signal eps - sigma x0. x0, eps (B,C,H,W), t (B,)."""
+        signal, sigma = self.roots(t, x0)
+        return {"eps": eps, "x0": x0, "v": signal * eps - sigma * x0}[self.prediction]
+
+    def solve(self, out: Tensor, x: Tensor, signal, sigma) -> tuple[Tensor, Tensor]:
+        """(eps, x0) such that x = signal x0 + sigma eps and out is its prediction; variance channels ignored.
+
+        out (B,C or 2C,H,W), x (B,C,H,W); signal, sigma: numbers, or tensors that broadcast to x.
+        """
+        out, _ = split(out, x)
+        if self.prediction == "eps":
+            return out, (x - sigma * out) / signal                    # DDPM eq. 15
+        if self.prediction == "x0":
+            return (x - signal * out) / sigma, out
+        return signal * out + sigma * x, signal * x - sigma * out     # signal^2 + sigma^2 = 1
+
+    def eps_x0(self, out: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(eps, x0) that the network's output says x_t is made of. out (B,C or 2C,H,W), x (B,C,H,W), t (B,)."""
+        return self.solve(out, x, *self.roots(t, x))
+
+    def snr(self, t: Tensor) -> Tensor:
+        """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t), float32. t (B,) -> (B,)."""
+        return at(self.alpha_bar / (1 - self.alpha_bar), t, torch.empty(len(t), device=t.device))
+
+    def timesteps(self, steps: int) -> list[int]:
+        """DiT's respacing: multiples of (T-1)/(S-1), rounded half to even, from 0 to T-1, ascending.
+
+        The stride is summed up, not multiplied, because that decides which way some halves fall.
+        Raises ValueError unless 2 <= steps <= T.
+        """
+        T = len(self.alpha_bar)
+        if not 2 <= steps <= T:
+            raise ValueError(f"the number of sampling steps must be between 2 and {T}: got {steps}")
+        return [round(t) for t in accumulate(repeat((T - 1) / (steps - 1), steps - 1), initial=0.0)]
+
+    def chain(self, steps: int | Sequence[int]) -> Chain:
+        """The subchain of `steps`: a number (see timesteps), or the timesteps themselves, ascending.
+
+        Raises ValueError for an empty, unordered or out-of-range list.
+        """
+        T = len(self.alpha_bar)
+        t = torch.tensor(self.timesteps(steps) if isinstance(steps, int) else list(steps), dtype=torch.long)
+        if not len(t) or (t[1:] <= t[:-1]).any() or t[0] < 0 or t[-1] >= T:
+            raise ValueError(f"timesteps must ascend within 0..{T - 1}: got {t.tolist()}")
+        alpha_bar = self.alpha_bar[t]
+        prev = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+        beta = 1 - alpha_bar / prev
+        posterior = beta * (1 - prev) / (1 - alpha_bar)
+        return Chain(
+            t, alpha_bar, prev, beta, posterior, beta.log(),
+            log_posterior=torch.where(posterior > 0, posterior, posterior[:2].max()).log(),
+            mean_x0=prev.sqrt() * beta / (1 - alpha_bar),
+            mean_x=(1 - beta).sqrt() * (1 - prev) / (1 - alpha_bar),
+        )
+
+    @cached_property
+    def full(self) -> Chain:
+        """The chain of all T steps, which training uses."""
+        return self.chain(range(len(self.alpha_bar)))
