@@ -1,0 +1,79 @@
+"""LoRA: a trained low-rank path beside a frozen layer (Hu et al. 2021, arXiv 2106.09685).
+
+    y = W x + b + (alpha / r) B A x        A (r, in) ~ N(0, 1/r^2),  B (out, r) = 0 at the start
+
+For a convolution A is one too, with the layer's kernel, stride and padding and r output channels, and B is 1x1.
+A starts with standard deviation 1/r as in diffusers and PEFT ("gaussian"); the paper's code draws Kaiming-uniform. A is
+`lora_down` and B is `lora_up`, the names of the kohya file layout.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from adapters.core import match, specialize
+
+# DiT's fused qkv; every attention projection of a Stable Diffusion UNet, the targets of diffusers' LoRA scripts
+ATTENTION = r"\b(attn\.qkv|attn[12]\.(to_q|to_k|to_v|to_out\.0))$"
+
+
+class LoRA:
+    """y = W x + b + (alpha / r) B A x, on a Linear. Folds to W + (alpha / r) B A."""
+
+    added = ("lora_down", "lora_up", "lora_scale")
+
+    def setup(self, rank: int, alpha: float, generator: torch.Generator | None) -> None:
+        out, *kernel = self.weight.shape
+        # drawn in float32 on the generator's device: one seed gives one adapter on every device and dtype
+        down = torch.randn(rank, *kernel, generator=generator, device=generator.device if generator else "cpu") / rank
+        self.lora_down = nn.Parameter(down.to(self.weight))  # (r, in) or (r, in, k, k)
+        self.lora_up = nn.Parameter(self.weight.new_zeros(out, rank, *(1 for _ in kernel[1:])))  # (out, r[, 1, 1])
+        self.lora_scale = alpha / rank
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the layer: x (..., in) -> (..., out), or (B, in, H, W) -> (B, out, H', W')."""
+        return super().forward(x) + self.lora_scale * self.low_rank(x)
+
+    def low_rank(self, x: torch.Tensor) -> torch.Tensor:
+        """B A x."""
+        return F.linear(F.linear(x, self.lora_down), self.lora_up)
+
+    def fold(self) -> None:
+        # float32: bf16 would round B A before it is added, and again after
+        delta = self.lora_scale * self.lora_up.float().flatten(1) @ self.lora_down.float().flatten(1)
+        self.weight.copy_(self.weight.float() + delta.view_as(self.weight))
+
+
+class ConvLoRA(LoRA):
+    """The same on a Conv2d: A has its kernel, stride, padding and dilation, B is 1x1."""
+
+    def low_rank(self, x: torch.Tensor) -> torch.Tensor:
+        """B A x."""
+        return F.conv2d(self._conv_forward(x, self.lora_down, None), self.lora_up)
+
+
+def lora(
+    model: nn.Module,
+    generator: torch.Generator | None,
+    *,
+    rank: int = 4,
+    alpha: float | None = None,
+    targets: str = ATTENTION,
+) -> None:
+    """A low-rank path on every Linear and Conv2d whose dotted name the regex `targets` finds.
+
+    alpha: numerator of the scale alpha / rank; None is rank, scale 1. rank 4 is the default of diffusers' scripts.
+    Raises ValueError for rank < 1, alpha not positive and finite, no such layer, or a grouped convolution.
+    """
+    alpha = rank if alpha is None else alpha
+    if rank < 1 or not 0 < alpha < math.inf:
+        raise ValueError(f"needs rank >= 1 and a finite alpha > 0, found rank {rank}, alpha {alpha}")
+    layers = match(model, targets, (nn.Linear, nn.Conv2d))
+    for name, layer in layers:
+        if getattr(layer, "groups", 1) != 1:
+            raise ValueError(f"cannot adapt {name}: a convolution in {layer.groups} groups, only 1 is supported")
+    for _, layer in layers:
+        mixin = ConvLoRA if isinstance(layer, nn.Conv2d) else LoRA
+        specialize(layer, mixin, rank=rank, alpha=alpha, generator=generator)

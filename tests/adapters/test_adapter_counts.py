@@ -1,0 +1,51 @@
+"""Trained parameters on DiT-XL/2 at 256 px, against the published counts (DiffFit, arXiv 2304.06648).
+
+The paper counts a class table of 102 rows (Food-101 and the null class) in every method, and leaves out pos_embed.
+"""
+
+import pytest
+import torch
+
+import adapters
+from dit import DiT
+
+
+def xl2(num_classes: int) -> DiT:
+    with torch.device("meta"):
+        return DiT.from_name("DiT-XL/2", num_classes=num_classes)
+
+
+@pytest.mark.parametrize(
+    ("specs", "count"),
+    [
+        ("full", 673_799_072),  # published 673.8M
+        ("bitfit", 489_632),
+        (["bitfit", "classes"], 607_136),  # published 0.61M
+        (["lora:rank=8", "classes"], 1_149_696),  # published 1.15M
+        (["lora:rank=16", "classes"], 2_181_888),  # published 2.18M
+        ("norm", 131_328),
+        ("difffit", 802_976),  # published 0.803M
+        ("difffit:blocks=25", 796_064),
+        ("difffit:blocks=14", 770_720),  # published 0.770M
+        ("difffit:blocks=4", 747_680),  # published 0.747M
+    ],
+)
+def test_counts_with_102_class_rows(specs, count):
+    model = adapters.attach(xl2(101), specs)
+    assert adapters.counts(model)[0] == count
+
+
+def test_total_has_pos_embed_and_what_the_method_adds():
+    base = 675_129_632 - (1001 - 102) * 1152
+    assert adapters.counts(adapters.attach(xl2(101), "full")) == (base - 294_912, base)
+    assert adapters.counts(adapters.attach(xl2(101), "lora:rank=8"))[1] == base + 28 * 8 * 4608
+
+
+def test_bitfit_takes_145_biases():
+    model = adapters.attach(xl2(1000), "bitfit")
+    assert len(adapters.trained(model)) == 145 and len(list(model.named_parameters())) == 292
+
+
+def test_biases_norms_and_classes_of_the_imagenet_model():
+    assert adapters.counts(adapters.attach(xl2(1000), ["bitfit", "norm", "classes"]))[0] == 1_774_112
+    assert adapters.counts(adapters.attach(xl2(1000), ["bitfit", "classes"]))[0] == 1_642_784

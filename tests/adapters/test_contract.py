@@ -1,0 +1,205 @@
+"""What every adapter promises, for each method in METHODS on a class-conditional and on a text-conditional backbone."""
+
+import copy
+import inspect
+import itertools
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import adapters
+from dit import DiT, DiTConfig
+
+
+class ToyAttention(nn.Module):
+    def __init__(self, width, context):
+        super().__init__()
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context, width, bias=False)
+        self.to_v = nn.Linear(context, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(self, x, context):
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
+        return self.to_out[0]((q @ k.transpose(1, 2)).softmax(-1) @ v)
+
+
+class ToyTextBlock(nn.Module):
+    def __init__(self, width, context):
+        super().__init__()
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.attn1, self.attn2 = ToyAttention(width, width), ToyAttention(width, context)
+        self.ff = nn.Module()
+        self.ff.net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x, text):
+        h = self.norm1(x)
+        x = x + self.attn1(h, h)
+        x = x + self.attn2(self.norm2(x), text)
+        return x + self.ff.net(self.norm3(x))
+
+
+class ToyUNet(nn.Module):
+    """The layers of a Stable Diffusion UNet under their usual names, small: convolutions, group norms, text blocks."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv_in = nn.Conv2d(4, 8, 3, padding=1)
+        self.time = nn.Linear(1, 8)
+        self.norm = nn.GroupNorm(2, 8)
+        self.blocks = nn.ModuleList([ToyTextBlock(8, 6), ToyTextBlock(8, 6)])
+        self.conv_out = nn.Conv2d(8, 4, 3, padding=1)
+
+    def forward(self, x, t, cond):
+        h = self.conv_in(x) + self.time(t[:, None] / 1000.0)[:, :, None, None]
+        tokens = F.silu(self.norm(h)).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            tokens = block(tokens, cond)
+        return self.conv_out(tokens.transpose(1, 2).reshape(h.shape))
+
+
+X, T = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 700])
+TEXT = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(2))
+CONDITIONS = {"dit": torch.tensor([0, 3]), "unet": TEXT}
+
+WITHOUT_MEANING = {("classes", "unet")}
+CASES = [case for case in itertools.product(adapters.METHODS, CONDITIONS) if case not in WITHOUT_MEANING]
+PAIRS = [(a, b, backbone) for a, backbone in CASES for b, other in CASES if a != b and backbone == other]
+
+
+def build(backbone: str) -> nn.Module:
+    """The same small model at every call, zero tensors perturbed as if pretrained: a new DiT has no gradient inside."""
+    torch.manual_seed(0)
+    config = DiTConfig(depth=2, width=16, heads=2, patch=2, input_size=4, num_classes=3)
+    model = DiT(config) if backbone == "dit" else ToyUNet()
+    perturb(model, [p for p in model.parameters() if not p.any()], std=0.3)
+    return model.eval()
+
+
+@torch.no_grad()
+def perturb(model: nn.Module, parameters=None, std=0.1):
+    """N(0, std) on the given parameters, on what trains by default: imitates a training run."""
+    generator = torch.Generator().manual_seed(3)
+    for p in adapters.trained(model).values() if parameters is None else parameters:
+        p.add_(std * torch.randn(p.shape, generator=generator))
+
+
+def attached(specs, backbone: str) -> nn.Module:
+    return adapters.attach(build(backbone), specs, torch.Generator().manual_seed(4))
+
+
+def run(model: nn.Module, backbone: str) -> torch.Tensor:
+    with torch.no_grad():
+        return model(X, T, CONDITIONS[backbone])
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_forward_signatures_are_unchanged(method, backbone):
+    base, model = build(backbone), attached(method, backbone)
+    assert inspect.signature(model.forward) == inspect.signature(base.forward)
+    for plain, layer in zip(base.modules(), model.modules(), strict=True):
+        kinds = [[p.kind for p in inspect.signature(m.forward).parameters.values()] for m in (plain, layer)]
+        assert kinds[0] == kinds[1]
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_base_weights_load_before_and_after_attaching(method, backbone):
+    base, model = build(backbone), attached(method, backbone)
+    old, new = base.state_dict(), model.state_dict()
+    assert all(new[name].shape == tensor.shape for name, tensor in old.items())
+
+    perturb(base, base.parameters())
+    report = model.load_state_dict(base.state_dict(), strict=False)
+    assert report.unexpected_keys == []
+    assert set(report.missing_keys) == set(new) - set(old)
+    assert torch.equal(run(model, backbone), run(base, backbone))
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_requires_grad_marks_exactly_what_trains(method, backbone):
+    model = attached(method, backbone)
+    perturb(model)  # away from points such as B = 0, where the gradient of A is 0
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    (model(X, T, CONDITIONS[backbone]) - 1).square().mean().backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == set(adapters.trained(model))
+    assert "pos_embed" not in changed
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_output_is_bit_identical_at_step_0(method, backbone):
+    expected = run(build(backbone), backbone)
+    model = attached(method, backbone)
+    assert torch.equal(run(model, backbone), expected)
+    assert torch.equal(run(model.train(), backbone), expected)
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_fold_gives_plain_layers_with_the_same_output(method, backbone):
+    base, model = build(backbone), attached(method, backbone)
+    perturb(model)
+    expected = run(model, backbone)
+    assert not torch.allclose(expected, run(base, backbone), atol=1e-3)
+
+    assert adapters.fold(model) is model
+    assert [type(m) for m in model.modules()] == [type(m) for m in base.modules()]
+    torch.testing.assert_close(run(model, backbone), expected, atol=1e-5, rtol=1e-5)
+    left = set(model.state_dict()) - set(base.state_dict())
+    assert all(isinstance(model.get_submodule(name.rpartition(".")[0]), nn.LayerNorm) for name in left)
+
+
+@pytest.mark.parametrize("by", ["deepcopy", "pickle"])
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_a_copy_is_the_same_and_independent(method, backbone, by):
+    model = attached(method, backbone)
+    perturb(model)
+    twin = copy.deepcopy(model) if by == "deepcopy" else pickle.loads(pickle.dumps(model))
+    expected = run(model, backbone)
+    assert torch.equal(run(twin, backbone), expected)
+    assert [type(m) for m in twin.modules()] == [type(m) for m in model.modules()]
+    assert adapters.trained(twin).keys() == adapters.trained(model).keys()
+
+    perturb(twin)
+    assert not torch.equal(run(twin, backbone), expected)
+    assert torch.equal(run(model, backbone), expected)
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_it_compiles_without_a_graph_break(method, backbone):
+    model = attached(method, backbone)
+    perturb(model)
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(run(compiled, backbone), run(model, backbone))
+
+
+@pytest.mark.parametrize(("method", "backbone"), CASES)
+def test_what_trains_is_the_whole_adapter(method, backbone):
+    model = attached(method, backbone)
+    perturb(model)
+    stored = adapters.trained(model)
+    fresh = attached(method, backbone)
+    assert fresh.load_state_dict(stored, strict=False).unexpected_keys == []
+    assert torch.equal(run(fresh, backbone), run(model, backbone))
+
+
+@pytest.mark.parametrize(("first", "second", "backbone"), PAIRS)
+def test_two_methods_compose(first, second, backbone):
+    model = attached([first, second], backbone)
+    assert torch.equal(run(model, backbone), run(build(backbone), backbone))
+    both = attached(first, backbone), attached(second, backbone)
+    assert set(adapters.trained(model)) >= set().union(*(adapters.trained(one) for one in both))
+
+    perturb(model)
+    expected = run(model, backbone)
+    torch.testing.assert_close(run(adapters.fold(model), backbone), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "backbone"), sorted(WITHOUT_MEANING))
+def test_a_method_without_meaning_says_so(method, backbone):
+    with pytest.raises(ValueError, match=f"adapter {method}: .* this ToyUNet has none"):
+        attached(method, backbone)
