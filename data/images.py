@@ -1,0 +1,144 @@
+"""File -> uint8 RGB array: upright, opaque, 8 bits, of a bounded size, or one sentence that names the file.
+
+Order matters: EXIF orientation before any conversion (converting drops the tag), 16 bits scaled by 255/65535 (Pillow's
+own conversion of a 16-bit grey image clips at 255, that is to white), alpha laid over a stated colour. Only Pillow's
+PNG, JPEG, WebP and BMP readers are ever opened, chosen by the file's content and not by its suffix.
+"""
+
+import stat
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+MAX_PIXELS = 50_000_000
+WHITE = (255, 255, 255)
+
+
+class Facts(NamedTuple):
+    """What a file held before conversion: Pillow's format and mode, (width, height) in pixels, number of frames."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    frames: int
+
+
+def image_format(head: bytes) -> str | None:
+    """Name of the allowed format whose signature begins `head` (12 bytes are enough), or None."""
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if head.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    return "BMP" if head.startswith(b"BM") else None
+
+
+def decode(path: str | Path, background: tuple[int, int, int] = WHITE) -> np.ndarray:
+    """Image file -> (H, W, 3) uint8 RGB, alpha laid over `background`, the first frame of an animated file.
+
+    Raises ValueError naming the file if it is empty, truncated, not PNG/JPEG/WebP/BMP or above MAX_PIXELS.
+    """
+    return read(path, background)[0]
+
+
+def read(path: str | Path, background: tuple[int, int, int] = WHITE) -> tuple[np.ndarray, Facts]:
+    """`decode`, with the facts of the file as it was stored."""
+    image, facts = _open(Path(path))
+    return _to_rgb(image, background), facts
+
+
+def decode_all(
+    items: Iterable, transform: Callable[[np.ndarray], np.ndarray] | None = None, background: tuple[int, int, int] = WHITE
+) -> list[np.ndarray]:
+    """Every image decoded once, in order: a list of (H, W, 3) uint8. All the bad ones are named in one ValueError.
+
+    An item is a path or has a `.path`. `transform` is applied right after decoding, so that memory holds the
+    transformed images only; its ValueError (a crop larger than the image) counts as a bad file too.
+    """
+    images, bad, count = [], [], 0
+    for item in items:
+        path = Path(getattr(item, "path", item))
+        count += 1
+        try:
+            image = decode(path, background)
+        except ValueError as error:
+            bad.append(str(error))
+            continue
+        try:
+            images.append(image if transform is None else transform(image))
+        except ValueError as error:
+            bad.append(f"{path}: {error}")
+    if bad:
+        raise ValueError(f"{len(bad)} of {count} images cannot be used:\n  " + "\n  ".join(bad))
+    return images
+
+
+def decode_mask(path: str | Path) -> np.ndarray:
+    """Mask file -> (H, W) uint8 with its values kept: 0/255 stays 0/255, class and palette indices stay indices, 1 bit
+    becomes 0/1. Upright like its image.
+
+    Raises ValueError as `decode` does, and for a mask whose colour channels differ or whose values exceed 255.
+    """
+    image, facts = _open(Path(path))
+    values = np.array(image)
+    if values.ndim == 3:  # a grey mask that was saved as LA, RGB or RGBA
+        if image.mode in ("LA", "RGBA"):
+            if (values[..., -1] != 255).any():
+                raise ValueError(f"{path}: a mask with transparency has no defined value; found mode {facts.mode}")
+            values = values[..., :-1]
+        if (values != values[..., :1]).any():
+            raise ValueError(f"{path}: a mask has one value per pixel; found {facts.mode} with channels that differ")
+        values = values[..., 0]
+    if values.max() > 255:
+        raise ValueError(f"{path}: mask values must fit 0..255; found {values.max()} in mode {facts.mode}")
+    return values.astype(np.uint8)
+
+
+def _open(path: Path) -> tuple[Image.Image, Facts]:
+    """A fully decoded, upright Pillow image in its stored mode."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path}: not a regular file")
+    if status.st_size == 0:
+        raise ValueError(f"{path}: the file is empty (0 bytes)")
+    with path.open("rb") as file:
+        if image_format(file.read(12)) is None:
+            raise ValueError(f"{path}: its content is not PNG, JPEG, WebP or BMP, whatever the suffix says")
+        file.seek(0)
+        return _decode(file, path)
+
+
+def _decode(file, path: Path) -> tuple[Image.Image, Facts]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)  # the limit is an error here
+            with Image.open(file, formats=FORMATS) as image:
+                width, height = image.size  # from the header: nothing is decoded yet
+                if width * height > MAX_PIXELS:
+                    raise Image.DecompressionBombError(f"{width}x{height}")
+                facts = Facts(image.format, image.mode, image.size, getattr(image, "n_frames", 1))
+                return ImageOps.exif_transpose(image), facts
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{path}: more than {MAX_PIXELS} pixels ({error})") from error
+    except Exception as error:  # Pillow's readers raise a dozen kinds on hostile bytes; the user needs the file's name
+        raise ValueError(f"{path}: cannot be decoded ({error or type(error).__name__})") from error
+
+
+def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
+    if image.mode.startswith("I"):  # 16-bit grey, whichever byte order; older Pillow widens it to 32 bits
+        grey = np.rint(np.asarray(image).astype(np.float64) * (255 / 65535)).astype(np.uint8)    # (H, W)
+        return np.repeat(grey[..., None], 3, axis=2)                                             # (H, W, 3)
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+    return np.array(image.convert("RGB"))                                                        # (H, W, 3)

@@ -1,0 +1,69 @@
+"""One source -> one ImageSet: every image decoded and brought to size once, with its label and its name.
+
+A source is a folder (see folders.py), or `generated:PRODUCTS/SPLIT[/COUNT]` for the generated photographs, for
+example generated:hazelnut/few/20 or generated:base/base (`base` = all six base products, + joins several).
+"""
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import folders, generated
+from .images import decode_all
+from .transforms import Transform
+
+GENERATED = "generated:"
+
+
+class ImageSet(NamedTuple):
+    pixels: np.ndarray       # (N, S, S, 3) uint8
+    labels: torch.Tensor     # (N,) long, positions in `classes`
+    classes: list[str]       # "product/state", or the folder's name
+    names: list[str]         # where each image comes from
+
+
+def load(source: str, transform: Transform) -> ImageSet:
+    """Read a source at the transform's size. ValueError, with the names, for whatever cannot be used."""
+    if source.startswith(GENERATED):
+        return load_generated(source, transform.size)
+    layout = folders.recognise(source)
+    number = {name: position for position, name in enumerate(layout.classes)}
+    pixels = np.stack(decode_all(layout.items, transform))
+    labels = torch.tensor([number[item.label] for item in layout.items])
+    return ImageSet(pixels, labels, layout.classes, [str(item.path) for item in layout.items])
+
+
+def load_generated(source: str, size: int) -> ImageSet:
+    """All classes of the named products, `count` images each, drawn at `size`."""
+    products, split, count = parse(source)
+    classes = [(product, state) for product in products for state in generated.PRODUCT_STATES[product]]
+    wanted = [(label, index) for label in range(len(classes)) for index in range(count)]
+    shown = tqdm(wanted, desc=source, disable=len(wanted) < 2000)
+    pixels = np.stack([generated.image(*classes[label], split, index, size=size)[0] for label, index in shown])
+    return ImageSet(pixels, torch.tensor([label for label, _ in wanted]), [f"{p}/{s}" for p, s in classes],
+                    [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted])
+
+
+def parse(source: str) -> tuple[list[str], str, int]:
+    """generated:PRODUCTS/SPLIT[/COUNT] -> products, split, images of each class; ValueError with what there is."""
+    parts = source.removeprefix(GENERATED).split("/")
+    if len(parts) not in (2, 3) or parts[1] not in generated.SPLITS:
+        raise ValueError(f"{source!r} is not generated:PRODUCTS/SPLIT[/COUNT] with a split of "
+                         f"{', '.join(generated.SPLITS)}")
+    groups = {"base": generated.BASE, "all": generated.PRODUCTS}
+    products = [p for name in parts[0].split("+") for p in groups.get(name, (name,))]
+    unknown = [p for p in products if p not in generated.PRODUCTS]
+    if unknown:
+        raise ValueError(f"{source!r}: no product {unknown[0]!r}; there are {', '.join(generated.PRODUCTS)} "
+                         f"and the group base")
+    if len(parts) == 3 and not (parts[2].isdigit() and int(parts[2]) > 0):
+        raise ValueError(f"{source!r}: the count of images of each class must be a number above 0, found {parts[2]!r}")
+    return products, parts[1], int(parts[2]) if len(parts) == 3 else generated.SPLITS[parts[1]]
+
+
+def held_out(source: str, val: str) -> str:
+    """The source of held-out images: `val` if given, else the val split of generated products, else none ("")."""
+    if val or not source.startswith(GENERATED):
+        return val
+    return f"{GENERATED}{source.removeprefix(GENERATED).split('/')[0]}/val"
