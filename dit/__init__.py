@@ -1,0 +1,6 @@
+"""The Diffusion Transformer, class-conditional (Peebles and Xie 2023, arXiv 2212.09748)."""
+
+from dit.classes import resize_classes
+from dit.model import SIZES, DiT, DiTConfig
+
+__all__ = ["SIZES", "DiT", "DiTConfig", "resize_classes"]

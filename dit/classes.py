@@ -1,0 +1,38 @@
+"""A class table for other classes: the start of a fine-tune on data that the model has never seen."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from dit.model import DiT
+
+
+def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torch.Generator | None = None) -> None:
+    """new_row_i = mean of the old rows in sources[i]; the null row, where there is one, stays the last.
+
+    sources: one entry per new class, each a list of old row ids: one id copies a row, [] draws N(0, 0.02) with the
+    generator. Edits the model in place: its class table and config.num_classes; an optimizer made before does not
+    see the new table. Raises ValueError for no classes at all or for an id outside the old table.
+    """
+    table = model.y_embedder.embedding_table
+    old = table.weight.detach()
+    if not sources:
+        raise ValueError("sources is empty: a class table needs at least one class")
+    wrong = [row for ids in sources for row in ids if not 0 <= row < len(old)]
+    if wrong:
+        raise ValueError(f"source classes must lie in 0..{len(old) - 1}, found {wrong}")
+
+    def row(ids: Sequence[int]) -> torch.Tensor:
+        if len(ids) == 0:
+            drawn = torch.randn(old.shape[1], generator=generator, device=generator.device if generator else "cpu")
+            return (0.02 * drawn).to(old)
+        return old[list(ids)].float().mean(dim=0).to(old)  # (D,)
+
+    rows = [row(ids) for ids in sources]
+    if model.config.class_dropout:
+        rows.append(old[model.null])
+    table.weight = nn.Parameter(torch.stack(rows), requires_grad=table.weight.requires_grad)
+    table.num_embeddings = len(rows)
+    model.config = replace(model.config, num_classes=len(sources))

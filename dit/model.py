@@ -1,0 +1,146 @@
+"""DiT: a transformer over the patches of a noisy latent, conditioned on timestep and class through adaLN-Zero.
+
+Peebles and Xie 2023, "Scalable Diffusion Models with Transformers", arXiv 2212.09748. Parameter names are the official
+ones (facebookresearch/DiT), so its checkpoints load without a rename.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from dit.block import Block, FinalLayer
+from dit.embed import LabelEmbedder, PatchEmbed, TimestepEmbedder, position_table
+
+_SHAPES = {  # letter: depth, width, heads. S..XL: the paper's table 1
+    "S": (12, 384, 6),
+    "B": (12, 768, 12),
+    "L": (24, 1024, 16),
+    "XL": (28, 1152, 16),
+}
+SIZES = {
+    f"DiT-{letter}/{patch}": dict(depth=depth, width=width, heads=heads, patch=patch)
+    for letter, (depth, width, heads) in _SHAPES.items()
+    for patch in (2, 4, 8)
+} | {f"DiT-T/{patch}": dict(depth=8, width=192, heads=6, patch=patch) for patch in (1, 2)}  # T: this package's own
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """The shape of a DiT. `resize_classes` gives the model a new one; no field changes by itself."""
+
+    depth: int  # number of blocks
+    width: int  # D
+    heads: int  # N; K = D / N
+    patch: int  # side of a patch, in latent pixels
+    input_size: int  # side of the latent
+    in_channels: int = 4  # channels of the latent
+    num_classes: int = 1000  # without the null class
+    class_dropout: float = 0.1  # how often training drops the label; 0: the class table has no null row
+    mlp_ratio: float = 4.0  # hidden width of the MLP over D
+    learn_sigma: bool = True  # the output also holds the variance value, one per latent channel
+    freq_divisor: float | None = None  # of the sinusoid; None: 128, half its width; diffusers' own DiT: 127
+    norm2_eps: float = 1e-6  # of the second LayerNorm in a block; diffusers' own DiT: 1e-5
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        if self.input_size % self.patch:
+            raise ValueError(f"input size {self.input_size} is not a multiple of patch {self.patch}")
+
+
+class DiT(nn.Module):
+    """out = final(blocks(patches(x) + pos, c), c),  c = mlp(sinusoid(t)) + row(y)."""
+
+    def __init__(self, config: DiTConfig):
+        super().__init__()
+        self.config = config
+        grid = config.input_size // config.patch
+        self.x_embedder = PatchEmbed(config.in_channels, config.width, config.patch)
+        self.t_embedder = TimestepEmbedder(config.width, config.freq_divisor)
+        self.y_embedder = LabelEmbedder(config.num_classes + (config.class_dropout > 0), config.width)
+        # a Parameter that never trains, because official checkpoints hold it
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid**2, config.width), requires_grad=False)
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.heads, config.mlp_ratio, config.norm2_eps) for _ in range(config.depth)
+        )
+        self.final_layer = FinalLayer(config.width, config.patch, config.in_channels * (1 + config.learn_sigma))
+        if not self.pos_embed.is_meta:
+            initialise(self)
+
+    @classmethod
+    def from_name(cls, name: str, image_size: int = 256, num_classes: int = 1000, **fields) -> "DiT":
+        """A new DiT of one of the SIZES. The latent side is image_size / 8 (the official VAE) unless `input_size` says.
+
+        fields: any other field of DiTConfig. Raises ValueError for an unknown name or an image size that does not fit.
+        """
+        if name not in SIZES:
+            raise ValueError(f"unknown size {name!r}, the sizes are {', '.join(SIZES)}")
+        if "input_size" not in fields:
+            if image_size % 8:
+                raise ValueError(f"image size {image_size} is not a multiple of 8, the VAE's reduction")
+            fields = fields | {"input_size": image_size // 8}
+        return cls(DiTConfig(**SIZES[name] | {"num_classes": num_classes} | fields))
+
+    @property
+    def null(self) -> int:
+        """The id of the null class, the last row of the class table. Raises ValueError if the table has none."""
+        if not self.config.class_dropout:
+            raise ValueError(f"class_dropout is 0: the class table has {self.config.num_classes} rows and no null row")
+        return self.config.num_classes
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """x (B, C, H, W), t (B,) steps of the 1000-step chain, y (B,) class ids -> (B, C or 2C, H, W).
+
+        The first C channels are the prediction (epsilon), the next C, with learn_sigma, the variance value.
+        """
+        side = self.config.input_size
+        if x.shape[1:] != (self.config.in_channels, side, side):
+            raise ValueError(f"x must be (B, {self.config.in_channels}, {side}, {side}), found {tuple(x.shape)}")
+        x = self.x_embedder(x) + self.pos_embed  # (B, T, D)
+        c = self.t_embedder(t, x.dtype) + self.y_embedder(y)  # (B, D)
+        for block in self.blocks:
+            x = block(x, c)  # (B, T, D)
+        p = self.config.patch
+        out = self.final_layer(x, c)  # (B, T, p p C)
+        return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=side // p, p=p, q=p)
+
+    def forward_with_cfg(self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3) -> Tensor:
+        """guided = null + s (cond - null) on output channels 0 .. channels - 1; the other channels stay as computed.
+
+        The official call: x holds the same batch twice (2B, C, H, W; only the first half is read), t (2B,),
+        y = [labels; null]. Returns both halves, their guided channels equal. The default of three is the official
+        code's, which leaves the fourth latent channel of the first half purely conditional; None guides all C.
+        """
+        if len(x) % 2:
+            raise ValueError(f"x must hold the batch twice, found an odd number of samples, {len(x)}")
+        half = x[: len(x) // 2]
+        out = self(torch.cat([half, half]), t, y)  # (2B, C or 2C, H, W)
+        guided, rest = out.tensor_split([self.config.in_channels if channels is None else channels], dim=1)
+        cond, null = guided.chunk(2)
+        guided = null + cfg_scale * (cond - null)
+        return torch.cat([torch.cat([guided, guided]), rest], dim=1)
+
+
+def initialise(model: DiT) -> None:
+    """The official start: Xavier-uniform Linears and patches, N(0, 0.02) embedders, zeros where adaLN-Zero wants them.
+
+    Zero modulation makes every block the identity, and a zero final Linear makes the output exactly 0.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    patches = model.x_embedder.proj
+    nn.init.xavier_uniform_(patches.weight.data.flatten(1))  # a convolution over patches is a Linear
+    nn.init.zeros_(patches.bias)
+    for layer in (model.y_embedder.embedding_table, model.t_embedder.mlp[0], model.t_embedder.mlp[2]):
+        nn.init.normal_(layer.weight, std=0.02)
+    zeros = [block.adaLN_modulation[1] for block in model.blocks]
+    for layer in (*zeros, model.final_layer.adaLN_modulation[1], model.final_layer.linear):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    grid = model.config.input_size // model.config.patch
+    with torch.no_grad():
+        model.pos_embed.copy_(position_table(model.config.width, grid, grid))

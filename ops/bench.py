@@ -1,0 +1,70 @@
+"""Which attention is faster here: `reference`, `grouped` or `sdpa`? `python -m ops.bench` prints milliseconds per call.
+
+They run in turn, round after round, in shapes that the package meets, so that a busy machine slows all alike; the
+median counts. "train" is forward and backward. q, k and v are views of one fused projection, as in a DiT.
+"""
+
+import time
+from collections.abc import Callable
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ops.attention import grouped, reference, sdpa
+
+SHAPES = [  # B, N, T, K
+    (128, 6, 64, 32),  # training the package's own small DiT
+    (2, 16, 256, 72),  # DiT-XL/2 at 256 pixels, one guided sample
+    (2, 16, 1024, 72),  # DiT-XL/2 at 512 pixels
+    (1, 8, 2048, 40),
+    (1, 8, 4096, 40),  # Stable Diffusion's first level at 512 pixels
+]
+
+
+def forward(attend: Callable, qkv: Tensor, heads: int) -> Tensor:
+    """qkv (B, T, 3 N K) -> (B, N, T, K)."""
+    q, k, v = rearrange(qkv, "b t (three n k) -> three b n t k", three=3, n=heads)
+    return attend(q, k, v)
+
+
+def train(attend: Callable, qkv: Tensor, heads: int) -> Tensor:
+    """The gradient of the output's sum with respect to qkv, (B, T, 3 N K)."""
+    qkv = qkv.detach().requires_grad_()
+    forward(attend, qkv, heads).sum().backward()
+    return qkv.grad
+
+
+def milliseconds(work: Callable, qkv: Tensor, heads: int, seconds: float) -> list[float]:
+    """Median time of `work` with each of the three, in turn for so many seconds, after a first round unseen."""
+    times = {reference: [], grouped: [], sdpa: []}
+    end = float("inf")
+    while time.perf_counter() < end:
+        for attend, taken in times.items():
+            start = time.perf_counter()
+            work(attend, qkv, heads)
+            if qkv.is_cuda:
+                torch.cuda.synchronize()
+            taken.append(1000 * (time.perf_counter() - start))
+        end = min(end, time.perf_counter() + seconds)
+    return [torch.tensor(taken[1:] or taken).median().item() for taken in times.values()]
+
+
+def main(shapes: list[tuple[int, int, int, int]] = SHAPES, seconds: float = 3) -> None:
+    """Print one line per dtype, shape and work: the three times, and `grouped` as a share of `sdpa`."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    print(f"torch {torch.__version__}, {device} ({name}), {torch.get_num_threads()} CPU threads, ms per call")
+    print(f"{'dtype':8} {'B x N x T x K':>18} {'':7} reference  grouped     sdpa  grouped/sdpa")
+    for dtype in (torch.float32, torch.bfloat16):
+        for batch, heads, tokens, width in shapes:
+            qkv = torch.randn(batch, tokens, 3 * heads * width, device=device).to(dtype)
+            for work in (forward, train):
+                one, two, three = milliseconds(work, qkv, heads, seconds)
+                shape = f"{batch} x {heads} x {tokens} x {width}"
+                times = f"{one:9.2f}{two:9.2f}{three:9.2f}{two / three:14.2f}"
+                print(f"{str(dtype)[6:]:8} {shape:>18} {work.__name__:7} {times}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
