@@ -1,0 +1,1 @@
+"""How good, how diverse and how close to the training images are the samples."""

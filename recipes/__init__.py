@@ -1,0 +1,29 @@
+"""What a batch is, what conditions the network, which loss: one file a recipe, one loop (train.py) for all.
+
+A recipe is a function of the run's config that builds the model, attaches what trains and answers four questions. A
+batch and a loss are functions of an explicit random generator, so that a step depends on nothing but the seed and its
+number: a run that is killed and resumed is the run left alone.
+"""
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Generator, Tensor, nn
+
+
+class Recipe(NamedTuple):
+    model: nn.Module                                                  # requires_grad marks what trains
+    adapter: list[str]                                                # the specs as attached
+    names: list[str]                                                  # of the images, to name a bad batch
+    batch: Callable[[Tensor, Generator], dict[str, Tensor]]           # image numbers (B,) -> tensors
+    loss: Callable[[dict, Generator], tuple[Tensor, dict]]            # batch -> scalar loss, numbers for the log
+    look: Callable[[Path, int], dict]                                 # run folder, step -> pictures there, numbers
+    finish: Callable[[Path], None]                                    # run folder -> the files that a run leaves
+
+
+def recipes() -> dict[str, Callable]:
+    """Name -> function of (config, device). Imported here, so that the recipe files can import Recipe."""
+    from .autoencoder import autoencoder
+    from .class_label import class_label
+    from .classifier import classifier
+    return {"class_label": class_label, "autoencoder": autoencoder, "classifier": classifier}

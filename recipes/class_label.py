@@ -1,0 +1,180 @@
+"""Fine-tune a class-conditional DiT on the latents of labelled images (Peebles & Xie 2023, sec. 3 and 4).
+
+    z0 = scale * (mean + std * noise) of q(z|x)
+    z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(model(z_t, t, y), eps)
+
+The label is replaced by the null row with probability `drop`, here and not inside the network: guidance needs both.
+"""
+import hashlib
+from dataclasses import asdict
+
+import torch
+
+import adapters
+import launch
+import weights
+from data import ImageSet
+from data.grid import grid, save_image
+from data.latents import latents, sample
+from data.transforms import to_tensor, to_uint8
+from dit import SIZES, DiT, resize_classes
+from sampling import Schedule, diffusion_loss, draw
+from unet import VAE
+
+from . import Recipe
+from .measure import measure_samples
+from .pixels import augmentations, held_out_loss, train_and_val
+from .start import nearest_rows, start_rows
+
+NEAREST_IMAGES = 8   # of each class, enough to find the old class most like it
+
+
+def class_label(cfg, device) -> Recipe:
+    """Batches of latents with their labels, one augmented variant of each image drawn a step.
+
+    The model is a checkpoint, its class table made anew unless the classes are its own, or new:SIZE. Leaves
+    adapter.safetensors, or model.safetensors where everything trains, and metrics.json.
+    """
+    schedule = Schedule.linear()
+    vae = weights.load(cfg.vae, expect="vae", dtype=torch.float32).to(device).requires_grad_(False)
+    model, side = backbone(cfg, vae, device)
+    images, val = train_and_val(cfg, side)
+    encoded = encode(cfg, vae, images, augmentations(cfg), device)
+    if model is None:
+        model, header = new_model(cfg, vae, side, images.classes).to(device), {}
+    else:
+        header = {"base": weights.fingerprint(model), "classes": images.classes}
+        header["sources"] = fit_classes(cfg, model, vae, images, encoded, schedule, device)
+    header["adapter"] = attach(cfg, model)
+    scale, shape = vae.config.scaling_factor, (model.config.in_channels, *[model.config.input_size] * 2)
+    null = model.null if model.config.class_dropout else None
+    batch = latent_batches(encoded, images.labels, scale, null, cfg.drop)
+
+    def loss(batch, generator):
+        x0, y = batch["x0"], batch["y"]                                                          # (B, C, H, W), (B,)
+        t = torch.randint(len(schedule.alpha_bar), (len(y),), generator=generator).to(y.device)
+        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        x_t = schedule.add_noise(x0, eps, t)
+        return diffusion_loss(model(x_t, t, y), x0, eps, x_t, t, schedule, cfg.min_snr or None)
+
+    def pictures(labels, seed):
+        """uint8 (N, S, S, 3): what sample.py draws for the same labels and seed."""
+        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+            z = draw(model, shape, labels.to(device), null, schedule, cfg.sampler, cfg.sample_steps,
+                     cfg.guidance if null is not None else 1.0, seed=cfg.seed + seed)
+            return to_uint8(vae.images(z))
+
+    held_out = None if val is None else encode(cfg, vae, val, augmentations(cfg)[:1], device)
+
+    def look(run, step):
+        labels = torch.arange(len(images.classes))[:12].repeat_interleave(cfg.count)
+        drawn = pictures(labels, 0)
+        columns = {images.classes[i]: list(drawn[labels == i]) for i in labels.unique().tolist()}
+        save_image(run / "samples" / f"step_{step:06d}.png", grid(columns))
+        if held_out is None:
+            return {"step": step}
+        plain = latent_batches(held_out, val.labels, scale, None, 0)
+        return {"step": step, "val": held_out_loss(plain, loss, len(val.names), device)}
+
+    def finish(run):
+        if header["adapter"] == ["full"]:
+            weights.save_model(model, run / "model.safetensors", card={"classes": images.classes, "data": cfg.data})
+        else:
+            weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
+        if cfg.measure and val is not None:
+            measure_samples(cfg, run, pictures, images, val, device)
+
+    return Recipe(model, header["adapter"], images.names, batch, loss, look, finish)
+
+
+def backbone(cfg, vae: VAE, device) -> tuple[DiT | None, int]:
+    """The checkpoint's DiT and the image side it works at; None and the config's side for new:SIZE."""
+    if cfg.model.startswith("new:"):
+        if cfg.adapter != ["full"]:
+            raise ValueError(f"a new model has no weights to keep: its adapter is full, found {' + '.join(cfg.adapter)}")
+        if not cfg.size:
+            raise ValueError("a new model has no image size of its own: give --size")
+        return None, cfg.size
+    sides = {"input_size": cfg.size // vae.factor} if cfg.size else {}
+    model = weights.load(cfg.model, expect="dit", dtype=torch.float32, **sides)
+    if model.config.in_channels != vae.config.latent_channels:
+        raise ValueError(f"{cfg.model} works on latents of {model.config.in_channels} channels, {cfg.vae} makes "
+                         f"{vae.config.latent_channels}")
+    return model.to(device), model.config.input_size * vae.factor
+
+
+def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
+    """A DiT of one of the named sizes with random weights."""
+    name = cfg.model.removeprefix("new:")
+    if name not in SIZES:
+        raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
+    model = DiT.from_name(name, input_size=side // vae.factor, in_channels=vae.config.latent_channels,
+                          num_classes=len(classes))
+    model.classes = classes
+    return model
+
+
+def encode(cfg, vae: VAE, images: ImageSet, options: list, device):
+    """Mean and log-variance of every image in every variant, from the cache or by the encoder."""
+    key = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in vae.encoder.parameters())).hexdigest()
+
+    @torch.no_grad()
+    def run(x):
+        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+            mean, logvar = vae.encode(x.to(device))
+        return mean.float(), logvar.float()
+
+    return latents(images.pixels, options, run, key + cfg.precision, cfg.cache or None)
+
+
+def fit_classes(cfg, model: DiT, vae: VAE, images: ImageSet, encoded, schedule: Schedule, device):
+    """A class table for the images' classes, unless the checkpoint was made for just these.
+
+    Returns the old rows that each new one started from, or None where the table was left alone.
+    """
+    old = getattr(model, "classes", None)
+    if old == images.classes:
+        return None
+    rows = model.config.num_classes
+
+    def nearest():
+        index = torch.cat([(images.labels == i).nonzero()[:NEAREST_IMAGES, 0] for i in range(len(images.classes))])
+        x0 = vae.config.scaling_factor * encoded.mean[index, 0].float().to(device)
+        return nearest_rows(model, x0, images.labels[index], rows, schedule)
+
+    sources = start_rows(cfg.start, old, rows, images.classes, nearest)
+    resize_classes(model, sources, launch.keyed(cfg.seed, -1))
+    model.classes = images.classes
+    for name, ids in zip(images.classes, sources):
+        shown = ", ".join(old[i] if old else str(i) for i in ids[:6]) + (", ..." if len(ids) > 6 else "")
+        print(f"class {name}: starts from {f'the mean of {shown}' if len(ids) > 1 else shown or 'random numbers'}")
+    return sources
+
+
+def attach(cfg, model: DiT) -> list[str]:
+    """The config's adapters, and the class table with any of them: a new class needs its row, as DiffFit counts it.
+
+    Returns the specs as attached.
+    """
+    named = {adapters.parse(spec)[0] for spec in cfg.adapter}
+    table = [] if named & {"full", "classes", "difffit"} else ["classes"]
+    adapters.attach(model, cfg.adapter + table, launch.keyed(cfg.seed, -2))
+    return cfg.adapter + table
+
+
+def settings(cfg) -> dict:
+    """The config without what says only where and how often the run was started."""
+    return {key: value for key, value in asdict(cfg).items() if key not in ("out", "resume")}
+
+
+def latent_batches(encoded, labels, scale: float, null: int | None, drop: float):
+    """batch(index, generator) -> x0 (B, C, H, W) scaled latents and y (B,) labels, some of them dropped."""
+
+    def batch(index, generator):
+        variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
+        y = labels[index]
+        if null is not None:
+            y = torch.where(torch.rand(len(y), generator=generator) < drop, null, y)
+        return {"x0": scale * sample(encoded, index, variant, generator), "y": y}
+
+    return batch

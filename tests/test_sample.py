@@ -1,0 +1,59 @@
+"""sample.py on a finished run: classes by name or id, adapters by file and strength, the same image for the same seed."""
+import numpy as np
+import pytest
+from PIL import Image
+from test_train import flags
+
+import sample
+import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    train.main(flags(tiny, folder, "--adapter", "lora:rank=2", "--lr", "0.05"))
+    return folder
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+def test_it_draws_the_samples_that_training_showed(run, tmp_path):
+    """The same function with the same seed: the grid of the last training step is the grid of sample.py."""
+    sample.main(["--run", str(run), "--count", "1", "--steps", "2", "--out", str(tmp_path), "--precision", "fp32"])
+    last = read(run / "samples" / "step_000006.png").astype(int)
+    assert np.abs(read(tmp_path / "grid.png").astype(int) - last).max() <= 1
+    assert (tmp_path / "hazelnut_crack_000.png").exists()
+
+
+def test_a_picture_depends_on_its_place_and_seed_and_not_on_the_batch(run, tmp_path):
+    common = ["--run", str(run), "--classes", "crack,hazelnut/hole,0", "--count", "2", "--steps", "2",
+              "--precision", "fp32"]
+    sample.main([*common, "--out", str(tmp_path / "a"), "--batch", "1"])
+    sample.main([*common, "--out", str(tmp_path / "b"), "--batch", "5"])
+    sample.main([*common, "--out", str(tmp_path / "c"), "--seed", "1"])
+    a, b, c = (read(tmp_path / x / "hazelnut_hole_001.png").astype(int) for x in "abc")
+    assert np.abs(a - b).max() <= 1 and np.abs(a - c).max() > 1
+    assert sorted(path.name for path in (tmp_path / "a").glob("hazelnut_good*")) == [
+        "hazelnut_good_000.png", "hazelnut_good_001.png"]
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampler):
+    common = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--count", "1",
+              "--classes", "0", "--steps", "2", "--sampler", sampler, "--channels", "3"]
+    for strength in (":1", ":0.5"):
+        sample.main([*common, "--adapter", f"{run / 'adapter.safetensors'}{strength}", "--out", str(tmp_path / strength[1:])])
+    full, half = (read(tmp_path / x / "hazelnut_good_000.png").astype(int) for x in ("1", "0.5"))
+    assert np.abs(full - half).max() > 0
+
+
+@pytest.mark.parametrize("more, words", [
+    (["--classes", "walnut"], "class 'walnut' is unknown: the classes are hazelnut/good"),
+    (["--run", "nowhere"], "not a run folder"),
+    (["--sampler", "euler"], "sampler must be one of"),
+])
+def test_a_wrong_request_is_one_sentence(run, tmp_path, more, words):
+    with pytest.raises(ValueError, match=words):
+        sample.main(["--run", str(run), "--out", str(tmp_path), *more])

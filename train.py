@@ -1,0 +1,238 @@
+"""Fine-tune a diffusion model on a few images: python train.py [CONFIG.toml] [--flag value]...
+
+With no arguments: the embedded default. 20 generated photographs of each state of a product that the shipped model has
+never seen teach it that product's defects, in minutes on a laptop's processor.
+"""
+import json
+import math
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import adapters
+import launch
+from data.atomic import write_atomic
+from recipes import recipes
+from weights.run_state import load_state, save_state
+
+
+@dataclass
+class Config:
+    model: str = "tiny-dit"  # checkpoint: a file, a folder, a shipped or downloaded name; new:SIZE for random weights
+    vae: str = "tiny-vae"  # autoencoder whose latents the model lives in
+    recipe: str = "class_label"  # class_label | autoencoder | classifier
+    data: str = "generated:hazelnut/few/20"  # folder of images, or generated:PRODUCTS/SPLIT[/COUNT]
+    val: str = ""  # held-out images of the same classes; empty: the val split of generated data, else none
+    adapter: list[str] = field(default_factory=lambda: ["bitfit", "norm"])  # method:option=value; repeat to stack
+    start: str = "name"  # new class rows from: name (old classes of that name) | nearest | mean | random | an old class
+    steps: int = 600  # optimizer steps
+    batch: int = 32  # images a micro-batch; may exceed the number of images
+    accumulate: int = 1  # micro-batches a step
+    lr: float = 3e-3  # peak learning rate of AdamW
+    weight_decay: float = 0.0  # of AdamW
+    lr_schedule: str = "constant"  # learning rate after the warm-up: constant | cosine (to 0)
+    warmup: int = 20  # steps of linear warm-up
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.99  # decay of the averaged weights, reached gradually; 0: none
+    drop: float = 0.1  # how often a label is replaced by the null class
+    min_snr: float = 0.0  # gamma of the min-SNR loss weight; 0: off
+    size: int = 0  # image side in pixels; 0: what the model was made for
+    crop: int = 0  # centre crop to this many pixels before resizing; 0: none
+    resize: str = "resize"  # resize (short side, then centre) | adm (DiT's own)
+    flips: str = "hv"  # none | h | hv
+    rotations: str = "0,90,180,270"  # degrees to choose from
+    precision: str = "auto"  # auto | fp32 | bf16 (autocast; the weights stay float32)
+    device: str = "auto"  # auto | cpu | cuda | mps
+    seed: int = 0  # of everything random
+    out: str = ""  # run folder; empty: the next free runs/NNN
+    resume: bool = False  # continue the run in --out
+    save_every: int = 200  # steps between checkpoints
+    sample_every: int = 200  # steps between sample grids and validation losses; step 0 is the first
+    count: int = 4  # samples of each class in a grid
+    sampler: str = "ddim"  # ddpm | ddim | dpm++
+    sample_steps: int = 50  # steps of the sampler
+    guidance: float = 4.0  # classifier-free guidance scale of the samples
+    measure: int = 20  # samples of each class behind the metrics at the end; 0: none
+    cache: str = ".cache"  # folder of encoded latents; empty: memory only
+
+
+def main(argv=None):
+    cfg = configure(argv)
+    run = Path(cfg.out)
+    run.mkdir(parents=True, exist_ok=cfg.resume)
+    torch.manual_seed(cfg.seed)
+    job = recipes()[cfg.recipe](cfg, launch.device(cfg.device))
+    trained, total = adapters.counts(job.model)
+    print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
+    parameters = adapters.trained(job.model)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    ema = {name: p.detach().clone() for name, p in parameters.items()} if cfg.ema else {}
+    first = load_state(run, parameters, ema, optimizer) if cfg.resume else 0
+    write_atomic(run / "config.toml", launch.to_toml(replace(cfg, resume=False, out=str(run))).encode())
+    loop(cfg, run, job, parameters, optimizer, ema, first)
+    plot_loss(run)
+    with averaged(parameters, ema):
+        job.finish(run)
+    print(f"everything is in {run}")
+
+
+def loop(cfg, run, job, parameters, optimizer, ema, first):
+    """Steps first..cfg.steps: look, learn, average, log, save. Leaves by sys.exit when a signal asked for it."""
+    stop = catch_signals()
+    began = time.monotonic()
+    with open_log(run, first) as log, tqdm(total=cfg.steps, initial=first, desc=run.name) as bar:
+        for step in range(first, cfg.steps):
+            if step % cfg.sample_every == 0:
+                with averaged(parameters, ema):
+                    log(job.look(run, step))
+            numbers = one_step(cfg, step, job, optimizer)
+            for name, average in ema.items():
+                average.lerp_(parameters[name].detach(), 1 - ema_decay(cfg.ema, step))
+            log({"step": step + 1, **numbers, "seconds": round(time.monotonic() - began, 2)})
+            bar.set_postfix_str(f"loss {numbers['loss']:.4f}", refresh=False)
+            bar.update()
+            if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps or stop:
+                save_state(run, parameters, ema, optimizer, step + 1)
+            if stop:
+                print(f"stopped after step {step + 1}; continue with --resume --out {run}", file=sys.stderr)
+                sys.exit(128 + stop[0])
+        with averaged(parameters, ema):
+            log(job.look(run, cfg.steps))
+
+
+def one_step(cfg, step, job, optimizer):
+    """Accumulate, check, clip, update. Returns loss, the recipe's numbers, learning rate and gradient norm."""
+    total, numbers, seen = 0.0, {}, []
+    device = next(job.model.parameters()).device
+    for micro in range(cfg.accumulate):
+        index = batch_index(len(job.names), cfg.batch, step * cfg.accumulate + micro, cfg.seed)
+        generator = launch.keyed(cfg.seed, step, micro)
+        batch = {key: value.to(device) for key, value in job.batch(index, generator).items()}
+        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+            loss, found = job.loss(batch, generator)
+        (loss / cfg.accumulate).backward()
+        total += loss.item() / cfg.accumulate
+        numbers = {key: numbers.get(key, 0) + float(value) / cfg.accumulate for key, value in found.items()}
+        seen += [job.names[i] for i in index]
+    norm = torch.nn.utils.clip_grad_norm_([p for p in job.model.parameters() if p.requires_grad], cfg.clip).item()
+    if not math.isfinite(total) or not math.isfinite(norm):
+        sys.exit(f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated, the last checkpoint is "
+                 f"good. Images of the batch: {', '.join(sorted(set(seen)))}")
+    for group in optimizer.param_groups:
+        group["lr"] = cfg.lr * lr_factor(cfg, step)
+    optimizer.step()
+    optimizer.zero_grad()
+    return {"loss": total, **numbers, "lr": cfg.lr * lr_factor(cfg, step), "grad": norm}
+
+
+def batch_index(n, batch, number, seed):
+    """Image numbers (batch,) of micro-batch `number`: an endless row of shuffled passes over all n, cut in batches."""
+    places = range(number * batch, (number + 1) * batch)
+    order = {k: torch.randperm(n, generator=launch.keyed(seed, -1 - k)) for k in {place // n for place in places}}
+    return torch.stack([order[place // n][place % n] for place in places])
+
+
+def lr_factor(cfg, step):
+    """Linear warm-up to 1, then 1, or half a cosine down to 0."""
+    if step < cfg.warmup:
+        return (step + 1) / cfg.warmup
+    if cfg.lr_schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)))
+
+
+def ema_decay(decay, step):
+    """min(decay, (1 + step) / (10 + step)): in a short run the average soon forgets its start."""
+    return min(decay, (1 + step) / (10 + step))
+
+
+@contextmanager
+def averaged(parameters, ema):
+    """The averaged weights in place of the trained ones, for as long as the block runs."""
+    for name, average in ema.items():
+        parameters[name].data, ema[name] = average, parameters[name].data
+    yield
+    for name, raw in ema.items():
+        parameters[name].data, ema[name] = raw, parameters[name].data
+
+
+def plot_loss(run):
+    """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("loss.png is not drawn: that needs matplotlib (pip install matplotlib)")
+        return
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    steps, losses = zip(*((line["step"], line["loss"]) for line in lines if "loss" in line))
+    mean = [sum(losses[max(0, i - 49):i + 1]) / len(losses[max(0, i - 49):i + 1]) for i in range(len(losses))]
+    axes = Figure(figsize=(7, 4), layout="tight").subplots()
+    axes.plot(steps, losses, lw=0.5, alpha=0.4, label="training")
+    axes.plot(steps, mean, lw=1.5, label="training, mean of 50 steps")
+    held_out = [(line["step"], line["val"]) for line in lines if "val" in line]
+    if held_out:
+        axes.plot(*zip(*held_out), "o-", label="held out, fixed noise")
+    axes.set(xlabel="step", ylabel="loss", yscale="log", title=run.name)
+    axes.legend()
+    axes.figure.savefig(run / "loss.png", dpi=120)
+
+
+def catch_signals():
+    """A list that Ctrl-C or SIGTERM fills: the step in progress ends, is saved, and then we leave."""
+    caught = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, frame: caught.append(n))
+    return caught
+
+
+@contextmanager
+def open_log(run, first):
+    """A function that appends a dict to run/log.jsonl; lines after step `first` of an earlier try are dropped."""
+    path = run / "log.jsonl"
+    old = path.read_text().splitlines() if path.exists() else []
+    kept = [line for line in old if json.loads(line)["step"] <= first and (first or "loss" in line)]
+    with open(path, "w", buffering=1) as file:
+        file.writelines(line + "\n" for line in kept)
+        yield lambda numbers: file.write(json.dumps(numbers) + "\n") if numbers else None
+
+
+def configure(argv):
+    """The config of the command line. With --resume it is the one stored in the run, and flags may only repeat it."""
+    cfg = launch.configure(Config, argv)
+    if cfg.lr_schedule not in ("constant", "cosine"):
+        raise ValueError(f"lr_schedule must be constant or cosine, found {cfg.lr_schedule!r}")
+    if cfg.recipe not in recipes():
+        raise ValueError(f"unknown recipe {cfg.recipe!r}; there are {', '.join(recipes())}")
+    for name in ("steps", "batch", "accumulate", "save_every", "sample_every", "count"):
+        if getattr(cfg, name) < 1:
+            raise ValueError(f"{name} must be at least 1, found {getattr(cfg, name)}")
+    if not cfg.resume:
+        return replace(cfg, out=cfg.out or str(next_run()))
+    stored = Path(cfg.out) / "config.toml"
+    if not cfg.out or not stored.is_file():
+        raise ValueError(f"--resume needs --out with the folder of a run to continue, found {cfg.out!r}")
+    before = launch.configure(Config, [str(stored)])
+    given = launch.given(Config, argv)
+    other = [key for key in given if key != "resume" and given[key] != getattr(before, key)]
+    if other:
+        raise ValueError(f"{stored}: the run has {other[0]} = {getattr(before, other[0])!r}, and resuming cannot make it "
+                         f"{given[other[0]]!r}")
+    return replace(before, resume=True)
+
+
+def next_run():
+    """The first runs/NNN that does not exist."""
+    return next(path for number in range(1, 10_000) if not (path := Path("runs") / f"{number:03d}").exists())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,173 @@
+"""python -m weights.download NAME [--to FOLDER]: fetches published weights, resumes, and checks what arrived.
+
+    NAME.part        the bytes so far; becomes NAME in one step when size and hash are right
+    NAME.part.json   the version (ETag or date) that they belong to: a changed file starts again from zero
+
+The size is what the server states. The hash is checked against the digits in torch's own file names, else against what
+the server states, a SHA-256 (Hugging Face) or an MD5 (Amazon S3, for files sent in one part); where there is none, that
+is said.
+"""
+
+import argparse
+import hashlib
+import http.client
+import json
+import re
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.atomic import replacing
+from weights.files import sniff
+from weights.published import FILES, target
+
+CHUNK = 1 << 20  # bytes read at a time
+TIMEOUT = 60  # seconds without a byte
+
+
+class KeepLinked(urllib.request.HTTPRedirectHandler):
+    """Follows redirects and remembers size and hash, which Hugging Face states only on the answer that redirects."""
+
+    def __init__(self):
+        self.linked = {}
+
+    def redirect_request(self, request, response, code, message, headers, url):
+        self.linked |= {key.lower(): value for key, value in headers.items() if key.lower().startswith("x-linked-")}
+        return super().redirect_request(request, response, code, message, headers, url)
+
+
+def download(name: str, folder=None) -> Path:
+    """Fetches a file of weights/published.py into `folder` (the user's cache by default) unless it is there already."""
+    if name not in FILES:
+        raise ValueError(f"unknown name {name!r}, the downloadable ones are {', '.join(FILES)}")
+    path = target(name, folder)
+    if not path.exists():
+        fetch(FILES[name], path)
+    return path
+
+
+def fetch(url: str, path: Path) -> None:
+    """Downloads `url` to `path`, resuming what an earlier call left. Raises ValueError with url and numbers.
+
+    A cut connection leaves the part behind, so that the next call goes on from there; a wrong hash deletes it.
+    """
+    part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    response, linked, done = open_at(url, part, note)
+    with response:
+        size, digest = stated(response, linked, done)
+        version = response.headers.get("ETag") or response.headers.get("Last-Modified")
+        free = shutil.disk_usage(path.parent).free
+        if size is not None and size - done > free:
+            raise ValueError(f"{path}: expected {size - done:,} bytes of free disk, found {free:,}")
+        with replacing(note) as file:
+            file.write(json.dumps({"url": url, "version": version}).encode())
+        receive(response, part, done, size, path.name)
+    got = part.stat().st_size
+    if size is not None and got < size:
+        raise ValueError(f"{url}: the connection ended after {got:,} of {size:,} bytes; run the same command to go on")
+    if size is not None and got > size:
+        discard(part, note)
+        raise ValueError(f"{url}: expected {size:,} bytes, found {got:,}; the file was deleted")
+    check_hash(url, part, note, digest)
+    part.replace(path)
+    note.unlink()
+
+
+def open_at(url, part, note):
+    """The answer to a request for what is missing -> (response, redirect's headers, bytes already there)."""
+    there = part.stat().st_size if part.exists() and note.exists() else 0
+    kept = json.loads(note.read_text()) if there else {}
+    # a weak ETag may name other bytes, so it cannot vouch for the part that is there
+    version = kept.get("version") if kept.get("url") == url else None
+    headers = {"User-Agent": "graft", "Accept-Encoding": "identity"}
+    if there and version and not version.startswith("W/"):
+        headers |= {"Range": f"bytes={there}-", "If-Range": version}
+    keep = KeepLinked()
+    try:
+        response = urllib.request.build_opener(keep).open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and "Range" in headers:  # the part is already as long as the file, or longer
+            discard(part, note)
+            return open_at(url, part, note)
+        raise ValueError(f"{url}: the server answered {error.code} {error.reason}") from None
+    except OSError as error:
+        raise ValueError(f"{url}: no answer: {error}") from None
+    start = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    resumed = response.status == 206 and start is not None and int(start[1]) == there
+    if response.status == 206 and not resumed:
+        raise ValueError(f"{url}: asked for bytes from {there:,}, found {response.headers.get('Content-Range')!r}")
+    if there and not resumed:
+        print(f"{url}: changed since the last try, or its server cannot resume; starting again")
+    return response, keep.linked, there if resumed else 0
+
+
+def stated(response, linked, done) -> tuple[int | None, str | None]:
+    """(size of the whole file, its hash as hex digits), each None where the server states none."""
+    length = response.headers.get("Content-Length")
+    size = done + int(length) if length and length.isdigit() else None
+    if linked.get("x-linked-size", "").isdigit():
+        size = int(linked["x-linked-size"])
+    sha256 = re.fullmatch(r'"?([0-9a-f]{64})"?', linked.get("x-linked-etag", ""))
+    md5 = re.fullmatch(r'"([0-9a-f]{32})"', response.headers.get("ETag", ""))  # with a dash it is a hash of hashes
+    amazon = any(key.lower().startswith("x-amz-") for key in response.headers)  # elsewhere 32 digits may be anything
+    digest = sha256 or (md5 if amazon else None)
+    return size, digest[1] if digest else None
+
+
+def receive(response, part, done, size, label) -> None:
+    """Appends the answer's bytes to the part; a connection that breaks is as one that ends early."""
+    with (
+        open(part, "ab" if done else "wb") as file,
+        tqdm(total=size, initial=done, unit="B", unit_scale=True, unit_divisor=1024, desc=label) as bar,
+    ):
+        try:
+            while block := response.read1(CHUNK):
+                file.write(block)
+                bar.update(len(block))
+        except (OSError, http.client.HTTPException) as error:
+            got = f"the connection broke after {file.tell():,} bytes ({error})"
+            raise ValueError(f"{response.url}: {got}; run the same command to go on") from None
+
+
+def check_hash(url, part, note, digest) -> None:
+    """ValueError, and no part left, if the bytes have another hash than the server or the file's name states."""
+    named = re.search(r"-([0-9a-f]{8})\.pth$", url)
+    digest = named[1] if named else digest
+    if digest is None:
+        print(f"{url}: its server states no hash, so only the size was checked")
+        digest = ""
+    kind = "md5" if len(digest) == 32 else "sha256"
+    with open(part, "rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    if not found.startswith(digest):
+        discard(part, note)
+        raise ValueError(f"{url}: expected {kind} {digest}, found {found}; the file was deleted, fetch it again")
+    try:
+        sniff(part)
+    except ValueError:
+        discard(part, note)
+        raise
+
+
+def discard(part, note) -> None:
+    part.unlink(missing_ok=True)
+    note.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m weights.download", description=__doc__.partition("\n")[0])
+    parser.add_argument("name", choices=FILES, metavar="NAME", help=", ".join(FILES))
+    parser.add_argument("--to", metavar="FOLDER", help="where to put it, the user's cache by default")
+    given = parser.parse_args(arguments)
+    try:
+        print(download(given.name, given.to))
+    except ValueError as error:
+        parser.exit(2, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""A model from any file: find it, tell what it is, build it empty, and let its parameters be maps of the file."""
+
+import math
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dit.embed import position_table
+from weights import configs, published
+from weights.detect import count_blocks, detect, graft_header
+from weights.files import read, read_json
+from weights.layouts import LAYOUTS, fill
+
+POSITIONS = ("pos_embed", "pos_embed.pos_embed")  # the official name, and that of some diffusers files
+SHIPPED = Path(__file__).parent
+SCANNED = 1_000_000_000  # bytes: larger models are searched for NaN only on request, because that reads every page
+PIPELINES = {"dit": "transformer", "vae": "vae"}  # the subfolder of a diffusers pipeline that holds each kind
+MEASURE = {torch.float16: 1e-3, torch.bfloat16: 8e-3}  # rounding of a sinusoid, else 1e-5
+
+
+def load(
+    path,
+    *,
+    expect: str | None = None,
+    dtype: torch.dtype | None = None,
+    ema: bool = True,
+    variant: str | None = None,
+    check: bool | None = None,
+    **overrides,
+) -> nn.Module:
+    """The DiT or VAE in `path`, in eval mode, on the CPU, its weights mapped from the file where nothing converts them.
+
+    path: a file or folder in any known layout, or the name of a shipped or downloaded model ("tiny-dit").
+    expect: "dit" or "vae"; needed where a file holds both kinds or a whole Stable Diffusion, and checked elsewhere.
+    dtype: of the weights; None keeps the file's, or float32 where the file mixes several.
+    ema: averaged or raw weights of a training checkpoint. variant: infix of a folder's file names, such as "fp16".
+    check: look for NaN and infinity; None does so up to 1 GB of weights, as it reads the whole file.
+    overrides: fields of the model's config that the file does not tell or that shall differ (heads=, input_size=, ...).
+    Where the file names its classes, the model's attribute `classes` lists them.
+    Raises ValueError in one sentence with the file, what was expected and what was found.
+    """
+    if expect not in (None, *PIPELINES):
+        raise ValueError(f"expect must be dit or vae, found {expect!r}")
+    path = resolve(path)
+    tensors, metadata = read(path, ema=ema, variant=variant, component=component(path, expect))
+    layout_name = detect(tensors, metadata, path)
+    layout = LAYOUTS[layout_name]
+    if layout_name == "vae-in-sd" and expect is None:
+        raise ValueError(f"{path}: a whole Stable Diffusion checkpoint; of it only the VAE is read, by expect='vae'")
+    if expect not in (None, layout.kind):
+        raise ValueError(f"{path}: expected a {expect}, found a {layout.kind}")
+    config = configure(layout_name, tensors, metadata, overrides, path)
+    model = configs.empty(layout.kind, config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    positions = {name: tensors.pop(name) for name in POSITIONS if name in tensors}
+    state = in_one_dtype(fill(tensors, shapes, layout, configs.size_of(config), path), dtype)
+    if layout.kind == "dit":
+        table = position_parameter(positions, config, "input_size" in overrides, path)
+        state["pos_embed"] = table.to(state["x_embedder.proj.weight"].dtype)
+    model.load_state_dict(state, assign=True)
+    if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
+        check_finite(state, path)
+    model.classes = class_names(metadata, path) if layout.kind == "dit" else None
+    return model.eval()
+
+
+def class_names(metadata: dict, source) -> list[str] | None:
+    """Names of the classes in the order of their ids: of our own header's card, or of a pipeline's labels."""
+    card, labels = graft_header(metadata, source).get("card"), metadata.get("model_index", {}).get("id2label")
+    if isinstance(labels, dict):
+        return [str(labels[key]) for key in sorted(labels, key=int)]
+    return card.get("classes") if isinstance(card, dict) else None
+
+
+def resolve(path) -> Path:
+    """An existing path as it is, else a shipped model, else a downloaded one; ValueError listing all names."""
+    name = str(path)
+    if Path(path).exists():
+        return Path(path)
+    shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if any(folder.glob("model*.*"))}
+    if name in shipped:
+        return shipped[name]
+    if name not in published.FILES:
+        raise ValueError(
+            f"{name}: no such file; shipped models are {', '.join(shipped) or 'none yet'}, "
+            f"downloadable ones {', '.join(published.FILES)}"
+        )
+    target = published.target(name)
+    if not target.exists():
+        raise ValueError(f"{name}: not downloaded yet (expected {target}), run `python -m weights.download {name}`")
+    return target
+
+
+def component(path: Path, expect: str | None) -> str | None:
+    """The subfolder of a diffusers pipeline to read, None for any other path."""
+    index = path / "model_index.json"
+    if not index.is_file():
+        return None
+    pipeline = read_json(index).get("_class_name")
+    if expect is None and pipeline != "DiTPipeline":
+        raise ValueError(f"{path}: a folder of {pipeline}; of it only the VAE is read, by expect='vae'")
+    return PIPELINES[expect or "dit"]
+
+
+def configure(layout_name: str, tensors: dict[str, Tensor], metadata: dict, overrides: dict, source):
+    """The model's config: from our own header, else from shapes and whatever stands beside them."""
+    layout = LAYOUTS[layout_name]
+    size = count_blocks(tensors, layout.kind)
+    header = graft_header(metadata, source)
+    if "config" in header:
+        config = configs.from_dict(layout.kind, header["config"], source)
+        if configs.size_of(config) != size:
+            raise ValueError(f"{source}: expected {configs.size_of(config)} blocks by its header, found {size}")
+    else:
+        infer = configs.infer_dit if layout.kind == "dit" else configs.infer_vae
+        config = infer(layout, tensors, metadata, size, overrides, source)
+    return configs.overridden(config, overrides)
+
+
+def position_parameter(stored: dict[str, Tensor], config, resized: bool, source) -> Tensor:
+    """The position table (1, T, D) for config.input_size: the file's own, or computed where the file holds none.
+
+    The table is the same sinusoid in every published file, so that another latent side can have its own. A file with
+    other positions keeps them, which is said in a warning, and cannot be resized.
+    """
+    side = config.input_size // config.patch
+    wanted = position_table(config.width, side, side)
+    for name, found in stored.items():
+        edge = math.isqrt(found.shape[1]) if found.dim() == 3 else 0
+        if found.shape != (1, edge**2, config.width) or not (resized or edge == side):
+            raise ValueError(f"{source}: expected {name} of shape {list(wanted.shape)}, found {list(found.shape)}")
+        by = (found.float() - position_table(config.width, edge, edge)).abs().max().item()
+        same = by <= MEASURE.get(found.dtype, 1e-5)
+        if not same and edge != side:
+            reason = f"its positions are no sinusoid (difference {by:.2g})"
+            raise ValueError(f"{source}: {reason}, so they cannot be resized from {edge} to {side} patches a side")
+        if not same:
+            warnings.warn(f"{source}: its positions differ from the sinusoid by {by:.2g}; they are kept", stacklevel=3)
+        return found if edge == side else wanted
+    return wanted
+
+
+def in_one_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Every tensor in `dtype`, or as it is where all agree and torch computes in it, or in float32."""
+    found = {tensor.dtype for tensor in state.values()}
+    if dtype is None and len(found) == 1 and found <= {torch.float32, torch.float16, torch.bfloat16, torch.float64}:
+        return state
+    return {name: tensor.to(dtype or torch.float32) for name, tensor in state.items()}
+
+
+def check_finite(state: dict[str, Tensor], source) -> None:
+    """ValueError naming the tensors with a NaN or an infinity."""
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(f"{source}: NaN or infinity in {len(broken)} tensors ({', '.join(broken[:3])})")

