@@ -139,7 +139,7 @@ def bf16(name, where):
 
 
 def has_cpu_bf16():
-    """Whether this processor has bfloat16 matrix instructions; without them autocast on a CPU is slower than float32."""
+    """Whether this processor has bfloat16 matrix instructions; without, autocast on a CPU is slower than float32."""
     capability = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(capability())
 

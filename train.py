@@ -67,7 +67,12 @@ def main(argv=None):
     run = Path(cfg.out)
     run.mkdir(parents=True, exist_ok=cfg.resume)
     torch.manual_seed(cfg.seed)
-    job = recipes()[cfg.recipe](cfg, launch.device(cfg.device))
+    try:
+        job = recipes()[cfg.recipe](cfg, launch.device(cfg.device))
+    except BaseException:
+        if not cfg.resume:
+            run.rmdir()   # nothing has been written: the same command may be tried again
+        raise
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     parameters = adapters.trained(job.model)
@@ -221,8 +226,8 @@ def configure(argv):
     given = launch.given(Config, argv)
     other = [key for key in given if key != "resume" and given[key] != getattr(before, key)]
     if other:
-        raise ValueError(f"{stored}: the run has {other[0]} = {getattr(before, other[0])!r}, and resuming cannot make it "
-                         f"{given[other[0]]!r}")
+        raise ValueError(f"{stored}: the run has {other[0]} = {getattr(before, other[0])!r}, and resuming cannot make "
+                         f"it {given[other[0]]!r}")
     return replace(before, resume=True)
 
 

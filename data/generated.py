@@ -91,8 +91,9 @@ def image(product, state, split, index, seed=0, size=64):
     rng = np.random.default_rng([seed, PRODUCTS.index(product), STATES.index(state), list(SPLITS).index(split), index])
     look, x, y, mask = surface(product, state, 2 * size, rng)      # drawn at twice the size, then averaged
     picture = photograph(look, x, y, rng, dark=product in ("hazelnut", "bottle"))
-    picture = picture * rng.uniform(.85, 1.12) * (1 + rng.uniform(-.04, .04, 3)[:, None, None])   # exposure, white point
-    picture = picture.reshape(3, size, 2, size, 2).mean((2, 4)) + rng.normal(0, rng.uniform(.004, .015), (3, size, size))
+    picture = picture * rng.uniform(.85, 1.12) * (1 + rng.uniform(-.04, .04, 3)[:, None, None])  # exposure, white
+    picture = picture.reshape(3, size, 2, size, 2).mean((2, 4))                                   # (3, size, size)
+    picture = picture + rng.normal(0, rng.uniform(.004, .015), picture.shape)
     mask = mask.reshape(size, 2, size, 2).mean((1, 3)) > .35
     rgb = np.clip(picture.transpose(1, 2, 0) * 255 + .5, 0, 255).astype(np.uint8)
     return rgb, mask.astype(np.uint8) * 255, caption(product, state)

@@ -55,7 +55,9 @@ def read(path: str | Path, background: tuple[int, int, int] = WHITE) -> tuple[np
 
 
 def decode_all(
-    items: Iterable, transform: Callable[[np.ndarray], np.ndarray] | None = None, background: tuple[int, int, int] = WHITE
+    items: Iterable,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
+    background: tuple[int, int, int] = WHITE,
 ) -> list[np.ndarray]:
     """Every image decoded once, in order: a list of (H, W, 3) uint8. All the bad ones are named in one ValueError.
 

@@ -104,7 +104,7 @@ def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 @torch.no_grad()
 def _encode(pixels, variants, encode, batch, dtype, path) -> tuple[Tensor, Tensor]:
-    """All N V pictures, images outermost, in batches; room on the disk is checked as soon as one batch tells the size."""
+    """All N V pictures, images outermost, in batches; room on the disk is checked once a batch tells the size."""
     pairs = [(n, v) for n in range(len(pixels)) for v in range(len(variants))]
     means, logvars = [], []
     for start in range(0, len(pairs), batch):

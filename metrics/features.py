@@ -32,9 +32,10 @@ class Residual(nn.Module):
 class Features(nn.Module):
     """Eight residual blocks over four sizes; GroupNorm, so that a prediction does not depend on its batch."""
 
-    def __init__(self, num_classes: int, widths: tuple[int, ...] = (24, 48, 96, 128), dim: int = 64):
+    def __init__(self, num_classes: int, side: int = 64, widths: tuple[int, ...] = (24, 48, 96, 128),
+                 dim: int = 64):
         super().__init__()
-        self.config = {"num_classes": num_classes, "widths": list(widths), "dim": dim}
+        self.config = {"num_classes": num_classes, "side": side, "widths": list(widths), "dim": dim}
         self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
         pairs = [pair for i, w in enumerate(widths) for pair in ((widths[max(i - 1, 0)], w), (w, w))]
         self.blocks = nn.Sequential(*(Residual(a, b) for a, b in pairs))
@@ -53,7 +54,13 @@ class Features(nn.Module):
 
 @torch.no_grad()
 def embed(network: Features, x: torch.Tensor, batch: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, S, S) in [-1, 1] -> features (N, dim), logits (N, classes), in batches."""
+    """Images (N, 3, S, S) in [-1, 1] -> features (N, dim), logits (N, classes), in batches.
+
+    Images of another side than the network's own are resized to it, antialiased.
+    """
+    side = network.config["side"]
+    if x.shape[-1] != side:
+        x = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
     features = torch.cat([network.features(part) for part in x.split(batch)])
     return features, network.head(F.relu(features))
 
@@ -72,7 +79,8 @@ def load(path) -> tuple[Features, list[str]]:
     with safe_open(path, framework="pt") as file:
         graft = json.loads((file.metadata() or {}).get("graft", "{}"))
         if graft.get("kind") != "features":
-            raise ValueError(f"{path}: expected a feature network of this package, found {graft.get('kind', 'no header')}")
+            found = graft.get("kind", "no header")
+            raise ValueError(f"{path}: expected a feature network of this package, found {found}")
         network = Features(**graft["config"])
         network.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
     return network.eval(), graft["classes"]

@@ -21,7 +21,7 @@ def nearest(x: Tensor, train: Tensor) -> Tensor:
 
 
 def copy_report(fake: Tensor, held_out: Tensor, train: Tensor) -> dict[str, float]:
-    """Features (N, D) of samples, of real held-out images and of the turned training images -> numbers for the table."""
+    """Features (N, D) of samples, of real held-out images, of the turned training images -> numbers for the table."""
     ours, real = nearest(fake, train), nearest(held_out, train)
     return {"nearest": ours.median().item(), "nearest_real": real.median().item(),
             "copies": (ours < real.quantile(0.05)).double().mean().item()}

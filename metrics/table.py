@@ -1,5 +1,4 @@
 """The table that ends a run: is it what was asked for, is it like the real images, is it a copy."""
-import torch
 
 from .features import embed
 from .kid import kid
@@ -15,7 +14,8 @@ def measure(network, names: list[str], fake, fake_labels, held_out, train, class
     network = network.eval()
     f_fake, logits = embed(network, fake)
     f_held, f_train, f_turned = (embed(network, x)[0] for x in (held_out, train, turned(train)))
-    numbers = {"samples": len(fake), "kid_x1000": 1000 * kid(f_fake, f_held), "kid_real_x1000": 1000 * kid(f_train, f_held)}
+    numbers = {"samples": len(fake)}
+    numbers |= {"kid_x1000": 1000 * kid(f_fake, f_held), "kid_real_x1000": 1000 * kid(f_train, f_held)}
     numbers |= copy_report(f_fake, f_held, f_turned)
     pixels = copy_report(*(x.flatten(1) for x in (fake, held_out, turned(train))))
     numbers |= {f"{name}_pixels": value for name, value in pixels.items()}
@@ -23,7 +23,8 @@ def measure(network, names: list[str], fake, fake_labels, held_out, train, class
         columns = [names.index(name) for name in classes]
         right = (logits[:, columns].argmax(1).cpu() == fake_labels.cpu()).double()              # (N,)
         numbers["asked_state"] = right.mean().item()
-        numbers["asked_state_by_class"] = {name: right[fake_labels == i].mean().item() for i, name in enumerate(classes)}
+        by_class = {name: right[fake_labels == i].mean().item() for i, name in enumerate(classes)}
+        numbers["asked_state_by_class"] = by_class
     return numbers
 
 
@@ -34,5 +35,5 @@ def as_text(numbers: dict) -> str:
         if isinstance(value, dict):
             lines += [f"  {key:<26}{v:8.3f}" for key, v in value.items()]
         else:
-            lines.append(f"{name:<28}{value:8d}" if isinstance(value, int) else f"{name:<28}{value:8.3f}")
+            lines.append(f"{name:<28}" + (f"{value:8.3f}" if isinstance(value, float) else f"{value:>8}"))
     return "\n".join(lines)

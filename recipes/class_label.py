@@ -16,13 +16,13 @@ import weights
 from data import ImageSet
 from data.grid import grid, save_image
 from data.latents import latents, sample
-from data.transforms import to_tensor, to_uint8
+from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
 from sampling import Schedule, diffusion_loss, draw
 from unet import VAE
 
 from . import Recipe
-from .measure import measure_samples
+from .measure import COLUMNS, show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val
 from .start import nearest_rows, start_rows
 
@@ -67,9 +67,9 @@ def class_label(cfg, device) -> Recipe:
     held_out = None if val is None else encode(cfg, vae, val, augmentations(cfg)[:1], device)
 
     def look(run, step):
-        labels = torch.arange(len(images.classes))[:12].repeat_interleave(cfg.count)
+        labels = torch.arange(len(images.classes))[:COLUMNS].repeat_interleave(cfg.count)
         drawn = pictures(labels, 0)
-        columns = {images.classes[i]: list(drawn[labels == i]) for i in labels.unique().tolist()}
+        columns = {images.classes[i]: list(drawn[labels.numpy() == i]) for i in labels.unique().tolist()}
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns))
         if held_out is None:
             return {"step": step}
@@ -81,8 +81,8 @@ def class_label(cfg, device) -> Recipe:
             weights.save_model(model, run / "model.safetensors", card={"classes": images.classes, "data": cfg.data})
         else:
             weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
-        if cfg.measure and val is not None:
-            measure_samples(cfg, run, pictures, images, val, device)
+        if cfg.measure:
+            show_and_measure(cfg, run, pictures, images, val, device)
 
     return Recipe(model, header["adapter"], images.names, batch, loss, look, finish)
 
@@ -91,7 +91,8 @@ def backbone(cfg, vae: VAE, device) -> tuple[DiT | None, int]:
     """The checkpoint's DiT and the image side it works at; None and the config's side for new:SIZE."""
     if cfg.model.startswith("new:"):
         if cfg.adapter != ["full"]:
-            raise ValueError(f"a new model has no weights to keep: its adapter is full, found {' + '.join(cfg.adapter)}")
+            found = " + ".join(cfg.adapter)
+            raise ValueError(f"a new model has no weights to keep: its adapter is full, found {found}")
         if not cfg.size:
             raise ValueError("a new model has no image size of its own: give --size")
         return None, cfg.size

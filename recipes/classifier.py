@@ -15,8 +15,9 @@ def classifier(cfg, device) -> Recipe:
     """Batches of augmented pixels with their labels; the model is new:Features. Leaves model.safetensors."""
     if cfg.model != "new:Features":
         raise ValueError(f"the classifier recipe trains new:Features, found model {cfg.model!r}")
-    images, val = train_and_val(cfg, cfg.size or 64)
-    model = adapters.attach(Features(len(images.classes)).to(device), cfg.adapter)
+    side = cfg.size or 64
+    images, val = train_and_val(cfg, side)
+    model = adapters.attach(Features(len(images.classes), side).to(device), cfg.adapter)
 
     def loss(batch, generator):
         logits = model(batch["x"]).float()                                                       # (B, classes)

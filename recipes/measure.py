@@ -1,6 +1,7 @@
-"""What a run ends with: a fresh set of samples, measured, in metrics.json and in a picture beside the real images."""
+"""What a run ends with: fresh samples beside the real images in one picture, and a table of what they are worth."""
 import json
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -12,28 +13,36 @@ from metrics import features
 from metrics.table import as_text, measure
 from weights.load import SHIPPED
 
-SHOWN = 4          # rows of the picture
-SEED_APART = 1000  # between the seeds of the samples that are measured and those that were watched during training
+ROWS, COLUMNS = 4, 8   # of the picture
+SEED_APART = 1000      # between the seeds of these samples and of those that were watched during training
 
 
-def measure_samples(cfg, run, pictures, images: ImageSet, val: ImageSet, device) -> None:
-    """cfg.measure samples of each class: run/metrics.json, the table on the screen, and run/grid.png.
+def show_and_measure(cfg, run, pictures, images: ImageSet, val: ImageSet | None, device) -> None:
+    """cfg.measure samples of each class -> run/grid.png, and with held-out images run/metrics.json.
 
-    pictures(labels, seed) -> uint8 (N, S, S, 3). The grid shows real images, the model before training, and after it.
+    pictures(labels, seed) -> uint8 (N, S, S, 3).
     """
     labels = torch.arange(len(images.classes)).repeat_interleave(cfg.measure)
     drawn = pictures(labels, SEED_APART)
+    show(run, images, drawn, labels)
+    if val is None:
+        print("no metrics.json: distances need real images that were not trained on (--val)")
+        return
     network, names = features.load(SHIPPED / "tiny-features" / "model.safetensors")
     fake, held_out, train = (to_tensor(pixels).to(device) for pixels in (drawn, val.pixels, images.pixels))
-    numbers = measure(network.to(device), names, fake, labels, held_out, train, images.classes)
-    numbers["network"] = "tiny-features"
+    numbers = {"network": "tiny-features"}
+    numbers |= measure(network.to(device), names, fake, labels, held_out, train, images.classes)
     write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
     print(as_text(numbers))
-    shown = list(range(min(len(images.classes), 8)))
-    parts = {"real": {i: images.pixels[images.labels.numpy() == i] for i in shown},
-             "generated": {i: drawn[labels.numpy() == i] for i in shown}}
-    parts = {title: grid({images.classes[i]: list(part[i][:SHOWN]) for i in shown}) for title, part in parts.items()}
-    before = run / "samples" / f"step_{0:06d}.png"
-    if before.exists():
-        parts = {"few-shot images": parts["real"], "before": Image.open(before).convert("RGB"), "after": parts["generated"]}
+
+
+def show(run, images: ImageSet, drawn: np.ndarray, labels: torch.Tensor) -> None:
+    """run/grid.png: a few real images, what the model drew before training, and what it draws now."""
+    names = images.classes[:COLUMNS]
+
+    def table(pixels, of):
+        return grid({name: list(pixels[of.numpy() == i][:ROWS]) for i, name in enumerate(names)})
+
+    before = Image.open(run / "samples" / f"step_{0:06d}.png").convert("RGB")
+    parts = {"images": table(images.pixels, images.labels), "before": before, "after": table(drawn, labels)}
     save_image(run / "grid.png", sections(parts))

@@ -1,4 +1,4 @@
-"""sample.py on a finished run: classes by name or id, adapters by file and strength, the same image for the same seed."""
+"""sample.py on a finished run: classes by name or id, adapters by file and strength, one image for one seed."""
 import numpy as np
 import pytest
 from PIL import Image
@@ -44,7 +44,8 @@ def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampl
     common = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--count", "1",
               "--classes", "0", "--steps", "2", "--sampler", sampler, "--channels", "3"]
     for strength in (":1", ":0.5"):
-        sample.main([*common, "--adapter", f"{run / 'adapter.safetensors'}{strength}", "--out", str(tmp_path / strength[1:])])
+        adapter, out = f"{run / 'adapter.safetensors'}{strength}", str(tmp_path / strength[1:])
+        sample.main([*common, "--adapter", adapter, "--out", out])
     full, half = (read(tmp_path / x / "hazelnut_good_000.png").astype(int) for x in ("1", "0.5"))
     assert np.abs(full - half).max() > 0
 

@@ -58,10 +58,10 @@ def test_accumulation_equals_the_larger_batch(tiny, tmp_path):
 def test_resuming_gives_the_file_of_a_run_left_alone(tiny, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.main(flags(tiny, whole))
+    one_step = train.one_step
     for stop in (2, 4):   # killed after the checkpoint of step 2, resumed, killed after step 4, resumed again
         more = flags(tiny, broken) if stop == 2 else ["--resume", "--out", str(broken)]
         with pytest.MonkeyPatch.context() as patch:
-            one_step = train.one_step
             patch.setattr(train, "one_step", lambda cfg, step, *rest, stop=stop: one_step(cfg, step, *rest)
                           if step < stop else (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):

@@ -4,7 +4,7 @@
     sample: z = mean + exp(logvar / 2) * noise
     decode: z -> x
 
-The diffusion model sees z * scaling_factor. f = 8, c = 4 and 83,653,863 parameters for Stable Diffusion 1.x, 2.x and DiT.
+The diffusion model sees z * scaling_factor. Stable Diffusion 1.x, 2.x and DiT have f = 8, c = 4, 83,653,863 parameters.
 """
 from dataclasses import dataclass
 
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """encode, sample, decode; `factor` is the side of an image divided by the side of its latent."""
 
-    def __init__(self, config: VAEConfig = VAEConfig()):
+    def __init__(self, config: VAEConfig):
         super().__init__()
         self.config, self.factor = config, 2 ** (len(config.channels) - 1)
         self.encoder, self.decoder = Encoder(config), Decoder(config)
@@ -167,7 +167,7 @@ class VAE(nn.Module):
         return torch.cat([self.decode_tiled(z / self.config.scaling_factor) for z in latents.split(batch)])
 
     def decode_tiled(self, z, tile=64, overlap=16):
-        """decode in tiles of `tile` latents a side, blended linearly over `overlap`: memory of one tile for any image."""
+        """decode in tiles of `tile` latents a side, blended linearly over `overlap`: the memory of one tile."""
         if max(z.shape[2:]) <= tile:
             return self.decode(z)
         total = z.new_zeros(z.shape[0], self.config.in_channels, z.shape[2] * self.factor, z.shape[3] * self.factor)

@@ -28,7 +28,7 @@ from weights.detect import graft_header
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it rows of its own, so no fingerprint holds it
 RANDOM = (".lora_down",)  # start at random and mean nothing without their other half, which carries the strength
-FIELDS = {"adapter", "classes", "sources", "base", "config"}
+FIELDS = ("adapter", "classes", "sources", "base", "config")  # in this order in the file: the same run, the same bytes
 
 
 def fingerprint(model: nn.Module) -> dict:
@@ -62,7 +62,7 @@ def save_adapter(path, model: nn.Module, recipe: dict) -> None:
     tensors = {name: parameter.detach() for name, parameter in adapters.trained(model).items()}
     if not tensors:
         raise ValueError("no parameter has requires_grad: there is no adapter to save")
-    if not {"adapter", "base"} <= recipe.keys() <= FIELDS:
+    if not {"adapter", "base"} <= recipe.keys() <= set(FIELDS):
         raise ValueError(f"a recipe needs adapter and base and knows {sorted(FIELDS)}, found {sorted(recipe)}")
     specs = [recipe["adapter"]] if isinstance(recipe["adapter"], str) else list(recipe["adapter"])
     graft = {"kind": "adapter"} | dict.fromkeys(FIELDS) | recipe | {"adapter": specs}

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from data.atomic import replacing
 from dit.embed import position_table
 from weights import safe
-from data.atomic import replacing
 from weights.configs import SCHEDULER_JSON, dit_json, kind_of, plain_state, size_of, vae_json
 from weights.detect import graft_header
 from weights.files import read

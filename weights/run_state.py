@@ -43,8 +43,8 @@ def load_state(run, parameters, ema, optimizer):
                 parameter.copy_(file.get_tensor(f"model/{name}"))
                 if name in ema:
                     ema[name].copy_(file.get_tensor(f"ema/{name}"))
-                keys = ("step", "exp_avg", "exp_avg_sq")
-                if f"adam/{name}/step" in names:
-                    optimizer.state[parameter] = {key: file.get_tensor(f"adam/{name}/{key}").to(
-                        parameter.device if key != "step" else "cpu") for key in keys}
+                if f"adam/{name}/step" in names:   # torch's AdamW makes its state at the first step
+                    keys = ("step", "exp_avg", "exp_avg_sq")
+                    optimizer.state[parameter] = {
+                        key: file.get_tensor(f"adam/{name}/{key}").to(parameter.device) for key in keys}
     return step

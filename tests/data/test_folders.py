@@ -40,7 +40,8 @@ def test_class_folders_are_sorted_by_name_and_suffix_case_does_not_matter(tmp_pa
 def test_what_is_skipped_is_counted_and_an_odd_suffix_is_decided_by_content(tmp_path):
     picture(tmp_path / "crack" / "a.png")
     picture(tmp_path / "crack" / "b.tmp").rename(tmp_path / "crack" / "b")          # a PNG without a suffix
-    for name in ("crack/Thumbs.db", "crack/.a.png.swp", "crack/note.txt", "crack/README", ".git/x.png", "__MACOSX/a.png"):
+    for name in ("crack/Thumbs.db", "crack/.a.png.swp", "crack/note.txt", "crack/README",
+                 ".git/x.png", "__MACOSX/a.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("not an image")
     os.mkfifo(tmp_path / "crack" / "pipe.png")                                      # opening it would wait for ever

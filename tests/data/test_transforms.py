@@ -29,7 +29,7 @@ def test_resize_is_antialiased_and_keeps_the_aspect_ratio():
     assert resize(NOISE, 6).shape == (6, 6, 3) and resize(NOISE, (3, 4)).shape == (3, 4, 3)
     assert resize_short(NOISE, 6).shape == (6, 8, 3) and resize_short(NOISE.swapaxes(0, 1), 24).shape == (32, 24, 3)
     stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255                                     # without antialiasing a resize by 4 gives all 0 or all 255
+    stripes[:, ::2] = 255                                     # without antialiasing, all 0 or all 255
     assert np.abs(resize(stripes, 16)[4:-4, 4:-4].astype(int) - 127).max() <= 2
     assert set(np.unique(resize(stripes[..., 0], 16, nearest=True))) <= {0, 255}
 
@@ -37,7 +37,7 @@ def test_resize_is_antialiased_and_keeps_the_aspect_ratio():
 def test_adm_crop_halves_by_box_means_while_twice_the_size_remains():
     image = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     expected = image.astype(int)
-    for side in (8, 4):                                       # each pass, across then down, rounds its mean of two pixels
+    for side in (8, 4):                                       # each pass, across then down, rounds a mean of two pixels
         expected = (expected.reshape(2 * side, side, 2, 3).sum(2) + 1) // 2
         expected = (expected.reshape(side, 2, side, 3).sum(1) + 1) // 2
     assert (adm_center_crop(image, 4) == expected).all()                                # no bicubic step is left to do
