@@ -19,7 +19,7 @@ import adapters
 import launch
 from data.atomic import write_atomic
 from recipes import recipes
-from weights.run_state import load_state, save_state
+from weights.run_state import STATE, load_state, save_state
 
 
 @dataclass
@@ -65,20 +65,22 @@ class Config:
 def main(argv=None):
     cfg = configure(argv)
     run = Path(cfg.out)
-    run.mkdir(parents=True, exist_ok=cfg.resume)
+    if not cfg.resume and run.is_dir() and any(run.iterdir()):
+        raise ValueError(f"{run} holds a run already: go on with it by --resume, or name another folder by --out")
+    run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
     try:
         job = recipes()[cfg.recipe](cfg, launch.device(cfg.device))
     except BaseException:
         if not cfg.resume:
-            run.rmdir()   # nothing has been written: the same command may be tried again
+            run.rmdir()   # nothing has been written yet
         raise
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     parameters = adapters.trained(job.model)
     optimizer = torch.optim.AdamW(parameters.values(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     ema = {name: p.detach().clone() for name, p in parameters.items()} if cfg.ema else {}
-    first = load_state(run, parameters, ema, optimizer) if cfg.resume else 0
+    first = load_state(run, parameters, ema, optimizer) if (run / STATE).exists() else 0
     write_atomic(run / "config.toml", launch.to_toml(replace(cfg, resume=False, out=str(run))).encode())
     loop(cfg, run, job, parameters, optimizer, ema, first)
     plot_loss(run)

@@ -6,6 +6,8 @@ Squares, because an absolute error spends itself on grain that cannot be predict
 print among grey things, vanish: it is a per mille of the picture. Differences of neighbours, at distance s = 1 and 2,
 count a line once for every side it has.
 """
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,7 @@ def edge_error(x: Tensor, out: Tensor, step: int) -> Tensor:
 @torch.no_grad()
 def set_scale(model: VAE, batch, count: int, device) -> None:
     """scaling_factor = 1 / std of the latents over (at most 1,024 of) the images, as Stable Diffusion's was chosen."""
-    index = torch.arange(0, count, max(1, count // 1024))
+    index = torch.arange(0, count, -(-count // 1024))
     x = batch(index, torch.Generator().manual_seed(0))["x"].to(device)
     latents = torch.cat([model.encode(part)[0] for part in x.split(64)])
-    model.config.scaling_factor = round(1 / latents.std().item(), 5)
+    model.config = replace(model.config, scaling_factor=round(1 / latents.std().item(), 5))

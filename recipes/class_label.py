@@ -117,7 +117,8 @@ def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
 
 def encode(cfg, vae: VAE, images: ImageSet, options: list, device):
     """Mean and log-variance of every image in every variant, from the cache or by the encoder."""
-    key = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in vae.encoder.parameters())).hexdigest()
+    weights_used = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+    key = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in weights_used)).hexdigest()
 
     @torch.no_grad()
     def run(x):

@@ -137,7 +137,7 @@ def test_a_wrong_setting_is_one_sentence(tiny, tmp_path, more, words):
 def test_a_run_folder_is_never_overwritten_and_a_resumed_one_never_changed(tiny, tmp_path):
     run = tmp_path / "run"
     train.main(flags(tiny, run, "--steps", "1"))
-    with pytest.raises(OSError, match="run"):
+    with pytest.raises(ValueError, match="holds a run already: go on with it by --resume"):
         train.main(flags(tiny, run, "--steps", "1"))
     with pytest.raises(ValueError, match="the run has lr"):
         train.main(["--resume", "--out", str(run), "--lr", "1"])

@@ -192,4 +192,4 @@ def starts(length, tile, overlap):
 def ramp(length, overlap, like):
     """Weights (length,) that rise from the edges over `overlap` positions and are 1 between; never 0."""
     distance = torch.arange(1, length + 1, device=like.device, dtype=like.dtype)
-    return torch.minimum(distance, distance.flip(0)).clamp(max=overlap) / overlap
+    return torch.minimum(distance, distance.flip(0)).clamp(max=max(overlap, 1)) / max(overlap, 1)

@@ -1,4 +1,4 @@
-"""Distances to the training images: planted copies are found, however turned, and fresh images are not taken for any."""
+"""Distances to the training images: planted copies are found, however turned; fresh images are no copies."""
 import pytest
 import torch
 
@@ -41,6 +41,7 @@ def test_a_mixture_of_copies_and_fresh_images_shows_its_share():
 
 
 def test_fresh_images_count_as_copies_five_times_in_a_hundred():
-    numbers = report(pictures(1000, 2), pictures(1000, 1), pictures(20, 0))
-    assert numbers["copies"] == pytest.approx(0.05, abs=0.025)
-    assert numbers["nearest"] == pytest.approx(numbers["nearest_real"], rel=0.02)
+    drawn = [report(pictures(500, 3 * i + 2), pictures(500, 3 * i + 1), pictures(10, 3 * i)) for i in range(10)]
+    mean = {key: sum(numbers[key] for numbers in drawn) / len(drawn) for key in drawn[0]}
+    assert mean["copies"] == pytest.approx(0.05, abs=0.015)
+    assert mean["nearest"] == pytest.approx(mean["nearest_real"], rel=0.02)

@@ -44,7 +44,8 @@ def test_classes_that_the_judge_knows_are_counted(real):
 
 
 def test_classes_that_it_does_not_know_are_not_told(real):
-    numbers = measure(Judge(), ["red", "green", "blue"], coloured(2, 1), torch.tensor([0, 0]), classes=["crack"], **real)
+    names = ["red", "green", "blue"]
+    numbers = measure(Judge(), names, coloured(2, 1), torch.tensor([0, 0]), classes=["crack"], **real)
     assert numbers.keys() == {"samples", "kid_x1000", "kid_real_x1000", "nearest", "nearest_real", "copies",
                               "nearest_pixels", "nearest_real_pixels", "copies_pixels"}
 
@@ -63,6 +64,6 @@ def test_the_distance_between_samples_and_held_out_images_stands_beside_that_of_
 def test_text_has_two_columns_and_classes_under_their_mean():
     numbers = {"network": "tiny-features", "samples": 8, "asked_state": 0.5, "asked_state_by_class": {"crack": 0.25}}
     lines = as_text(numbers).splitlines()
-    assert [line.split() for line in lines] == [["network", "tiny-features"], ["samples", "8"], ["asked_state", "0.500"],
-                                                ["crack", "0.250"]]
+    assert [line.split() for line in lines] == [
+        ["network", "tiny-features"], ["samples", "8"], ["asked_state", "0.500"], ["crack", "0.250"]]
     assert lines[3].startswith("  ") and len(lines[1]) == len(lines[2]) == len(lines[3])

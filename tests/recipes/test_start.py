@@ -1,0 +1,87 @@
+"""Where rows of new classes start, and finding the old class under which a model denoises new images best."""
+import pytest
+import torch
+
+from recipes.start import CLASSIFIER_STEPS, last_name, nearest_rows, start_rows
+from sampling import Schedule
+
+OLD = ["pill/good", "pill/crack", "pill/hole", "tile/good", "tile/crack"]
+NEW = ["nut/crack", "nut/hole", "nut/mould"]
+EVERY = [0, 1, 2, 3, 4]
+
+
+def never():
+    raise AssertionError("only `nearest` may ask for the costly comparison")
+
+
+@pytest.mark.parametrize("start, rows", [
+    ("name", [[1, 4], [2], EVERY]),   # no old class is mouldy: the mean of all
+    ("mean", [EVERY] * 3),
+    ("random", [[]] * 3),
+    ("3", [[3]] * 3),
+    ("tile/crack", [[4]] * 3),
+])
+def test_every_way_to_start(start, rows):
+    assert start_rows(start, OLD, 5, NEW, never) == rows
+
+
+def test_nearest_asks():
+    assert start_rows("nearest", OLD, 5, NEW, lambda: [4, 0, 4]) == [[4], [0], [4]]
+
+
+def test_a_checkpoint_without_names_has_ids_only():
+    assert start_rows("name", None, 5, NEW, never) == [EVERY] * 3
+    assert start_rows("4", None, 5, NEW, never) == [[4]] * 3
+    with pytest.raises(ValueError, match=r"an id in 0\.\.4$"):
+        start_rows("pill/good", None, 5, NEW, never)
+
+
+@pytest.mark.parametrize("start", ["5", "pill/crakc"])
+def test_an_unknown_start_shows_what_there_is(start):
+    with pytest.raises(ValueError, match=r"none of name, .*, random, an id in 0\.\.4 or a class .*; did you mean '"):
+        start_rows(start, OLD, 5, NEW, never)
+
+
+def test_the_last_name_is_what_stands_after_the_product():
+    assert [last_name(name) for name in ("a/b/crack", "crack", "nut/")] == ["crack", "crack", ""]
+
+
+def rows_know(known, schedule, seen=None, variance=False):
+    """A model whose row k predicts the exact noise if the image is known[k], and so errs for all others."""
+
+    def model(x, t, y):
+        assert not torch.is_grad_enabled() and len(x) == len(t) == len(y)
+        if seen is not None:
+            seen.append(len(x))
+        x0 = known[y]                                                                      # (B, C, H, W)
+        signal, sigma = schedule.roots(t, x)
+        out = schedule.target(x0, (x - signal * x0) / sigma, t)
+        return torch.cat([out, out * 0 + 7], 1) if variance else out
+
+    return model
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+@pytest.mark.parametrize("variance", [False, True])
+def test_the_row_that_knows_the_images_is_found(prediction, variance):
+    schedule = Schedule.linear(prediction=prediction)
+    known = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    rows, labels = torch.tensor([5, 0, 3]), torch.tensor([2, 0, 1, 0, 2])   # class i looks like row rows[i]
+    model = rows_know(known, schedule, variance=variance)
+    assert nearest_rows(model, known[rows[labels]], labels, 6, schedule) == rows.tolist()
+
+
+def test_batches_change_nothing_and_eight_images_are_enough():
+    schedule, seen = Schedule.linear(), []
+    known = torch.randn(3, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    x0 = known[torch.full((11,), 1)] + 0.1
+    model = rows_know(known, schedule, seen)
+    assert nearest_rows(model, x0, torch.zeros(11).long(), 3, schedule, batch=10) == [1]
+    assert sum(seen) == 3 * 8 * CLASSIFIER_STEPS and max(seen) == 10
+
+
+def test_what_it_is_given_is_left_as_it_was():
+    schedule = Schedule.linear()
+    x0, labels = torch.zeros(2, 2, 4, 4), torch.tensor([0, 1])
+    nearest_rows(rows_know(torch.zeros(3, 2, 4, 4), schedule), x0, labels, 3, schedule)
+    assert (x0 == 0).all() and labels.tolist() == [0, 1]
