@@ -100,7 +100,8 @@ def usage(kind):
     for field in dataclasses.fields(kind):
         comment = re.search(rf"^    {field.name}:.*?  # (.*)$", source, re.M)
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-        lines.append(f"  --{field.name:<13} {comment.group(1) if comment else ''} [{default}]")
+        flag = field.name.replace("_", "-")
+        lines.append(f"  --{flag:<13} {comment.group(1) if comment else ''} [{default}]")
     return "\n".join(lines)
 
 

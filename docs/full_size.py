@@ -1,8 +1,8 @@
 """Do the same commands work at full size? `python docs/full_size.py` tries them here and writes docs/full_size.md.
 
-A DiT-XL/2 at 256 pixels and Stable Diffusion's autoencoder, with random weights in the layouts of the published files,
-are read, fine-tuned for a few steps and sampled from, on the processor. Each command is a process of its own; its peak
-is the resident memory that the system counted for it, pages mapped from the checkpoint included. Needs Linux or macOS.
+A DiT-XL/2 at 256 pixels and Stable Diffusion's autoencoder, random weights in the layouts of the published files, are
+read, trained for a few steps and sampled from, on the processor of a Linux or macOS machine. Each command is a process
+of its own; its peak is the resident memory that the system counted, mapped pages of the checkpoint included.
 """
 import argparse
 import json
@@ -36,8 +36,6 @@ class Size(NamedTuple):
 
 FULL = Size("DiT-XL/2", 256, {}, 4, "DiT-XL-2-256x256.pt")
 TINY = Size("DiT-T/2", 64, {"channels": (8, 8, 8, 8), "layers": 1, "groups": 4}, 0.1, "DiT-T-2-64x64.pt")
-
-
 TRAIN = ("train.py --model WORK/{0} --vae WORK/vae --data WORK/images --adapter lora:rank=8 --batch 1 --flips none "
          "--rotations 0 --count 1 --sample-steps 2 --measure 0 --cache= --device cpu --steps {1} --out WORK/run{1}")
 SAMPLE = "sample.py --run WORK/run3 --steps 2 --guidance 4 --count 1 --classes one --device cpu --out WORK/drawn"
@@ -63,18 +61,17 @@ def make(work: Path, size: Size) -> dict:
     from unet import VAE, VAEConfig
     from weights.convert import export
 
-    generator, model = torch.Generator().manual_seed(0), DiT.from_name(size.model, image_size=size.side)
-    for parameter in (p for p in model.parameters() if p.requires_grad):   # the table of positions stays
-        torch.nn.init.normal_(parameter, std=0.02, generator=generator)
-    torch.save(model.state_dict(), work / size.file)
     torch.manual_seed(0)
+    model = DiT.from_name(size.model, image_size=size.side)
+    for parameter in (p for p in model.parameters() if p.requires_grad):   # the table of positions stays
+        torch.nn.init.normal_(parameter, std=0.02)
+    torch.save(model.state_dict(), work / size.file)
     export(VAE(VAEConfig(**size.vae)), work / "vae", "vae-diffusers")
     for i, (name, look) in enumerate([("one", "good"), ("two", "crack")] * 2):
         save_image(work / "images" / name / f"{i}.png", image("hazelnut", look, "few", i, size=size.side)[0])
     values = [tensor.numel() for tensor in model.state_dict().values()]
-    bf16 = launch.bf16("auto", torch.device("cpu"))
     return {"tensors": len(values), "values": sum(values), "threads": torch.get_num_threads(),
-            "precision": "bfloat16 (autocast)" if bf16 else "float32"}
+            "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32"}
 
 
 def read(work: Path, size: Size) -> list:
@@ -115,15 +112,15 @@ PARTS = {"make": make, "read": read, "draw": draw}
 
 def run(what: str, work: Path, command: str) -> Row:
     """One row: python with this command, WORK in it replaced, from the repository's root, until it ends."""
-    arguments, began = [word.replace("WORK", str(work)) for word in command.split()], time.perf_counter()
+    arguments, began = (word.replace("WORK", str(work)) for word in command.split()), time.perf_counter()
     with open(work / "stdout.txt", "w") as out, open(work / "stderr.txt", "w") as err:
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=err)
         _, status, usage = os.wait4(process.pid, 0)   # unlike `wait`, it tells the memory of this one child
     seconds, failure, process.returncode = time.perf_counter() - began, "", os.waitstatus_to_exitcode(status)
     if process.returncode:   # a negative one is the signal that ended it, -9 where memory ran out
-        said = (work / "stderr.txt").read_text().strip()
+        said = (work / "stderr.txt").read_text().strip().replace(str(work), "WORK")
         print(said, file=sys.stderr)
-        failure = f"exit status {process.returncode}, {said.splitlines()[-1] if said else 'without a word'}"
+        failure = f"exit status {process.returncode}, {said.splitlines()[-1] if said else 'nothing said'}"
     return Row(what, f"`python {command}`", None if failure else seconds, usage.ru_maxrss * MAXRSS, failure,
                (work / "stdout.txt").read_text())
 
@@ -138,11 +135,11 @@ def reading(row: Row) -> list[Row]:
 
 def report(size: Size, made: dict, rows: list[Row], file: int, load: float) -> str:
     """The page: machine, table, memory as a share of the `file`'s bytes, one sentence for each failure."""
-    cpuinfo = Path("/proc/cpuinfo")
+    cpuinfo, memory = Path("/proc/cpuinfo"), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     name = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
     lines = [f"# Full size\n\n`python docs/full_size.py{' --tiny' * (size is TINY)}` on {date.today()}:\n",
              f"- {name[1] if name else os.uname().machine}, {os.cpu_count()} cores, "
-             f"{os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB:.1f} GiB of memory, load average {load:.1f} before the start",
+             f"{memory:.1f} GiB of memory, load average {load:.1f} before the start",
              f"- torch {version('torch')}, {made['threads']} threads, {made['precision']} in training and sampling",
              f"- {size.model} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
              f"values, {file / GIB:.2f} GiB, read soon after they were written\n",
@@ -161,7 +158,7 @@ def measure(work: Path, size: Size) -> str:
     """Everything, in the folder `work` -> the page. ValueError if its disk is too full or the files cannot be made."""
     free, load = shutil.disk_usage(work).free / GIB, os.getloadavg()[0]
     if free < size.disk:
-        raise ValueError(f"{work}: expected {size.disk} GiB of free disk, found {free:.1f}; give another --work")
+        raise ValueError(f"{work}: expected {size.disk} GiB of free disk, found {free:.1f}; choose it by --work")
     part = f"docs/full_size.py {{}}{' --tiny' * (size is TINY)} --work WORK".format
     made = run("make", work, part("make"))
     if made.failure:
@@ -169,8 +166,9 @@ def measure(work: Path, size: Size) -> str:
     rows = reading(run("import torch, weights", work, part("read")))
     rows += [run(f"train.py, steps: {n}, a grid before and after", work, TRAIN.format(size.file, n)) for n in (1, 3)]
     lines = [] if rows[-1].failure else map(json.loads, (work / "run3" / "log.jsonl").read_text().splitlines())
-    at = [line["seconds"] for line in lines if "seconds" in line]   # the end of each step since before the first grid
-    rows.append(Row("one training step", "the second and third of these", (at[2] - at[0]) / 2 if at else None, rows[-1].peak))
+    at = [line["seconds"] for line in lines if "seconds" in line]   # counted from before the first grid
+    step = (at[2] - at[0]) / 2 if at else None
+    rows.append(Row("one training step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
     rows.append(run("sample.py, one image in 2 guided steps", work, SAMPLE))
     drawn = run("one guided DDIM step", work, part("draw"))
     rows.append(drawn if drawn.failure else drawn._replace(seconds=json.loads(drawn.printed)))
@@ -186,9 +184,8 @@ def main(argv=None):
     options = parser.parse_args(argv)
     size = TINY if options.tiny else FULL
     if options.part:
-        print(json.dumps(PARTS[options.part](options.work, size)))
-        return
-    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        return print(json.dumps(PARTS[options.part](options.work, size)))
+    with tempfile.TemporaryDirectory(prefix="full_size_", dir=options.work) as work:
         page = measure(Path(work).resolve(), size)
     print(page)
     if options.out or not options.tiny:

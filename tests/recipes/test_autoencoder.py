@@ -7,7 +7,7 @@ from PIL import Image
 from torch.distributions import Normal, kl_divergence
 
 import weights
-from recipes.autoencoder import autoencoder, edge_error, gaussian_kl, set_scale
+from recipes.autoencoder import COLOUR, autoencoder, gaussian_kl, reconstruction_error, set_scale
 from train import Config
 from unet import VAE, VAEConfig
 
@@ -25,14 +25,17 @@ def test_the_divergence_is_that_of_two_normal_distributions():
     assert gaussian_kl(torch.zeros(5), torch.zeros(5)) == 0
 
 
-def test_the_edge_error_sees_lines_and_not_brightness():
-    x = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert edge_error(x, x + 0.3, 1) < 1e-10 and edge_error(x, x, 2) == 0
-    line = torch.zeros(1, 1, 8, 8)
-    line[..., 4] = 1   # a column: each row has two unequal pairs of neighbours, at any distance that fits
-    assert edge_error(line, torch.zeros_like(line), 1).item() == pytest.approx(2 / 7)
-    assert edge_error(line, torch.zeros_like(line), 2).item() == pytest.approx(2 / 6)
-    assert torch.equal(edge_error(line, 0 * line, 1), edge_error(line.mT, 0 * line, 1))
+def test_the_error_counts_lines_for_their_sides_and_colour_more_than_grey():
+    """A constant error has no edges; a column of 1 in an image of zeros has two sides at each distance."""
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    assert reconstruction_error(flat).item() == pytest.approx(0.09)                    # grey, no edges
+    line = torch.zeros(1, 3, 8, 8)
+    line[..., 4] = 1
+    assert reconstruction_error(line).item() == pytest.approx(1 / 8 + 2 / 7 + 2 / 6)
+    assert reconstruction_error(line).item() == pytest.approx(reconstruction_error(line.mT).item())
+    red = flat * torch.tensor([1., 0, 0])[:, None, None]
+    grey_part, colour_part = 0.09 / 3, 0.01 * (4 + 1 + 1) / 3                          # red = grey 0.1 + (0.2, -0.1, -0.1)
+    assert reconstruction_error(red).item() == pytest.approx(grey_part + COLOUR * colour_part)
 
 
 def test_scaled_latents_have_unit_variance():
