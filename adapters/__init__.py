@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from adapters import bitfit, classes, difffit, full, lora, norm
-from adapters.core import counts, fold, freeze, trained
+from adapters import bitfit, bottleneck, classes, difffit, full, lora, norm
+from adapters.core import carried, counts, fold, freeze, trained
 
-__all__ = ["METHODS", "attach", "counts", "fold", "parse", "trained"]
+__all__ = ["METHODS", "attach", "carried", "counts", "fold", "parse", "trained"]
 
 METHODS = {
     "full": full.full,
@@ -25,6 +25,7 @@ METHODS = {
     "classes": classes.classes,
     "difffit": difffit.difffit,
     "lora": lora.lora,
+    "bottleneck": bottleneck.bottleneck,
 }
 
 

@@ -4,14 +4,16 @@ A method is a mixin whose `forward` is its paper's equation. `specialize` change
 the backbone never learns about it: the same object, the same state-dict keys, a new forward. A mixin has
     setup(self, **options)   adds its parameters beside weight and bias, all with requires_grad True
     forward(self, x)         the equation, with super().forward(x) as the layer underneath
-    fold(self)               writes its effect into weight and bias
+    fold(self)               writes its effect into weight and bias of the layer underneath, then a plain one
     added                    the names of the attributes that setup made, removed again by `fold(model)`
+A mixin whose effect no weights can hold, such as a nonlinear path, has no `fold` and stays on its layer.
 `requires_grad` is the only truth about what trains: optimizer, EMA and adapter file all read it.
 """
 
 import re
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, reduce
+from itertools import takewhile
 
 import torch
 from torch import nn
@@ -27,10 +29,11 @@ def adapted_class(mixin: type, base: type) -> type:
 def specialize(layer: nn.Module, mixin: type, **options) -> None:
     """Give one layer an adapted class and let the mixin add its parameters. Newer mixins go over older ones.
 
-    Raises ValueError if the layer already carries the mixin: fold the first one before the second.
+    Raises ValueError if the layer already carries the mixin: fold the first one, if it folds, before the second.
     """
     if mixin in type(layer).mro():
-        raise ValueError(f"{layer} already carries {mixin.__name__}, and takes it once: fold the first before a second")
+        found = f"{type(layer).__name__}({layer.extra_repr()}) already carries {mixin.__name__}, and takes it once"
+        raise ValueError(f"{found}: fold the first, if it folds, before a second")
     layer.__class__ = adapted_class(mixin, type(layer))
     mixin.setup(layer, **options)
 
@@ -79,20 +82,33 @@ def counts(model: nn.Module) -> tuple[int, int]:
 
 @torch.no_grad()
 def fold(model: nn.Module) -> nn.Module:
-    """Write every mixin into the weights of its layer and give the layer its plain class back. In place; returns model.
+    """Write the mixins into the weights of their layers and give these their plain classes back, with the same output.
 
     Oldest mixin first, as the forward nests: gamma over LoRA is gamma (W + s B A), LoRA over gamma is gamma W + s B A.
-    Plain parameters keep their requires_grad.
+    A mixin that does not fold stays, and so does every newer one over it: LoRA over y = h + f(h) is h + f(h) + s B A x,
+    and with s B A in W, f would see it. Plain parameters keep their requires_grad. In place; returns model.
     """
     for layer in model.modules():
         plain, mixins = _unstack(type(layer))
-        for mixin in mixins:
+        folding = list(takewhile(lambda mixin: hasattr(mixin, "fold"), mixins))
+        for mixin in folding:
             mixin.fold(layer)
             for name in mixin.added:
                 delattr(layer, name)
-        if mixins:
-            layer.__class__ = plain
+        if folding:
+            layer.__class__ = _stack(plain, mixins[len(folding) :])
     return model
+
+
+def carried(model: nn.Module) -> set[str]:
+    """Dotted names of the parameters that mixins hold: after a fold, those of the mixins that stayed."""
+    return {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, layer in model.named_modules()
+        for mixin in _unstack(type(layer))[1]
+        for name in mixin.added
+        if isinstance(getattr(layer, name), nn.Parameter)
+    }
 
 
 def _unstack(cls: type) -> tuple[type, list[type]]:
@@ -104,6 +120,11 @@ def _unstack(cls: type) -> tuple[type, list[type]]:
     return cls, mixins
 
 
+def _stack(plain: type, mixins: list[type]) -> type:
+    """The adapted class of the mixins, oldest first, over a plain one."""
+    return reduce(lambda cls, mixin: adapted_class(mixin, cls), mixins, plain)
+
+
 def _reduce(layer: nn.Module, protocol: int) -> tuple:
     """pickle finds classes by name, and an adapted class has none in any module: store what it was made of."""
     return _blank, _unstack(type(layer)), layer.__getstate__()
@@ -111,9 +132,7 @@ def _reduce(layer: nn.Module, protocol: int) -> tuple:
 
 def _blank(plain: type, mixins: list[type]) -> nn.Module:
     """An instance of the adapted class without its state, which pickle and deepcopy fill in."""
-    cls = plain
-    for mixin in mixins:
-        cls = adapted_class(mixin, cls)
+    cls = _stack(plain, mixins)
     return cls.__new__(cls)
 
 

@@ -26,7 +26,7 @@ from .measure import COLUMNS, show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val
 from .start import nearest_rows, start_rows
 
-NEAREST_IMAGES = 8   # of each class, enough to find the old class most like it
+NEAREST_IMAGES = 4   # of each class, to find the old class most like it
 
 
 def class_label(cfg, device) -> Recipe:

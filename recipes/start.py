@@ -52,14 +52,14 @@ def nearest_rows(model, x0: torch.Tensor, labels: torch.Tensor, rows: int, sched
     """For every new class the old row under which the model denoises its images best (Li et al. 2023, eq. 7).
 
     x0 (N, C, H, W) scaled latents, labels (N,) new classes. The same timesteps and noise for all rows: only the row
-    decides. Costs CLASSIFIER_STEPS forward passes for every image and old row; eight images of a class are enough.
+    decides. Costs CLASSIFIER_STEPS forward passes for every image and old row, so give it a few images of a class.
     """
     generator = torch.Generator().manual_seed(seed)
     last = len(schedule.alpha_bar)
     times = torch.linspace(0.1 * last, 0.8 * last, CLASSIFIER_STEPS).long()
     chosen = []
     for label in range(int(labels.max()) + 1):
-        images = x0[labels == label][:8].repeat_interleave(len(times), 0)                       # (B, C, H, W)
+        images = x0[labels == label].repeat_interleave(len(times), 0)                       # (B, C, H, W)
         t = times.repeat(len(images) // len(times)).to(images.device)                           # (B,)
         eps = torch.randn(images.shape, generator=generator).to(images)
         x_t = schedule.add_noise(images, eps, t)

@@ -4,11 +4,13 @@
                        "base": fingerprint, "config": {...}}
 
 A file goes onto a model with a strength s. With theta0 the value before training (that of the base, or the identity
-that the method starts from: B = 0 of LoRA, gamma = 1 of DiffFit, w = 1 and b = 0 of a norm that gets them)
+that the method starts from: B = 0 of LoRA, gamma = 1 of DiffFit, W_up = 0 and b_up = 0 of a bottleneck, w = 1 and
+b = 0 of a norm that gets them)
 
     theta = theta0 + s (theta_file - theta0)
 
-and several files add up their differences; each is folded into the weights before the next.
+and several files add up their differences; each is folded into the weights before the next, except for what does not
+fold, which stays on its layers.
 """
 
 import hashlib
@@ -27,7 +29,8 @@ from weights import files, safe
 from weights.detect import graft_header
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it rows of its own, so no fingerprint holds it
-RANDOM = (".lora_down",)  # start at random and mean nothing without their other half, which carries the strength
+# first halves of a path: they mean nothing without the second, which starts at 0 and alone carries the strength
+FIRST_HALVES = (".lora_down", ".bottleneck_down", ".bottleneck_down_bias")
 FIELDS = ("adapter", "classes", "sources", "base", "config")  # in this order in the file: the same run, the same bytes
 
 
@@ -99,12 +102,12 @@ def is_list(value, kind: type) -> bool:
 
 
 def apply_adapters(model: nn.Module, files: list[tuple[str, float]]) -> nn.Module:
-    """Puts adapter files, each with a strength, onto their base and folds them; in place, returns the model frozen.
+    """Puts adapter files, each with a strength, onto their base and folds what folds; in place, returns it frozen.
 
     Class-conditional files first give the class table the rows that they were trained with, and the model's attribute
-    `classes` their names. Raises ValueError for a
-    base of another structure, different classes, parameters that are missing, unknown or of another shape, and for a
-    file that changes nothing; the model is then of no more use. Warns if the base has the same shape but other values.
+    `classes` their names. Raises ValueError for a base of another structure, different classes, parameters that are
+    missing, unknown or of another shape, a second file with a method that does not fold, and for a file that changes
+    nothing; the model is then of no more use. Warns if the base has the same shape but other values.
     """
     loaded = [(path, strength, *load_adapter(path)) for path, strength in files]
     base = fingerprint(model)
@@ -128,9 +131,13 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]]) -> nn.Modul
 def apply_one(model, path, strength, tensors, recipe, start) -> None:
     """One file onto the model; `start` (theta0 by name) gains the parameters that the method adds."""
     base_names = set(start)
-    adapters.attach(model, recipe["adapter"], generator=torch.Generator())
+    earlier = adapters.carried(model)  # this file's methods may train them by name, and it was made without them
+    try:
+        adapters.attach(model, recipe["adapter"], generator=torch.Generator())
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     parameters = dict(model.named_parameters())
-    missing = sorted(adapters.trained(model).keys() - tensors.keys())
+    missing = sorted(adapters.trained(model).keys() - tensors.keys() - earlier)
     unknown = sorted(tensors.keys() - parameters.keys())
     wrong = [
         f"{name} expected {list(parameters[name].shape)}, found {list(tensor.shape)}"
@@ -146,7 +153,7 @@ def apply_one(model, path, strength, tensors, recipe, start) -> None:
     for name, tensor in tensors.items():
         parameter = parameters[name]
         value, theta0 = tensor.to(parameter), start.setdefault(name, parameter.detach().clone())
-        if name.endswith(RANDOM):
+        if name.endswith(FIRST_HALVES):
             parameter.data = value
             continue
         changed = changed or not torch.equal(value, theta0)

@@ -1,15 +1,20 @@
 """The class change and its way back, on single layers; the rest of core is under the contract."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
 import adapters
+from adapters.bottleneck import SequentialBottleneck
 from adapters.core import adapted_class, fixed, freeze, match, specialize, unfreeze
 from adapters.difffit import Gamma
 from adapters.lora import LoRA
+
+OPTIONS = {Gamma: {}, LoRA: {"rank": 2, "alpha": 3, "generator": None}}
+ADDED = {Gamma: ["gamma"], LoRA: ["lora_down", "lora_up"]}
 
 
 def net() -> nn.Sequential:
@@ -46,11 +51,10 @@ def test_a_layer_takes_a_mixin_once():
 
 @pytest.mark.parametrize("older_first", [(LoRA, Gamma), (Gamma, LoRA)])
 def test_fold_takes_the_oldest_mixin_first(older_first):
-    options = {Gamma: {}, LoRA: {"rank": 2, "alpha": 3, "generator": None}}
     model, x = net(), torch.randn(3, 6)
     for mixin in older_first:
         for layer in (model[0], model[2]):
-            specialize(layer, mixin, **options[mixin])
+            specialize(layer, mixin, **OPTIONS[mixin])
     freeze(model)
     unfreeze(model, "lora|gamma")
     randomise(model)
@@ -65,6 +69,31 @@ def test_fold_takes_the_oldest_mixin_first(older_first):
     torch.testing.assert_close(model[0].weight, folded)
     torch.testing.assert_close(model[0].bias, bias)
     torch.testing.assert_close(model(x), expected)
+
+
+@pytest.mark.parametrize("mixin", [LoRA, Gamma])
+@pytest.mark.parametrize("under", [True, False])
+def test_what_does_not_fold_stays_with_all_that_is_over_it(mixin, under):
+    model, x = net(), torch.randn(3, 6)
+    options = OPTIONS | {SequentialBottleneck: {"like": model[2].weight, "width": 3, "scale": 2.0, "generator": None}}
+    for each in (mixin, SequentialBottleneck) if under else (SequentialBottleneck, mixin):
+        specialize(model[2], each, **options[each])
+    specialize(model[0], mixin, **options[mixin])
+    freeze(model)
+    unfreeze(model, "lora|gamma|bottleneck")
+    randomise(model)
+
+    expected, stacked, weight = model(x), type(model[2]), model[2].weight.clone()
+    for _ in range(2):  # the second has nothing more to fold
+        adapters.fold(model)
+        torch.testing.assert_close(model(x), expected)
+        assert type(model[0]) is nn.Linear
+        assert type(model[2]) is (adapted_class(SequentialBottleneck, nn.Linear) if under else stacked)
+        assert torch.equal(model[2].weight, weight) is not under
+    names = {"2.bottleneck_down", "2.bottleneck_down_bias", "2.bottleneck_up", "2.bottleneck_up_bias"}
+    assert adapters.carried(model) == (names if under else names | {f"2.{name}" for name in ADDED[mixin]})
+    twin = pickle.loads(pickle.dumps(model))
+    assert type(twin[2]) is type(model[2]) and torch.equal(twin(x), model(x))
 
 
 def test_a_folded_layer_can_be_adapted_again():

@@ -23,6 +23,8 @@ def xl2(num_classes: int) -> DiT:
         (["bitfit", "classes"], 607_136),  # published 0.61M
         (["lora:rank=8", "classes"], 1_149_696),  # published 1.15M
         (["lora:rank=16", "classes"], 2_181_888),  # published 2.18M
+        (["bottleneck", "classes"], 4_280_320),
+        (["bottleneck:form=sequential", "classes"], 4_280_320),
         ("norm", 131_328),
         ("difffit", 802_976),  # published 0.803M
         ("difffit:blocks=25", 796_064),

@@ -1,4 +1,7 @@
-"""What every adapter promises, for each method in METHODS on a class-conditional and on a text-conditional backbone."""
+"""What every adapter promises, for each method in METHODS on a class-conditional and on a text-conditional backbone.
+
+Folding gives plain layers where the method is linear in what it adapts; the methods of STAYS are left as they are.
+"""
 
 import copy
 import inspect
@@ -27,19 +30,27 @@ class ToyAttention(nn.Module):
         return self.to_out[0]((q @ k.transpose(1, 2)).softmax(-1) @ v)
 
 
+class ToyFeedForward(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+
+    def forward(self, x):
+        return self.net(x)
+
+
 class ToyTextBlock(nn.Module):
     def __init__(self, width, context):
         super().__init__()
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.attn1, self.attn2 = ToyAttention(width, width), ToyAttention(width, context)
-        self.ff = nn.Module()
-        self.ff.net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.ff = ToyFeedForward(width)
 
     def forward(self, x, text):
         h = self.norm1(x)
         x = x + self.attn1(h, h)
         x = x + self.attn2(self.norm2(x), text)
-        return x + self.ff.net(self.norm3(x))
+        return x + self.ff(self.norm3(x))
 
 
 class ToyUNet(nn.Module):
@@ -66,7 +77,9 @@ TEXT = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(2))
 CONDITIONS = {"dit": torch.tensor([0, 3]), "unet": TEXT}
 
 WITHOUT_MEANING = {("classes", "unet")}
-CASES = [case for case in itertools.product(adapters.METHODS, CONDITIONS) if case not in WITHOUT_MEANING]
+STAYS = {"bottleneck", "bottleneck:form=sequential"}
+SPECS = [*adapters.METHODS, "bottleneck:form=sequential"]
+CASES = [case for case in itertools.product(SPECS, CONDITIONS) if case not in WITHOUT_MEANING]
 PAIRS = [(a, b, backbone) for a, backbone in CASES for b, other in CASES if a != b and backbone == other]
 
 
@@ -139,17 +152,19 @@ def test_output_is_bit_identical_at_step_0(method, backbone):
 
 
 @pytest.mark.parametrize(("method", "backbone"), CASES)
-def test_fold_gives_plain_layers_with_the_same_output(method, backbone):
+def test_fold_keeps_the_output_and_gives_plain_layers_where_defined(method, backbone):
     base, model = build(backbone), attached(method, backbone)
     perturb(model)
-    expected = run(model, backbone)
+    expected, unfolded = run(model, backbone), copy.deepcopy(model)
     assert not torch.allclose(expected, run(base, backbone), atol=1e-3)
 
     assert adapters.fold(model) is model
-    assert [type(m) for m in model.modules()] == [type(m) for m in base.modules()]
     torch.testing.assert_close(run(model, backbone), expected, atol=1e-5, rtol=1e-5)
-    left = set(model.state_dict()) - set(base.state_dict())
+    as_before = unfolded if method in STAYS else base
+    assert [type(m) for m in model.modules()] == [type(m) for m in as_before.modules()]
+    left = set(model.state_dict()) - set(as_before.state_dict())
     assert all(isinstance(model.get_submodule(name.rpartition(".")[0]), nn.LayerNorm) for name in left)
+    assert adapters.carried(model) == (set(adapters.trained(unfolded)) if method in STAYS else set())
 
 
 @pytest.mark.parametrize("by", ["deepcopy", "pickle"])

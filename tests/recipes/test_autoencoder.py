@@ -34,7 +34,7 @@ def test_the_error_counts_lines_for_their_sides_and_colour_more_than_grey():
     assert reconstruction_error(line).item() == pytest.approx(1 / 8 + 2 / 7 + 2 / 6)
     assert reconstruction_error(line).item() == pytest.approx(reconstruction_error(line.mT).item())
     red = flat * torch.tensor([1., 0, 0])[:, None, None]
-    grey_part, colour_part = 0.09 / 3, 0.01 * (4 + 1 + 1) / 3                          # red = grey 0.1 + (0.2, -0.1, -0.1)
+    grey_part, colour_part = 0.09 / 3, 0.01 * (4 + 1 + 1) / 3       # red = grey 0.1 + (0.2, -0.1, -0.1)
     assert reconstruction_error(red).item() == pytest.approx(grey_part + COLOUR * colour_part)
 
 

@@ -45,7 +45,8 @@ def fresh_with(base, *files):
     return weights.apply_adapters(copy.deepcopy(base), list(files))
 
 
-METHODS = ["lora:rank=2", "bitfit", "norm", "difffit", "full", "classes"]
+BOTTLENECKS = ["bottleneck:width=4,scale=2", "bottleneck:width=4,scale=2,form=sequential"]
+METHODS = ["lora:rank=2", "bitfit", "norm", "difffit", "full", "classes", *BOTTLENECKS]
 
 
 @pytest.mark.parametrize("spec", METHODS)
@@ -80,6 +81,51 @@ def test_strength_scales_the_difference(tmp_path, tiny_dit):
     for file, key in (("b", name + "bias"), ("l", name + "weight")):
         whole, half = (fresh_with(tiny_dit, (tmp_path / file, s)).state_dict()[key] for s in (1.0, 0.5))
         assert torch.allclose(half - base[key], 0.5 * (whole - base[key]), atol=1e-7)
+
+
+@pytest.mark.parametrize("spec", BOTTLENECKS)
+def test_strength_scales_a_bottleneck(tmp_path, tiny_dit, spec):
+    saved(tmp_path / "a", tiny_dit, [spec])
+    x = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        base = tiny_dit.blocks[0].mlp(x)
+        whole, half, double = (fresh_with(tiny_dit, (tmp_path / "a", s)).blocks[0].mlp(x) for s in (1.0, 0.5, 2.0))
+    assert not torch.allclose(whole, base, atol=1e-3)
+    assert torch.allclose(half - base, 0.5 * (whole - base), atol=1e-6)
+    assert torch.allclose(double - base, 2 * (whole - base), atol=1e-6)
+
+
+STARTS_AT_1 = ("gamma", "norm1.weight", "norm2.weight", "norm_final.weight")
+OTHERS = ["bitfit", "full", "difffit", r"lora:rank=2,targets=mlp\.fc2$"]
+
+
+@pytest.mark.parametrize("bottleneck", BOTTLENECKS)
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("bottleneck_first", [True, False])
+def test_a_bottleneck_and_another_file(tmp_path, tiny_dit, bottleneck, other, bottleneck_first):
+    saved(tmp_path / "a", tiny_dit, [bottleneck], seed=1)
+    saved(tmp_path / "b", tiny_dit, [other], seed=2)
+    files = [(tmp_path / "a", 1.0), (tmp_path / "b", 0.5)]
+    both = fresh_with(tiny_dit, *(files if bottleneck_first else files[::-1]))
+    assert not any(parameter.requires_grad for parameter in both.parameters())
+    expected = copy.deepcopy(tiny_dit)
+    for path, strength in files if bottleneck_first else files[::-1]:
+        single, recipe = weights.load_adapter(path)
+        adapters.attach(expected, recipe["adapter"])
+        with torch.no_grad():
+            for name, value in single.items():
+                parameter = expected.get_parameter(name)
+                start = dict(tiny_dit.named_parameters()).get(name, float(name.endswith(STARTS_AT_1)))
+                whole = name.endswith(("_down", "_down_bias"))
+                parameter.copy_(value if whole else start + strength * (value - start))
+    assert torch.allclose(outputs(both), outputs(expected.eval()), atol=1e-5)
+
+
+def test_two_bottlenecks_are_refused(tmp_path, tiny_dit):
+    for name in "ab":
+        saved(tmp_path / name, tiny_dit, [BOTTLENECKS[0]])
+    with pytest.raises(ValueError, match=r"b: adapter bottleneck: ParallelBottleneckMlp\(\) already carries Parallel"):
+        fresh_with(tiny_dit, (tmp_path / "a", 1.0), (tmp_path / "b", 1.0))
 
 
 def test_files_add_up(tmp_path, tiny_dit):
@@ -214,7 +260,7 @@ def test_parameters_that_do_not_fit(tmp_path, tiny_dit):
         fresh_with(tiny_dit, (tmp_path / "a", 1.0))
 
 
-@pytest.mark.parametrize("spec", ["lora:rank=2", "bitfit", "norm"])
+@pytest.mark.parametrize("spec", ["lora:rank=2", "bitfit", "norm", "bottleneck"])
 def test_a_file_that_changes_nothing_is_refused(tmp_path, tiny_dit, spec):
     model = copy.deepcopy(tiny_dit)
     recipe = {"adapter": spec, "base": weights.fingerprint(model)}
