@@ -25,7 +25,10 @@ COLOUR, KL = 10.0, 2e-4
 
 
 def autoencoder(cfg, device) -> Recipe:
-    """Batches of augmented pixels; the model is a VAE, new:VAE-T or a checkpoint. Leaves model.safetensors."""
+    """Batches of augmented pixels; the model is a VAE, new:VAE-T or a checkpoint. Leaves model.safetensors.
+
+    Of a checkpoint only the decoder trains: diffusion models live in the latents that its encoder makes.
+    """
     images, val = train_and_val(cfg, cfg.size or 64)
     name = cfg.model.removeprefix("new:")
     if cfg.model.startswith("new:") and name not in SIZES:
@@ -33,6 +36,8 @@ def autoencoder(cfg, device) -> Recipe:
     new = cfg.model.startswith("new:")
     model = VAE(SIZES[name]) if new else weights.load(cfg.model, expect="vae", dtype=torch.float32)
     model = adapters.attach(model.to(device), cfg.adapter)
+    if not new:
+        model.encoder.requires_grad_(False), model.quant_conv.requires_grad_(False)
 
     def loss(batch, generator):
         x = batch["x"]
@@ -55,7 +60,8 @@ def autoencoder(cfg, device) -> Recipe:
         return {"step": step, "val": held_out_loss(plain, loss, len(val.names), device)}
 
     def finish(run):
-        set_scale(model, pixel_batches(images, augmentations(cfg)), len(images.names), device)
+        if new:
+            set_scale(model, pixel_batches(images, augmentations(cfg)), len(images.names), device)
         weights.save_model(model, run / "model.safetensors", card={"data": cfg.data})
 
     return Recipe(model, cfg.adapter, images.names, pixel_batches(images, augmentations(cfg)), loss, look, finish)
