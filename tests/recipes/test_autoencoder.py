@@ -55,8 +55,8 @@ def test_the_config_that_a_model_was_made_from_is_left_alone():
     assert config == before
 
 
-def test_the_recipe_learns_looks_and_leaves_a_model_with_its_scale(tiny, tmp_path):
-    job = autoencoder(config(model=str(tiny / "vae.safetensors")), torch.device("cpu"))
+def test_the_recipe_learns_looks_and_leaves_a_model_with_its_scale(tmp_path):
+    job = autoencoder(config(model="new:VAE-T"), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     loss, numbers = job.loss(job.batch(torch.arange(2), generator), generator)
     loss.backward()
@@ -66,6 +66,16 @@ def test_the_recipe_learns_looks_and_leaves_a_model_with_its_scale(tiny, tmp_pat
     job.finish(tmp_path)
     again = weights.load(tmp_path / "model.safetensors")
     assert again.config.scaling_factor == job.model.config.scaling_factor != 1
+
+
+def test_of_a_checkpoint_only_the_decoder_trains(tiny, tmp_path):
+    """Diffusion models live in the latents that its encoder makes, and in their scale."""
+    before = weights.load(tiny / "vae.safetensors")
+    job = autoencoder(config(model=str(tiny / "vae.safetensors")), torch.device("cpu"))
+    named = dict(job.model.named_parameters())
+    assert {name.split(".")[0] for name in named if named[name].requires_grad} == {"decoder", "post_quant_conv"}
+    job.finish(tmp_path)
+    assert weights.load(tmp_path / "model.safetensors").config.scaling_factor == before.config.scaling_factor
 
 
 def test_nothing_held_out_and_an_unknown_size(tiny, tmp_path):
