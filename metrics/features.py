@@ -54,15 +54,16 @@ class Features(nn.Module):
 
 @torch.no_grad()
 def embed(network: Features, x: torch.Tensor, batch: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (N, 3, S, S) in [-1, 1] -> features (N, dim), logits (N, classes), in batches.
+    """Images (N, 3, S, S) in [-1, 1] -> features (N, dim) of length sqrt(dim), logits (N, classes), in batches.
 
-    Images of another side than the network's own are resized to it, antialiased.
+    Features are compared by direction: their length says how sure the classifier is. Images of another side than the
+    network's own are resized to it, antialiased.
     """
     side = network.config["side"]
     if x.shape[-1] != side:
         x = F.interpolate(x, (side, side), mode="bicubic", antialias=True).clamp(-1, 1)
     features = torch.cat([network.features(part) for part in x.split(batch)])
-    return features, network.head(F.relu(features))
+    return F.normalize(features) * features.shape[1] ** 0.5, network.head(F.relu(features))
 
 
 def save(network: Features, path, classes: list[str], data: str) -> None:

@@ -42,6 +42,8 @@ def detect(tensors: dict[str, Tensor], metadata: dict, source) -> str:
     header = graft_header(metadata, source)
     if header.get("kind") == "adapter":
         raise ValueError(f"{source}: an adapter file, expected a whole model (weights.apply_adapters puts it on one)")
+    if header.get("kind") == "features":
+        raise ValueError(f"{source}: a feature network of the metrics, expected a DiT or a VAE")
     if header.get("kind") in ("dit", "vae"):
         return f"{header['kind']}-native"
     for sign, layout in SIGNS:

@@ -295,8 +295,9 @@ def test_shipped_models_load_by_name(tmp_path, monkeypatch, tiny_dit):
     with monkeypatch.context() as patch:
         patch.setattr(sys.modules["weights.load"], "SHIPPED", tmp_path)
         assert equal(weights.load("tiny-test"), tiny_dit)
-    for folder in SHIPPED.glob("tiny-*/model.safetensors"):
-        assert weights.load(folder.parent.name).config is not None
+    assert weights.load("tiny-dit").config.in_channels == weights.load("tiny-vae").config.latent_channels
+    with pytest.raises(ValueError, match="tiny-features.*a feature network of the metrics, expected a DiT or a VAE"):
+        weights.load("tiny-features")
 
 
 def test_only_plain_models_are_saved(tmp_path, tiny_dit):
