@@ -12,20 +12,27 @@ def measure(network, names: list[str], fake, fake_labels, held_out, train, class
     class, among `classes`, is told only if it knows them all. held_out, train: real images not seen and seen.
     """
     network = network.eval()
-    f_fake, logits = embed(network, fake)
+    f_fake = embed(network, fake)[0]
     f_held, f_train, f_turned = (embed(network, x)[0] for x in (held_out, train, turned(train)))
     numbers = {"samples": len(fake)}
     numbers |= {"kid_x1000": 1000 * kid(f_fake, f_held), "kid_real_x1000": 1000 * kid(f_train, f_held)}
     numbers |= copy_report(f_fake, f_held, f_turned)
     pixels = copy_report(*(x.flatten(1) for x in (fake, held_out, turned(train))))
     numbers |= {f"{name}_pixels": value for name, value in pixels.items()}
-    if set(classes) <= set(names):
-        columns = [names.index(name) for name in classes]
-        right = (logits[:, columns].argmax(1).cpu() == fake_labels.cpu()).double()              # (N,)
+    right = recognised(network, names, fake, fake_labels, classes)
+    if right is not None:
         numbers["asked_state"] = right.mean().item()
         by_class = {name: right[fake_labels == i].mean().item() for i, name in enumerate(classes)}
         numbers["asked_state_by_class"] = by_class
     return numbers
+
+
+def recognised(network, names: list[str], x, labels, classes: list[str]):
+    """(N,) 1 where the network takes an image for the class of its label, among `classes`; None if it knows not all."""
+    if not set(classes) <= set(names):
+        return None
+    logits = embed(network.eval(), x)[1][:, [names.index(name) for name in classes]]            # (N, classes)
+    return (logits.argmax(1).cpu() == labels.cpu()).double()
 
 
 def as_text(numbers: dict) -> str:

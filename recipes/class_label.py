@@ -64,6 +64,9 @@ def class_label(cfg, device) -> Recipe:
                      cfg.guidance if null is not None else 1.0, seed=cfg.seed + seed)
             return to_uint8(vae.images(z))
 
+    def through(x):
+        return vae.images(scale * torch.cat([vae.encode(part)[0] for part in x.split(16)])).clamp(-1, 1)
+
     held_out = None if val is None else encode(cfg, vae, val, augmentations(cfg)[:1], device)
 
     def look(run, step):
@@ -82,7 +85,7 @@ def class_label(cfg, device) -> Recipe:
         else:
             weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
         if cfg.measure:
-            show_and_measure(cfg, run, pictures, images, val, device)
+            show_and_measure(cfg, run, pictures, through, images, val, device)
 
     return Recipe(model, header["adapter"], images.names, batch, loss, look, finish)
 

@@ -10,17 +10,18 @@ from data.atomic import write_atomic
 from data.grid import grid, save_image, sections
 from data.transforms import to_tensor
 from metrics import features
-from metrics.table import as_text, measure
+from metrics.table import as_text, measure, recognised
 from weights.load import SHIPPED
 
 ROWS, COLUMNS = 4, 8   # of the picture
 SEED_APART = 1000      # between the seeds of these samples and of those that were watched during training
 
 
-def show_and_measure(cfg, run, pictures, images: ImageSet, val: ImageSet | None, device) -> None:
+def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSet | None, device) -> None:
     """cfg.measure samples of each class -> run/grid.png, and with held-out images run/metrics.json.
 
-    pictures(labels, seed) -> uint8 (N, S, S, 3).
+    pictures(labels, seed) -> uint8 (N, S, S, 3). through(x): images encoded and decoded again, which no sample of a
+    latent model can surpass; how many of those the judge recognises stands beside its score of the samples.
     """
     labels = torch.arange(len(images.classes)).repeat_interleave(cfg.measure)
     drawn = pictures(labels, SEED_APART)
@@ -32,6 +33,10 @@ def show_and_measure(cfg, run, pictures, images: ImageSet, val: ImageSet | None,
     fake, held_out, train = (to_tensor(pixels).to(device) for pixels in (drawn, val.pixels, images.pixels))
     numbers = {"network": "tiny-features"}
     numbers |= measure(network.to(device), names, fake, labels, held_out, train, images.classes)
+    for name, x in (("asked_state_real", held_out), ("asked_state_decoded", through(held_out))):
+        right = recognised(network, names, x, val.labels, images.classes)
+        if right is not None:
+            numbers[name] = right.mean().item()
     write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
     print(as_text(numbers))
 

@@ -40,6 +40,17 @@ def test_a_run_leaves_its_files(tiny, tmp_path, capsys):
     assert any(name.endswith("lora_up") for name in tensors)
 
 
+def test_a_run_ends_with_a_table_that_holds_its_rails(tiny, tmp_path, capsys):
+    """Beside the samples' score: chance is one in five, the judge on real images, and on images through the latents."""
+    run = tmp_path / "run"
+    train.main(flags(tiny, run, "--measure", "2", "--steps", "1"))
+    numbers = json.loads((run / "metrics.json").read_text())
+    assert numbers["network"] == "tiny-features" and numbers["samples"] == 10
+    assert set(numbers["asked_state_by_class"]) == {f"hazelnut/{s}" for s in ("good", "crack", "hole", "cut", "print")}
+    assert all(0 <= numbers[name] <= 1 for name in ("asked_state", "asked_state_real", "asked_state_decoded", "copies"))
+    assert "asked_state_decoded" in capsys.readouterr().out and (run / "grid.png").is_file()
+
+
 def test_batches_exceed_the_set_and_every_image_is_seen_equally_often():
     seen = torch.cat([batch_index(5, 8, number, seed=0) for number in range(10)])
     assert torch.bincount(seen).tolist() == [16] * 5

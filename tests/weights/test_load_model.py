@@ -16,7 +16,6 @@ from weights.configs import empty
 from weights.convert import export, export_pipeline
 from weights.detect import detect
 from weights.layouts import LAYOUTS, spread
-from weights.load import SHIPPED
 
 
 def equal(a, b):
