@@ -31,7 +31,7 @@ class Config:
     val: str = ""  # held-out images of the same classes; empty: the val split of generated data, else none
     adapter: list[str] = field(default_factory=lambda: ["bitfit", "norm"])  # method:option=value; repeat to stack
     start: str = "name"  # new class rows from: name (old classes of that name) | nearest | mean | random | an old class
-    steps: int = 600  # optimizer steps
+    steps: int = 900  # optimizer steps
     batch: int = 32  # images a micro-batch; may exceed the number of images
     accumulate: int = 1  # micro-batches a step
     lr: float = 3e-3  # peak learning rate of AdamW
@@ -52,8 +52,8 @@ class Config:
     seed: int = 0  # of everything random
     out: str = ""  # run folder; empty: the next free runs/NNN
     resume: bool = False  # continue the run in --out
-    save_every: int = 200  # steps between checkpoints
-    sample_every: int = 200  # steps between sample grids and validation losses; step 0 is the first
+    save_every: int = 150  # steps between checkpoints
+    sample_every: int = 300  # steps between sample grids and validation losses; step 0 is the first
     count: int = 4  # samples of each class in a grid
     sampler: str = "ddim"  # ddpm | ddim | dpm++
     sample_steps: int = 50  # steps of the sampler
