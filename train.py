@@ -36,7 +36,7 @@ class Config:
     accumulate: int = 1  # micro-batches a step
     lr: float = 3e-3  # peak learning rate of AdamW
     weight_decay: float = 0.0  # of AdamW
-    lr_schedule: str = "constant"  # learning rate after the warm-up: constant | cosine (to 0)
+    lr_schedule: str = "cosine"  # learning rate after the warm-up: constant | cosine (to 0)
     warmup: int = 20  # steps of linear warm-up
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.99  # decay of the averaged weights, reached gradually; 0: none
