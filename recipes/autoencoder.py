@@ -30,14 +30,14 @@ def autoencoder(cfg, device) -> Recipe:
     Of a checkpoint only the decoder trains: diffusion models live in the latents that its encoder makes.
     """
     images, val = train_and_val(cfg, cfg.size or 64)
-    name = cfg.model.removeprefix("new:")
-    if cfg.model.startswith("new:") and name not in SIZES:
+    new, name = cfg.model.startswith("new:"), cfg.model.removeprefix("new:")
+    if new and name not in SIZES:
         raise ValueError(f"unknown autoencoder {name!r}; new ones are {', '.join(SIZES)}")
-    new = cfg.model.startswith("new:")
     model = VAE(SIZES[name]) if new else weights.load(cfg.model, expect="vae", dtype=torch.float32)
     model = adapters.attach(model.to(device), cfg.adapter)
     if not new:
-        model.encoder.requires_grad_(False), model.quant_conv.requires_grad_(False)
+        for part in (model.encoder, model.quant_conv):
+            part.requires_grad_(False)
 
     def loss(batch, generator):
         x = batch["x"]
