@@ -46,13 +46,13 @@ def main(argv=None):
     out = Path(cfg.out or (Path(cfg.run) / "drawn" if cfg.run else "drawn"))
     out.mkdir(parents=True, exist_ok=True)
     null = model.null if cfg.guidance != 1 else None
-    shape, schedule = (model.config.in_channels, *[model.config.input_size] * 2), Schedule.linear()
+    schedule = Schedule.linear()
     columns = {name: [] for name in names}
     for first in tqdm(range(0, len(labels), cfg.batch), desc="batches"):
         y = torch.tensor(labels[first:first + cfg.batch], device=device)
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            z = draw(model, shape, y, null, schedule, cfg.sampler, cfg.steps, cfg.guidance, cfg.channels or None,
-                     cfg.seed, cfg.batch, first)                                                 # (B, C, h, w)
+            z = draw(model, model.latent_shape, y, null, schedule, cfg.sampler, cfg.steps, cfg.guidance,
+                     cfg.channels or None, cfg.seed, cfg.batch, first)                           # (B, C, h, w)
             images = to_uint8(vae.images(z))                                                     # (B, H, W, 3)
         for i, image in enumerate(images, first):
             name = names[i // cfg.count]

@@ -131,11 +131,12 @@ def one_step(cfg, step, job, optimizer):
     if not math.isfinite(total) or not math.isfinite(norm):
         sys.exit(f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated, the last checkpoint is "
                  f"good. Images of the batch: {', '.join(sorted(set(seen)))}")
+    rate = cfg.lr * lr_factor(cfg, step)
     for group in optimizer.param_groups:
-        group["lr"] = cfg.lr * lr_factor(cfg, step)
+        group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": total, **numbers, "lr": cfg.lr * lr_factor(cfg, step), "grad": norm}
+    return {"loss": total, **numbers, "lr": rate, "grad": norm}
 
 
 def batch_index(n, batch, number, seed):

@@ -84,6 +84,11 @@ class DiT(nn.Module):
         return cls(DiTConfig(**SIZES[name] | {"num_classes": num_classes} | fields))
 
     @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents that the model works on."""
+        return self.config.in_channels, self.config.input_size, self.config.input_size
+
+    @property
     def null(self) -> int:
         """The id of the null class, the last row of the class table. Raises ValueError if the table has none."""
         if not self.config.class_dropout:

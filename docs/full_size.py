@@ -98,7 +98,7 @@ def draw(work: Path, size: Size) -> float:
     import weights
 
     model = weights.load(work / size.file, expect="dit", dtype=torch.float32)
-    shape, seconds = (model.config.in_channels, *[model.config.input_size] * 2), {}
+    shape, seconds = model.latent_shape, {}
     with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
         for steps in (2, 2, 4):   # the first call reads the weights and does not count
             began = time.perf_counter()

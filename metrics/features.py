@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 
@@ -66,15 +66,15 @@ def embed(network: Features, x: torch.Tensor, batch: int = 64) -> tuple[torch.Te
     return F.normalize(features) * features.shape[1] ** 0.5, network.head(F.relu(features))
 
 
-def save(network: Features, path, classes: list[str], data: str) -> None:
+def to_bytes(network: Features, classes: list[str], data: str) -> bytes:
     """A safetensors file whose header holds the config, the names of the outputs and what it was trained on."""
     graft = {"kind": "features", "config": network.config, "classes": classes, "card": {"data": data}}
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(tensors, path, {"format": "pt", "graft": json.dumps(graft)})
+    return save(tensors, {"format": "pt", "graft": json.dumps(graft)})
 
 
 def load(path) -> tuple[Features, list[str]]:
-    """A file that `save` wrote -> the network in eval mode and float32, the names of its outputs."""
+    """A file of `to_bytes` -> the network in eval mode and float32, the names of its outputs."""
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file; expected a feature network such as weights/tiny-features")
     with safe_open(path, framework="pt") as file:

@@ -12,14 +12,14 @@ def measure(network, names: list[str], fake, fake_labels, held_out, train, class
     class, among `classes`, is told only if it knows them all. held_out, train: real images not seen and seen.
     """
     network = network.eval()
-    f_fake = embed(network, fake)[0]
+    f_fake, logits = embed(network, fake)
     f_held, f_train, f_turned = (embed(network, x)[0] for x in (held_out, train, turned(train)))
     numbers = {"samples": len(fake)}
     numbers |= {"kid_x1000": 1000 * kid(f_fake, f_held), "kid_real_x1000": 1000 * kid(f_train, f_held)}
     numbers |= copy_report(f_fake, f_held, f_turned)
     pixels = copy_report(*(x.flatten(1) for x in (fake, held_out, turned(train))))
     numbers |= {f"{name}_pixels": value for name, value in pixels.items()}
-    right = recognised(network, names, fake, fake_labels, classes)
+    right = recognised(logits, names, fake_labels, classes)
     if right is not None:
         numbers["asked_state"] = right.mean().item()
         by_class = {name: right[fake_labels == i].mean().item() for i, name in enumerate(classes)}
@@ -27,12 +27,15 @@ def measure(network, names: list[str], fake, fake_labels, held_out, train, class
     return numbers
 
 
-def recognised(network, names: list[str], x, labels, classes: list[str]):
-    """(N,) 1 where the network takes an image for the class of its label, among `classes`; None if it knows not all."""
+def recognised(logits, names: list[str], labels, classes: list[str]):
+    """(N,) 1 where an image is taken for the class of its label, among `classes`; None if `names` lack one of them.
+
+    logits (N, len(names)); labels (N,) positions in `classes`.
+    """
     if not set(classes) <= set(names):
         return None
-    logits = embed(network.eval(), x)[1][:, [names.index(name) for name in classes]]            # (N, classes)
-    return (logits.argmax(1).cpu() == labels.cpu()).double()
+    among = logits[:, [names.index(name) for name in classes]]                                  # (N, classes)
+    return (among.argmax(1).cpu() == labels.cpu()).double()
 
 
 def as_text(numbers: dict) -> str:

@@ -39,6 +39,8 @@ def autoencoder(cfg, device) -> Recipe:
         for part in (model.encoder, model.quant_conv):
             part.requires_grad_(False)
 
+    batch = pixel_batches(images, augmentations(cfg))
+
     def loss(batch, generator):
         x = batch["x"]
         mean, logvar = (h.float() for h in model.encode(x))                                      # (B, c, h, w)
@@ -61,10 +63,10 @@ def autoencoder(cfg, device) -> Recipe:
 
     def finish(run):
         if new:
-            set_scale(model, pixel_batches(images, augmentations(cfg)), len(images.names), device)
+            set_scale(model, batch, len(images.names), device)
         weights.save_model(model, run / "model.safetensors", card={"data": cfg.data})
 
-    return Recipe(model, cfg.adapter, images.names, pixel_batches(images, augmentations(cfg)), loss, look, finish)
+    return Recipe(model, cfg.adapter, images.names, batch, loss, look, finish)
 
 
 def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:

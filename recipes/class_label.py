@@ -46,7 +46,7 @@ def class_label(cfg, device) -> Recipe:
         header = {"base": weights.fingerprint(model), "classes": images.classes}
         header["sources"] = fit_classes(cfg, model, vae, images, encoded, schedule, device)
     header["adapter"] = attach(cfg, model)
-    scale, shape = vae.config.scaling_factor, (model.config.in_channels, *[model.config.input_size] * 2)
+    scale = vae.config.scaling_factor
     null = model.null if model.config.class_dropout else None
     batch = latent_batches(encoded, images.labels, scale, null, cfg.drop)
 
@@ -57,12 +57,7 @@ def class_label(cfg, device) -> Recipe:
         x_t = schedule.add_noise(x0, eps, t)
         return diffusion_loss(model(x_t, t, y), x0, eps, x_t, t, schedule, cfg.min_snr or None)
 
-    def pictures(labels, seed):
-        """uint8 (N, S, S, 3): what sample.py draws for the same labels and seed."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            z = draw(model, shape, labels.to(device), null, schedule, cfg.sampler, cfg.sample_steps,
-                     cfg.guidance if null is not None else 1.0, seed=cfg.seed + seed)
-            return to_uint8(vae.images(z))
+    pictures = painter(cfg, model, vae, null, schedule, device)
 
     def through(x):
         return vae.images(scale * torch.cat([vae.encode(part)[0] for part in x.split(16)])).clamp(-1, 1)
@@ -88,6 +83,18 @@ def class_label(cfg, device) -> Recipe:
             show_and_measure(cfg, run, pictures, through, images, val, device)
 
     return Recipe(model, header["adapter"], images.names, batch, loss, look, finish)
+
+
+def painter(cfg, model: DiT, vae: VAE, null: int | None, schedule: Schedule, device):
+    """pictures(labels, seed) -> uint8 (N, S, S, 3): what sample.py draws for the same labels and seed."""
+
+    def pictures(labels, seed):
+        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+            z = draw(model, model.latent_shape, labels.to(device), null, schedule, cfg.sampler, cfg.sample_steps,
+                     cfg.guidance if null is not None else 1.0, seed=cfg.seed + seed)
+            return to_uint8(vae.images(z))
+
+    return pictures
 
 
 def backbone(cfg, vae: VAE, device) -> tuple[DiT | None, int]:

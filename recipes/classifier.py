@@ -5,7 +5,8 @@
 from torch.nn import functional as F
 
 import adapters
-from metrics.features import Features, save
+from data.atomic import write_atomic
+from metrics.features import Features, to_bytes
 
 from . import Recipe
 from .pixels import augmentations, held_out_loss, pixel_batches, train_and_val
@@ -38,6 +39,6 @@ def classifier(cfg, device) -> Recipe:
         return {"step": step, "val": value, "val_accuracy": sum(right) / len(val.names)}
 
     def finish(run):
-        save(model, run / "model.safetensors", images.classes, cfg.data)
+        write_atomic(run / "model.safetensors", to_bytes(model, images.classes, cfg.data))
 
     return Recipe(model, cfg.adapter, images.names, pixel_batches(images, augmentations(cfg)), loss, look, finish)

@@ -34,7 +34,7 @@ def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSe
     numbers = {"network": "tiny-features"}
     numbers |= measure(network.to(device), names, fake, labels, held_out, train, images.classes)
     for name, x in (("asked_state_real", held_out), ("asked_state_decoded", through(held_out))):
-        right = recognised(network, names, x, val.labels, images.classes)
+        right = recognised(features.embed(network, x)[1], names, val.labels, images.classes)
         if right is not None:
             numbers[name] = right.mean().item()
     write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
