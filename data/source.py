@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from . import folders, generated
-from .images import decode_all
+from .images import decode_all, decode_mask
 from .transforms import Transform
 
 GENERATED = "generated:"
@@ -21,6 +21,7 @@ class ImageSet(NamedTuple):
     labels: torch.Tensor     # (N,) long, positions in `classes`
     classes: list[str]       # "product/state", or the folder's name
     names: list[str]         # where each image comes from
+    masks: np.ndarray | None = None   # (N, S, S) bool: where the defect is; all False where an image has no mask
 
 
 def load(source: str, transform: Transform) -> ImageSet:
@@ -29,9 +30,34 @@ def load(source: str, transform: Transform) -> ImageSet:
         return load_generated(source, transform.size)
     layout = folders.recognise(source)
     number = {name: position for position, name in enumerate(layout.classes)}
-    pixels = np.stack(decode_all(layout.items, transform))
+    sizes = []
+
+    def measured(image):
+        sizes.append(image.shape[:2])
+        return transform(image)
+
+    pixels = np.stack(decode_all(layout.items, measured))
     labels = torch.tensor([number[item.label] for item in layout.items])
-    return ImageSet(pixels, labels, layout.classes, [str(item.path) for item in layout.items])
+    masks = load_masks(layout.items, sizes, transform)
+    return ImageSet(pixels, labels, layout.classes, [str(item.path) for item in layout.items], masks)
+
+
+def load_masks(items, sizes, transform: Transform) -> np.ndarray | None:
+    """The masks (N, S, S) of items whose images are `sizes` (height, width) large; None if no item has one.
+
+    Whatever is not 0 is defect. ValueError for a mask of another size than its image.
+    """
+    if all(item.mask is None for item in items):
+        return None
+    masks = np.zeros((len(items), transform.size, transform.size), bool)
+    for i, (item, (height, width)) in enumerate(zip(items, sizes)):
+        if item.mask is not None:
+            mask = decode_mask(item.mask)
+            if mask.shape != (height, width):
+                raise ValueError(f"{item.mask}: a mask is as large as its image; {item.path} is {width}x{height}, the "
+                                 f"mask {mask.shape[1]}x{mask.shape[0]}")
+            masks[i] = transform.mask(mask) > 0
+    return masks
 
 
 def load_generated(source: str, size: int) -> ImageSet:
@@ -40,9 +66,13 @@ def load_generated(source: str, size: int) -> ImageSet:
     classes = [(product, state) for product in products for state in generated.PRODUCT_STATES[product]]
     wanted = [(label, index) for label in range(len(classes)) for index in range(count)]
     shown = tqdm(wanted, desc=source, disable=len(wanted) < 2000)
-    pixels = np.stack([generated.image(*classes[label], split, index, size=size)[0] for label, index in shown])
+    pixels = np.empty((len(wanted), size, size, 3), np.uint8)
+    masks = np.empty((len(wanted), size, size), bool)
+    for i, (label, index) in enumerate(shown):
+        pixels[i], mask, _ = generated.image(*classes[label], split, index, size=size)
+        masks[i] = mask > 0
     return ImageSet(pixels, torch.tensor([label for label, _ in wanted]), [f"{p}/{s}" for p, s in classes],
-                    [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted])
+                    [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted], masks)
 
 
 def parse(source: str) -> tuple[list[str], str, int]:

@@ -3,7 +3,8 @@
     z0 = scale * (mean + std * noise) of q(z|x)
     z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(model(z_t, t, y), eps)
 
-The label is replaced by the null row with probability `drop`, here and not inside the network: guidance needs both.
+With masks of what matters, the squared error weighs `mask_weight` there and 1 elsewhere (DriveDiTFit, Tu et al. 2024):
+a defect is a hundredth of the picture, and of an even loss. The label is replaced by the null row with probability `drop`, here and not inside the network: guidance needs both.
 """
 import hashlib
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from sampling import Schedule, diffusion_loss, draw
 from unet import VAE
 
 from . import Recipe
+from .masks import mask_weights
 from .measure import COLUMNS, show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val
 from .start import nearest_rows, start_rows
@@ -48,14 +50,15 @@ def class_label(cfg, device) -> Recipe:
     header["adapter"] = attach(cfg, model)
     scale = vae.config.scaling_factor
     null = model.null if model.config.class_dropout else None
-    batch = latent_batches(encoded, images.labels, scale, null, cfg.drop)
+    weight = mask_weights(cfg, images, augmentations(cfg), vae.factor)
+    batch = latent_batches(encoded, images.labels, scale, null, cfg.drop, weight)
 
     def loss(batch, generator):
         x0, y = batch["x0"], batch["y"]                                                          # (B, C, H, W), (B,)
         t = torch.randint(len(schedule.alpha_bar), (len(y),), generator=generator).to(y.device)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         x_t = schedule.add_noise(x0, eps, t)
-        return diffusion_loss(model(x_t, t, y), x0, eps, x_t, t, schedule, cfg.min_snr or None)
+        return diffusion_loss(model(x_t, t, y), x0, eps, x_t, t, schedule, cfg.min_snr or None, batch.get("weight"))
 
     pictures = painter(cfg, model, vae, null, schedule, device)
 
@@ -179,14 +182,18 @@ def settings(cfg) -> dict:
     return {key: value for key, value in asdict(cfg).items() if key not in ("out", "resume")}
 
 
-def latent_batches(encoded, labels, scale: float, null: int | None, drop: float):
-    """batch(index, generator) -> x0 (B, C, H, W) scaled latents and y (B,) labels, some of them dropped."""
+def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, weight=None):
+    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, y (B,) labels, some of them dropped, and weight.
+
+    weight (N, V, 1, H, W), if there is one: of the loss, for every image in every variant.
+    """
 
     def batch(index, generator):
         variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
         y = labels[index]
         if null is not None:
             y = torch.where(torch.rand(len(y), generator=generator) < drop, null, y)
-        return {"x0": scale * sample(encoded, index, variant, generator), "y": y}
+        drawn = {"x0": scale * sample(encoded, index, variant, generator), "y": y}
+        return drawn if weight is None else drawn | {"weight": weight[index, variant]}
 
     return batch
