@@ -6,6 +6,9 @@
 Squares, because an absolute error spends itself on grain that cannot be predicted and lets a scratch vanish: it is a
 per mille of the picture. d_s are differences of neighbours s apart, which count a line once for every side it has. And
 grain is grey: without a weight on what differs between the channels, colour is the last thing that is learned.
+
+A new autoencoder sees every image in other colours each time: one that met green ink on glass alone turns it grey on a
+nut.
 """
 from dataclasses import replace
 
@@ -21,7 +24,7 @@ from unet.vae import SIZES, VAE
 from . import Recipe
 from .pixels import augmentations, held_out_loss, pixel_batches, train_and_val
 
-COLOUR, KL = 10.0, 2e-4
+COLOUR, KL = 10.0, 1e-3
 
 
 def autoencoder(cfg, device) -> Recipe:
@@ -39,7 +42,11 @@ def autoencoder(cfg, device) -> Recipe:
         for part in (model.encoder, model.quant_conv):
             part.requires_grad_(False)
 
-    batch = pixel_batches(images, augmentations(cfg))
+    plain = pixel_batches(images, augmentations(cfg))
+
+    def batch(index, generator):
+        drawn = plain(index, generator)
+        return drawn | {"x": recoloured(drawn["x"], generator)} if new else drawn
 
     def loss(batch, generator):
         x = batch["x"]
@@ -53,20 +60,27 @@ def autoencoder(cfg, device) -> Recipe:
     def look(run, step):
         if val is None:
             return {"step": step}
-        plain = pixel_batches(val, augmentations(cfg)[:1])
-        x = plain(torch.arange(0, len(val.names), max(1, len(val.names) // 16)), None)
+        upright = pixel_batches(val, augmentations(cfg)[:1])
+        x = upright(torch.arange(0, len(val.names), max(1, len(val.names) // 16)), None)
         with torch.no_grad():
             out = model.decode(model.encode(x["x"].to(device))[0])
         columns = {str(i): [to_uint8(a), to_uint8(b)] for i, (a, b) in enumerate(zip(x["x"], out))}
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns, ["image", "decoded"]))
-        return {"step": step, "val": held_out_loss(plain, loss, len(val.names), device)}
+        return {"step": step, "val": held_out_loss(upright, loss, len(val.names), device)}
 
     def finish(run):
         if new:
-            set_scale(model, batch, len(images.names), device)
+            set_scale(model, plain, len(images.names), device)
         weights.save_model(model, run / "model.safetensors", card={"data": cfg.data})
 
     return Recipe(model, cfg.adapter, images.names, batch, loss, look, finish)
+
+
+def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Every image of x (B, 3, S, S) in [-1, 1] with its channels in random order, each of a strength from 0.6 to 1."""
+    order = torch.rand(len(x), 3, generator=generator).argsort(1)                                # (B, 3)
+    strength = 0.6 + 0.4 * torch.rand(len(x), 3, 1, 1, generator=generator)
+    return (x.gather(1, order[..., None, None].expand_as(x)) + 1) * strength - 1
 
 
 def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
