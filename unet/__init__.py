@@ -1,4 +1,5 @@
-"""What is inside one Stable Diffusion checkpoint. So far the autoencoder, which DiT shares."""
-from .vae import SIZES, VAE, VAEConfig
+"""What is inside one Stable Diffusion checkpoint: UNet, autoencoder (which DiT shares), text tower and tokenizer."""
+from .model import UNet, UNetConfig
+from .vae import VAE, VAEConfig
 
-__all__ = ["SIZES", "VAE", "VAEConfig"]
+__all__ = ["UNet", "UNetConfig", "VAE", "VAEConfig"]

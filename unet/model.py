@@ -1,0 +1,206 @@
+"""The UNet of Stable Diffusion: predicts the noise (or v) in a latent, given the timestep and a text.
+
+Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752. In Stable
+Diffusion 1, 2 and their inpainting models, where every * leaves its features as a skip for the way up, and every +
+begins by stacking the last skip left onto the features:
+
+    level   way down                                  way up, from below
+            conv_in*                                  norm_out, silu, conv_out
+      0     (res text)*   (res text)*   halve*        +(res text)   +(res text)   +(res text)
+      1     (res text)*   (res text)*   halve*        +(res text)   +(res text)   +(res text)   double
+      2     (res text)*   (res text)*   halve*        +(res text)   +(res text)   +(res text)   double
+      3     (res)*        (res)*                      +(res)        +(res)        +(res)        double
+                                    mid:  res text res
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ops import timestep_embedding
+from unet.block import SpatialTransformer, TimeResBlock
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a UNet, by default that of Stable Diffusion 1. The tuples have one entry per level."""
+
+    in_channels: int = 4  # channels of x; an inpainting model's 9: noisy latent 4, mask 1, latent of the masked image 4
+    out_channels: int = 4  # channels of the latent
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # C; all levels but the last halve the side
+    text: tuple[bool, ...] = (True, True, True, False)  # whether the residual blocks are followed by transformers
+    heads: tuple[int, ...] = (8, 8, 8, 8)  # N; the last is the middle's too. Not to be seen in a file's shapes
+    layers: int = 2  # residual blocks a level (one more on the way up)
+    text_width: int = 768  # D of the text states
+    linear: bool = False  # projections around a transformer: Linears instead of 1x1 convolutions
+    upcast: bool = False  # attention in float32, for float16 weights
+    groups: int = 32  # of every GroupNorm
+    input_size: int = 64  # side of the latents it was trained on; any other works
+
+    def __post_init__(self):
+        if not len(self.channels) == len(self.text) == len(self.heads):
+            raise ValueError(f"{len(self.channels)} levels of channels need as many entries of text and heads, "
+                             f"found {len(self.text)} and {len(self.heads)}")  # fmt: skip
+        for width, heads in zip(self.channels, self.heads):
+            if width % heads or width % self.groups:
+                raise ValueError(f"width {width} is not a multiple of {heads} heads and of {self.groups} groups")
+
+
+_SD2 = dict(heads=(5, 10, 20, 20), text_width=1024, linear=True, upcast=True)  # every head is 64 wide
+SIZES = {
+    "SD-1": UNetConfig(),
+    "SD-2": UNetConfig(**_SD2),  # 2.0-base and 2.1-base
+    "SD-2-v": UNetConfig(**_SD2, input_size=96),  # 2.0 and 2.1, which predict v at 768 pixels
+    "SD-inpaint": UNetConfig(in_channels=9),
+    "SD-2-inpaint": UNetConfig(**_SD2, in_channels=9),
+    # this package's own, for the latents of VAE-T; heads 32 wide
+    "UNet-T": UNetConfig(in_channels=6, out_channels=6, channels=(64, 96, 128), text=(True, True, True),
+                         heads=(2, 3, 4), layers=1, text_width=128, linear=True, groups=8, input_size=16),
+}  # fmt: skip
+
+
+class Level(nn.Module):
+    """The residual blocks of one level and their transformers, `widths` the channels that enter each block."""
+
+    def __init__(self, config: UNetConfig, level: int, widths: list[int]):
+        super().__init__()
+        c, channels = config, config.channels[level]
+        self.resnets = nn.ModuleList(TimeResBlock(width, channels, 4 * c.channels[0], c.groups) for width in widths)
+        self.attentions = nn.ModuleList(
+            SpatialTransformer(channels, c.text_width, c.heads[level], c.groups, c.linear, c.upcast)
+            for _ in widths if c.text[level]
+        )  # fmt: skip
+
+    def row(self, j: int, x: Tensor, emb: Tensor, cond: Tensor) -> Tensor:
+        """Row j, a residual block and its transformer: x (B, widths[j], H, W) -> (B, C, H, W)."""
+        x = self.resnets[j](x, emb)
+        return self.attentions[j](x, cond) if self.attentions else x
+
+
+class Down(Level):
+    """Rows at one size, then a convolution of stride 2 (none on the last level)."""
+
+    def __init__(self, config: UNetConfig, level: int):
+        channels = config.channels[level]
+        super().__init__(config, level, [config.channels[max(level - 1, 0)]] + [channels] * (config.layers - 1))
+        last = level == len(config.channels) - 1
+        self.downsample = None if last else nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor, emb: Tensor, cond: Tensor) -> list[Tensor]:
+        """x (B, C', H, W) -> its skips, the last to go on: (B, C, H, W) a row, and (B, C, H/2, W/2) if halved."""
+        skips = []
+        for j in range(len(self.resnets)):
+            x = self.row(j, x, emb, cond)
+            skips.append(x)
+        return skips if self.downsample is None else [*skips, self.downsample(x)]
+
+
+class Middle(nn.Module):
+    """res text res, at the width and with the heads of the last level."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        c, channels = config, config.channels[-1]
+        self.resnets = nn.ModuleList(TimeResBlock(channels, channels, 4 * c.channels[0], c.groups) for _ in range(2))
+        self.attentions = nn.ModuleList(
+            [SpatialTransformer(channels, c.text_width, c.heads[-1], c.groups, c.linear, c.upcast)]
+        )
+
+    def forward(self, x: Tensor, emb: Tensor, cond: Tensor) -> Tensor:
+        """x (B, C, H, W) -> (B, C, H, W)."""
+        x = self.attentions[0](self.resnets[0](x, emb), cond)
+        return self.resnets[1](x, emb)
+
+
+class Up(Level):
+    """Rows that each begin with a skip, then nearest-neighbour doubling and a convolution (none at level 0)."""
+
+    def __init__(self, config: UNetConfig, level: int, widths: list[int]):
+        super().__init__(config, level, widths)
+        channels = config.channels[level]
+        self.upsample = nn.Conv2d(channels, channels, 3, padding=1) if level else None
+
+    def forward(self, x: Tensor, skips: list[Tensor], emb: Tensor, cond: Tensor) -> Tensor:
+        """x (B, C', H, W) and its skips, one a row, the last first -> (B, C, H, W), or (B, C, 2H, 2W) if doubled."""
+        for j, skip in enumerate(reversed(skips)):
+            x = self.row(j, torch.cat([x, skip], dim=1), emb, cond)
+        return x if self.upsample is None else self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class UNet(nn.Module):
+    """out = up(mid(down(conv_in(x))), skips), every block told emb = silu(mlp(sinusoid(t))) and the text."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        c, levels = config, range(len(config.channels))
+        self.config, self.factor = config, 2 ** levels[-1]
+        emb = 4 * c.channels[0]
+        # each residual block of the original applies the last SiLU anew, to the same emb
+        self.time_embed = nn.Sequential(nn.Linear(c.channels[0], emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU())
+        self.conv_in = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
+        self.down = nn.ModuleList(Down(c, level) for level in levels)
+        self.mid = Middle(c)
+        self.up = nn.ModuleList(Up(c, level, widths) for level, widths in zip(levels[::-1], up_widths(c)))
+        self.norm_out = nn.GroupNorm(c.groups, c.channels[0], eps=1e-5)
+        self.conv_out = nn.Conv2d(c.channels[0], c.out_channels, 3, padding=1)
+        initialise(self)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents that it makes; x of an inpainting model holds five channels more."""
+        return self.config.out_channels, self.config.input_size, self.config.input_size
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor, residuals: list[Tensor] | None = None) -> Tensor:
+        """x (B, C, H, W), t (B,) steps of the 1000-step chain, cond (B, L, D) text states -> (B, out, H, W).
+
+        residuals: what a ControlNet adds, one tensor to each skip in the order they are left, the last to the middle.
+        Raises ValueError for an x or cond of another shape than the model's, or another number of residuals.
+        """
+        self.check(x, cond)
+        emb = self.time_embed(timestep_embedding(t, self.config.channels[0]).to(x.dtype))  # (B, E)
+        skips = [self.conv_in(x)]
+        for level in self.down:
+            skips += level(skips[-1], emb, cond)
+        x = self.mid(skips[-1], emb, cond)  # (B, C, H/f, W/f)
+        if residuals is not None:
+            if len(residuals) != len(skips) + 1:
+                raise ValueError(f"expected {len(skips)} residuals and one for the middle, found {len(residuals)}")
+            *skips, x = (features + residual for features, residual in zip([*skips, x], residuals))
+        for level in self.up:
+            rows = len(level.resnets)
+            x = level(x, skips[-rows:], emb, cond)
+            skips = skips[:-rows]
+        return self.conv_out(F.silu(self.norm_out(x)))  # (B, out, H, W)
+
+    def check(self, x: Tensor, cond: Tensor) -> None:
+        """ValueError for what does not fit: channels or sides of x, or text states of another width."""
+        c, f = self.config, self.factor
+        if x.dim() != 4 or x.shape[1] != c.in_channels or x.shape[2] % f or x.shape[3] % f:
+            raise ValueError(f"x must be (B, {c.in_channels}, H, W), H and W multiples of {f}, found {tuple(x.shape)}")
+        if cond.dim() != 3 or cond.shape[0] != x.shape[0] or cond.shape[2] != c.text_width:
+            raise ValueError(f"cond must be text states ({len(x)}, L, {c.text_width}), found {tuple(cond.shape)}")
+
+
+def up_widths(config: UNetConfig) -> list[list[int]]:
+    """Channels entering each row of the way up, level by level from below: those of the row before and of its skip."""
+    last = len(config.channels) - 1
+    skips = [config.channels[0]]
+    for level, channels in enumerate(config.channels):
+        skips += [channels] * (config.layers + (level < last))
+    below, widths = config.channels[-1], []
+    for channels in reversed(config.channels):
+        before = [below] + [channels] * config.layers
+        widths.append([width + skips.pop() for width in before])
+        below = channels
+    return widths
+
+
+def initialise(model: UNet) -> None:
+    """The original's start: torch's own, and zeros at the end of every branch, so that a new UNet's output is 0."""
+    ends = [layer.conv2 for layer in model.modules() if isinstance(layer, TimeResBlock)]
+    ends += [layer.proj_out for layer in model.modules() if isinstance(layer, SpatialTransformer)]
+    for layer in (*ends, model.conv_out):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
