@@ -4,14 +4,15 @@ import argparse
 import sys
 from collections import Counter
 
-from .folders import RANKS, Layout, describe, recognise
+from . import captions
+from .folders import RANKS, describe, recognise
 from .images import decode_mask, read
 
 
-def inspect(layout: Layout) -> tuple[str, list[str]]:
-    """(report, bad files): `describe`, then sizes, formats and modes of all images; each bad file in one line."""
+def inspect(items) -> tuple[str, list[str]]:
+    """(report, bad files) of items with path and mask: size, format, mode of the images; a line for each bad file."""
     facts, bad = [], []
-    for item in layout.items:
+    for item in items:
         try:
             image, fact = read(item.path)
             facts.append(fact)
@@ -20,7 +21,7 @@ def inspect(layout: Layout) -> tuple[str, list[str]]:
                            f"its image {image.shape[1]}x{image.shape[0]}")
         except ValueError as error:
             bad.append(str(error))
-    lines = [describe(layout)]
+    lines = []
     if facts:
         width, height = zip(*(fact.size for fact in facts), strict=True)
         lines.append(f"sizes: {min(width)}..{max(width)} wide, {min(height)}..{max(height)} high (as stored)")
@@ -36,15 +37,24 @@ def inspect(layout: Layout) -> tuple[str, list[str]]:
 def main(arguments: list[str] | None = None) -> int:
     """0: every file is usable. 2: the layout is not recognised, or files are bad."""
     parser = argparse.ArgumentParser(prog="python -m data", description=__doc__)
-    parser.add_argument("--inspect", metavar="PATH", required=True, help="folder of labelled images")
+    parser.add_argument("--inspect", metavar="PATH", required=True, help="folder of images with classes or captions")
+    parser.add_argument("--template", default="", help="caption of images that have none: 'a photo of a {class}'")
     parser.add_argument("--rank", default="class", choices=RANKS, help="iNaturalist: the rank that is the superclass")
     options = parser.parse_args(arguments)
-    try:
-        report, bad = inspect(recognise(options.inspect, options.rank))
-    except ValueError as error:
-        print(error, file=sys.stderr)
+    readers = {"classes": (lambda: recognise(options.inspect, options.rank), describe),
+               "captions": (lambda: captions.read_captions(options.inspect, options.template), captions.describe)}
+    found, faults = [], []
+    for name, (read_folder, describe_it) in readers.items():
+        try:
+            found.append(read_folder())
+            print(describe_it(found[-1]))
+        except ValueError as error:
+            faults.append(f"no {name}: {error}")
+    if not found:
+        print("\n".join(faults), file=sys.stderr)
         return 2
-    print(report)
+    report, bad = inspect(found[-1].items)  # captions know more masks than classes do
+    print("\n".join([fault.splitlines()[0] for fault in faults] + [report]))
     return 2 if bad else 0
 
 

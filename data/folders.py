@@ -60,7 +60,7 @@ def recognise(root: str | Path, rank: str = "class") -> Layout:
         raise ValueError(f"rank must be one of {', '.join(RANKS)}; found {rank!r}")
     node = read_tree(root)
     try:
-        kind, items, notes = _match(node, rank)
+        kind, items, notes = match_tree(node, rank)
     except ValueError as error:
         raise ValueError(f"{root}: {error}\nfound:\n{draw_tree(node)}\n{_nearest(node, rank)}") from None
     if len(items) == 1:
@@ -90,7 +90,7 @@ def describe(layout: Layout, limit: int = 40) -> str:
     return "\n".join(lines + [f"note: {note}" for note in layout.notes])
 
 
-def _match(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
+def match_tree(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
     """(kind, items, notes), or ValueError with the reason."""
     if node.images:
         raise ValueError(f"{len(node.images)} images lie directly in the folder, so they have no class")
@@ -107,7 +107,7 @@ def _match(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
             return kind, *items_of(products)
     if (wrapped := node.folder("DS-MVTec")) is not None:
         left = [folder.name for folder in node.folders if folder is not wrapped]
-        kind, items, notes = _match(wrapped, rank)
+        kind, items, notes = match_tree(wrapped, rank)
         return kind, items, notes + ([f"only DS-MVTec is read, not {', '.join(left)}"] if left else [])
     return _match_classes(node, rank)
 
@@ -192,7 +192,7 @@ def _nearest(node: Node, rank: str) -> str:
     """A folder below that is valid, else the list of layouts."""
     for folder in (*node.folders, *(inner for outer in node.folders for inner in outer.folders)):
         try:
-            kind, items, _ = _match(folder, rank)
+            kind, items, _ = match_tree(folder, rank)
         except ValueError:
             continue
         return f"nearest: {folder.path} is a valid {kind} layout with {len(items)} images: point there"

@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 
 from . import folders, generated
+from .captions import Captions, describe, generated_captions, read_captions
 from .images import decode_all, decode_mask
 from .transforms import Transform
 
@@ -29,17 +30,34 @@ def load(source: str, transform: Transform) -> ImageSet:
     if source.startswith(GENERATED):
         return load_generated(source, transform.size)
     layout = folders.recognise(source)
-    number = {name: position for position, name in enumerate(layout.classes)}
+    return load_items(layout.items, [item.label for item in layout.items], transform)
+
+
+def load_captioned(source: str, transform: Transform, template: str = "") -> tuple[ImageSet, Captions]:
+    """A source with the caption of each image; the classes are the distinct captions. `template`: see captions.py."""
+    if source.startswith(GENERATED):
+        images = load_generated(source, transform.size)
+        captions = generated_captions(images.names)
+    else:
+        captions = read_captions(source, template)
+        images = load_items(captions.items, [item.caption for item in captions.items], transform)
+    print(describe(captions))
+    return images, captions
+
+
+def load_items(items, classes: list[str], transform: Transform) -> ImageSet:
+    """Items (`path`, `mask`), each with the name of its class, at the transform's size."""
+    names = sorted(set(classes))
+    number = {name: position for position, name in enumerate(names)}
     sizes = []
 
     def measured(image):
         sizes.append(image.shape[:2])
         return transform(image)
 
-    pixels = np.stack(decode_all(layout.items, measured))
-    labels = torch.tensor([number[item.label] for item in layout.items])
-    masks = load_masks(layout.items, sizes, transform)
-    return ImageSet(pixels, labels, layout.classes, [str(item.path) for item in layout.items], masks)
+    pixels = np.stack(decode_all(items, measured))
+    labels = torch.tensor([number[name] for name in classes])
+    return ImageSet(pixels, labels, names, [str(item.path) for item in items], load_masks(items, sizes, transform))
 
 
 def load_masks(items, sizes, transform: Transform) -> np.ndarray | None:
