@@ -1,5 +1,7 @@
 """Fine-tuning methods, each in its own file, attached to a built model by a spec such as `lora:rank=8,alpha=16`.
 
+`text.lora:rank=4` is for the part of the model called text alone.
+
 A method is a function method(model, generator, *, options): it specialises layers and marks what trains. Its
 keyword-only parameters, with their annotations, are the options that a spec may name. To add a method, write its file
 and its line in METHODS; tests/adapters/test_contract.py then holds it to what all promise.
@@ -13,10 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from adapters import bitfit, bottleneck, classes, difffit, full, lora, norm
-from adapters.core import carried, counts, fold, freeze, trained
+from adapters import bitfit, bottleneck, classes, crossattn, difffit, full, lora, norm, tokens
+from adapters.core import carried, counts, fixed, fold, freeze, trained
 
-__all__ = ["METHODS", "attach", "carried", "counts", "fold", "parse", "trained"]
+__all__ = ["METHODS", "attach", "carried", "counts", "fold", "parse", "split", "trained"]
 
 METHODS = {
     "full": full.full,
@@ -26,6 +28,8 @@ METHODS = {
     "difffit": difffit.difffit,
     "lora": lora.lora,
     "bottleneck": bottleneck.bottleneck,
+    "crossattn": crossattn.crossattn,
+    "tokens": tokens.tokens,
 }
 
 
@@ -35,16 +39,35 @@ def attach(model: nn.Module, specs: str | Sequence[str], generator: torch.Genera
     generator: source of the methods' initial random values; None is torch's global one. Raises ValueError for a bad
     spec (the model is then untouched) and for a method that finds nothing to train in this model (build it again).
     """
-    calls = [parse(spec) for spec in ([specs] if isinstance(specs, str) else specs)]
+    specs = [split(spec) for spec in ([specs] if isinstance(specs, str) else specs)]
+    calls = [(part_of(model, part), *parse(spec)) for part, spec in specs]
     if not calls:
         raise ValueError("no adapter given; 'full' trains every parameter")
+    for part, _, _ in calls:
+        fixed(part)   # a part must know what was built frozen before the whole is
     freeze(model)
-    for name, options in calls:
+    for part, name, options in calls:
         try:
-            METHODS[name](model, generator, **options)
+            METHODS[name](part, generator, **options)
         except ValueError as error:
             raise ValueError(f"adapter {name}: {error}") from error
     return model
+
+
+def split(spec: str) -> tuple[str, str]:
+    """"text.lora:rank=4" -> ("text", "lora:rank=4"): the part of the model that a method is for, "" for all of it."""
+    head, colon, options = spec.partition(":")
+    part, _, name = head.rpartition(".")
+    return part, name + colon + options
+
+
+def part_of(model: nn.Module, part: str) -> nn.Module:
+    """The submodule of that dotted name. ValueError, with the names there are, if there is none."""
+    try:
+        return model.get_submodule(part)
+    except AttributeError:
+        there = ", ".join(name for name, _ in model.named_children())
+        raise ValueError(f"the model has no part {part!r}: it has {there}") from None
 
 
 def parse(spec: str) -> tuple[str, dict]:

@@ -15,8 +15,8 @@ from torch import nn
 
 from adapters.core import match, specialize
 
-# DiT's fused qkv; every attention projection of a Stable Diffusion UNet, the targets of diffusers' LoRA scripts
-ATTENTION = r"\b(attn\.qkv|attn[12]\.(to_q|to_k|to_v|to_out\.0))$"
+# DiT's fused qkv; every attention projection of Stable Diffusion's UNet and text tower, as in diffusers' scripts
+ATTENTION = r"\b(attn\.qkv|attn[12]?\.(to_q|to_k|to_v|to_out(\.0)?))$"
 
 
 class LoRA:

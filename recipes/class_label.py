@@ -171,7 +171,7 @@ def attach(cfg, model: DiT) -> list[str]:
 
     Returns the specs as attached.
     """
-    named = {adapters.parse(spec)[0] for spec in cfg.adapter}
+    named = {adapters.parse(adapters.split(spec)[1])[0] for spec in cfg.adapter}
     table = [] if named & {"full", "classes", "difffit"} else ["classes"]
     adapters.attach(model, cfg.adapter + table, launch.keyed(cfg.seed, -2))
     return cfg.adapter + table

@@ -10,75 +10,20 @@ import pickle
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import adapters
 from dit import DiT, DiTConfig
-
-
-class ToyAttention(nn.Module):
-    def __init__(self, width, context):
-        super().__init__()
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context, width, bias=False)
-        self.to_v = nn.Linear(context, width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(width, width)])
-
-    def forward(self, x, context):
-        q, k, v = self.to_q(x), self.to_k(context), self.to_v(context)
-        return self.to_out[0]((q @ k.transpose(1, 2)).softmax(-1) @ v)
-
-
-class ToyFeedForward(nn.Module):
-    def __init__(self, width):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
-
-    def forward(self, x):
-        return self.net(x)
-
-
-class ToyTextBlock(nn.Module):
-    def __init__(self, width, context):
-        super().__init__()
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
-        self.attn1, self.attn2 = ToyAttention(width, width), ToyAttention(width, context)
-        self.ff = ToyFeedForward(width)
-
-    def forward(self, x, text):
-        h = self.norm1(x)
-        x = x + self.attn1(h, h)
-        x = x + self.attn2(self.norm2(x), text)
-        return x + self.ff(self.norm3(x))
-
-
-class ToyUNet(nn.Module):
-    """The layers of a Stable Diffusion UNet under their usual names, small: convolutions, group norms, text blocks."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv_in = nn.Conv2d(4, 8, 3, padding=1)
-        self.time = nn.Linear(1, 8)
-        self.norm = nn.GroupNorm(2, 8)
-        self.blocks = nn.ModuleList([ToyTextBlock(8, 6), ToyTextBlock(8, 6)])
-        self.conv_out = nn.Conv2d(8, 4, 3, padding=1)
-
-    def forward(self, x, t, cond):
-        h = self.conv_in(x) + self.time(t[:, None] / 1000.0)[:, :, None, None]
-        tokens = F.silu(self.norm(h)).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            tokens = block(tokens, cond)
-        return self.conv_out(tokens.transpose(1, 2).reshape(h.shape))
-
+from unet import TextConditioned, TextConfig, TextTower, UNet, UNetConfig
 
 X, T = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 700])
-TEXT = torch.randn(2, 3, 6, generator=torch.Generator().manual_seed(2))
-CONDITIONS = {"dit": torch.tensor([0, 3]), "unet": TEXT}
+WORDS, WORD = 11, 5   # of the text tower's vocabulary, and the one that the learned token starts from
+CONDITIONS = {"dit": torch.tensor([0, 3]), "sd": torch.tensor([[1, WORD, 2], [3, 3, WORD]])}
 
-WITHOUT_MEANING = {("classes", "unet")}
+WITHOUT_MEANING = {("classes", "sd"), ("crossattn", "dit"), (f"tokens:start={WORD}", "dit")}
 STAYS = {"bottleneck", "bottleneck:form=sequential"}
-SPECS = [*adapters.METHODS, "bottleneck:form=sequential"]
+OPTIONS = {"tokens": f"tokens:start={WORD}"}
+SPECS = [*(OPTIONS.get(name, name) for name in adapters.METHODS), "bottleneck:form=sequential"]
 CASES = [case for case in itertools.product(SPECS, CONDITIONS) if case not in WITHOUT_MEANING]
 PAIRS = [(a, b, backbone) for a, backbone in CASES for b, other in CASES if a != b and backbone == other]
 
@@ -87,7 +32,9 @@ def build(backbone: str) -> nn.Module:
     """The same small model at every call, zero tensors perturbed as if pretrained: a new DiT has no gradient inside."""
     torch.manual_seed(0)
     config = DiTConfig(depth=2, width=16, heads=2, patch=2, input_size=4, num_classes=3)
-    model = DiT(config) if backbone == "dit" else ToyUNet()
+    unet = UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=8, groups=2)
+    text = TextConfig(WORDS, width=8, layers=2, heads=2, max_length=4)
+    model = DiT(config) if backbone == "dit" else TextConditioned(UNet(unet), TextTower(text))
     perturb(model, [p for p in model.parameters() if not p.any()], std=0.3)
     return model.eval()
 
@@ -106,7 +53,15 @@ def attached(specs, backbone: str) -> nn.Module:
 
 def run(model: nn.Module, backbone: str) -> torch.Tensor:
     with torch.no_grad():
-        return model(X, T, CONDITIONS[backbone])
+        return model(X, T, condition(model, backbone))
+
+
+def condition(model: nn.Module, backbone: str) -> torch.Tensor:
+    """Labels, or token ids: the learned token, where there is one, in the place of the word that it started from."""
+    cond = CONDITIONS[backbone]
+    table = model.text.token_embedding if backbone == "sd" else None
+    learned = table is not None and (hasattr(table, "token_rows") or table.num_embeddings > WORDS)
+    return torch.where(cond == WORD, WORDS, cond) if learned else cond
 
 
 @pytest.mark.parametrize(("method", "backbone"), CASES)
@@ -128,7 +83,8 @@ def test_base_weights_load_before_and_after_attaching(method, backbone):
     report = model.load_state_dict(base.state_dict(), strict=False)
     assert report.unexpected_keys == []
     assert set(report.missing_keys) == set(new) - set(old)
-    assert torch.equal(run(model, backbone), run(base, backbone))
+    with torch.no_grad():   # words of the base's vocabulary: what was learned beside it has not changed
+        assert torch.equal(*(m(X, T, CONDITIONS[backbone]) for m in (model, base)))
 
 
 @pytest.mark.parametrize(("method", "backbone"), CASES)
@@ -136,7 +92,7 @@ def test_requires_grad_marks_exactly_what_trains(method, backbone):
     model = attached(method, backbone)
     perturb(model)  # away from points such as B = 0, where the gradient of A is 0
     before = {name: p.clone() for name, p in model.named_parameters()}
-    (model(X, T, CONDITIONS[backbone]) - 1).square().mean().backward()
+    (model(X, T, condition(model, backbone)) - 1).square().mean().backward()
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert changed == set(adapters.trained(model))
@@ -216,5 +172,5 @@ def test_two_methods_compose(first, second, backbone):
 
 @pytest.mark.parametrize(("method", "backbone"), sorted(WITHOUT_MEANING))
 def test_a_method_without_meaning_says_so(method, backbone):
-    with pytest.raises(ValueError, match=f"adapter {method}: .* this ToyUNet has none"):
+    with pytest.raises(ValueError, match=rf"adapter {method.split(':')[0]}: .* this \w+ has none"):
         attached(method, backbone)

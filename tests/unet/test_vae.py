@@ -4,8 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unet.vae import SIZES, VAE, VAEConfig
-from unet.vae import ramp, starts
+from unet.vae import SIZES, VAE, VAEConfig, ramp, starts
 
 TINY = VAEConfig(latent_channels=2, channels=(8, 16), layers=1, groups=4, scaling_factor=0.5)   # factor 2
 

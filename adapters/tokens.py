@@ -1,0 +1,51 @@
+"""Textual Inversion: new words are learned, the model stays as it is (Gal et al. 2022, arXiv 2208.01618).
+
+    row(i) = E[i]  for the words of the vocabulary,   token_rows[i - V]  for the new ones
+
+The new rows are a parameter of their own beside the frozen table E (V, D), so no other word can move, whatever the
+optimizer does. Folding appends them to the table.
+"""
+
+import torch
+from torch import nn
+
+from adapters.core import specialize
+
+TABLE = "token_embedding"  # the text tower's name for it
+
+
+class NewTokens:
+    """row(i) = E[i] below V, token_rows[i - V] from V on. Folds to one table (V + n, D)."""
+
+    added = ("token_rows",)
+
+    def setup(self, rows: torch.Tensor) -> None:
+        self.token_rows = nn.Parameter(rows)  # (n, D)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """tokens (B, L) ids below V + n -> (B, L, D)."""
+        new = tokens - self.num_embeddings
+        known = super().forward(tokens.clamp(max=self.num_embeddings - 1))  # (B, L, D)
+        return torch.where(new[..., None] < 0, known, self.token_rows[new.clamp(min=0)])
+
+    def fold(self) -> None:
+        self.weight = nn.Parameter(torch.cat([self.weight, self.token_rows]), requires_grad=self.weight.requires_grad)
+        self.num_embeddings = len(self.weight)
+
+
+def tokens(model: nn.Module, generator: torch.Generator | None, *, start: str = "0", vectors: int = 1) -> None:
+    """`vectors` new rows of the token table train, all copies of row `start`, or of the mean of several ("320+2368").
+
+    The new ids follow those of the table. Raises ValueError for a row that is not there, fewer than one vector, or a
+    model without a token table.
+    """
+    table = next((layer for name, layer in model.named_modules() if name.split(".")[-1] == TABLE), None)
+    if table is None:
+        raise ValueError(f"it adds rows to a token table, and this {type(model).__name__} has none")
+    if vectors < 1:
+        raise ValueError(f"needs vectors >= 1, found {vectors}")
+    ids = start.split("+")
+    if not all(i.isdigit() and int(i) < table.num_embeddings for i in ids):
+        raise ValueError(f"start is a row of 0 .. {table.num_embeddings - 1}, found {start!r}")
+    row = table.weight[[int(i) for i in ids]].detach().mean(0)  # (D,)
+    specialize(table, NewTokens, rows=row.repeat(vectors, 1))

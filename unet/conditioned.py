@@ -1,0 +1,26 @@
+"""UNet and text tower as one model, so that both can be fine-tuned, averaged and saved together."""
+
+from torch import Tensor, nn
+
+from unet.model import UNet
+from unet.text import TextTower
+
+
+class TextConditioned(nn.Module):
+    """out = unet(x, t, text(tokens)), or unet(x, t, states) where the text has been read before."""
+
+    def __init__(self, unet: UNet, text: TextTower):
+        super().__init__()
+        if text.config.width != unet.config.text_width:
+            raise ValueError(f"the UNet reads text states of width {unet.config.text_width}, the tower makes "
+                             f"{text.config.width}")  # fmt: skip
+        self.unet, self.text = unet, text
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents that the UNet makes."""
+        return self.unet.latent_shape
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+        """x (B, C, H, W), t (B,), cond (B, L) token ids or (B, L, D) text states -> (B, C, H, W)."""
+        return self.unet(x, t, cond if cond.is_floating_point() else self.text(cond))

@@ -1,0 +1,145 @@
+"""Prompts as users of AUTOMATIC1111's web UI write them: weights in brackets, any length -> states of the text tower.
+
+    (word) x 1.1  ((word)) x 1.21  [word] / 1.1  (word:1.3) x 1.3  (a (b:2):1.5): b x 3  \\( \\) \\[ \\] \\\\ literal
+    BREAK, in capitals, begins a new chunk      an opening bracket that nothing closes reaches to the end
+
+A prompt becomes chunks of 75 tokens, each encoded alone between a start and an end token; their states follow each
+other. With w_i the weight of a token, z_i its state and the means over all positions and channels of a chunk,
+
+    z_i <- w_i z_i mean(z) / mean(w z)
+
+as in the web UI's "Original" emphasis, save that there the means also run over the prompts that share a batch. A chunk
+without weights stays as the tower made it.
+"""
+
+import re
+from itertools import zip_longest
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from unet.text import TextTower
+from unet.tokenizer import WORD_END, Tokenizer
+
+STEP = 1.1  # what a pair of brackets multiplies or divides by
+BACK = 20  # a chunk that is full ends at its last comma, if that is among so many last tokens
+# escape, lone backslash, opener, end of a weighted group, closer, text, colon that ends no group
+MARK = re.compile(r"\\[()\[\]\\]|\\|[(\[]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[)\]]|[^\\()\[\]:]+|:")
+BREAK = re.compile(r"\s*\bBREAK\b\s*")
+
+Weighted = tuple[int, float]  # token id and weight
+
+
+def parse(prompt: str) -> list[list[tuple[str, float]]]:
+    """The parts of a prompt between its BREAKs, each a list of (text, weight) with brackets and escapes resolved.
+
+    Neighbours of equal weight are one text. A closing bracket that closes nothing is text, as is a weight outside
+    round brackets; a backslash that escapes nothing is dropped.
+    """
+    segments, opened = [], {"(": [], "[": []}  # [text, or None for BREAK; weight]; where each open bracket began
+
+    def close(bracket: str, factor: float) -> None:
+        for segment in segments[opened[bracket].pop() :]:
+            segment[1] *= factor
+
+    for match in MARK.finditer(prompt):
+        mark, number = match[0], match[1]
+        if mark in opened:
+            opened[mark].append(len(segments))
+        elif number and opened["("]:
+            close("(", float(number))
+        elif mark == ")" and opened["("]:
+            close("(", STEP)
+        elif mark == "]" and opened["["]:
+            close("[", 1 / STEP)
+        elif mark[0] == "\\":
+            segments.append([mark[1:], 1.0])
+        else:
+            for i, text in enumerate(BREAK.split(mark)):
+                segments += [[None, 1.0], [text, 1.0]] if i else [[text, 1.0]]
+    for bracket, factor in (("(", STEP), ("[", 1 / STEP)):
+        while opened[bracket]:
+            close(bracket, factor)
+    return _joined(segments)
+
+
+def _joined(segments: list[list]) -> list[list[tuple[str, float]]]:
+    """Cut at the BREAKs, drop what is empty, join neighbours of equal weight."""
+    parts = [[]]
+    for text, weight in segments:
+        if text is None:
+            parts.append([])
+        elif text and parts[-1] and parts[-1][-1][1] == weight:
+            parts[-1][-1] = (parts[-1][-1][0] + text, weight)
+        elif text:
+            parts[-1].append((text, weight))
+    return parts
+
+
+def chunks(prompt: str, tokenizer: Tokenizer) -> list[list[Weighted]]:
+    """A prompt's tokens in chunks of at most length - 2, one chunk or more; the vectors of one added token stay whole.
+
+    A chunk that fills up gives what follows its last comma to the next, if that is at most 20 tokens.
+    """
+    *closed, last = (_cut(_units(part, tokenizer), tokenizer) for part in parse(prompt))
+    found = [chunk for part in closed for chunk in part or [[]]] + last  # BREAK closes a chunk, even an empty one
+    return found or [[]]
+
+
+def _units(part: list[tuple[str, float]], tokenizer: Tokenizer) -> list[list[Weighted]]:
+    """What may not be cut: one token each, or all vectors of an added one."""
+    vectors = {ids[0]: len(ids) for ids in tokenizer.added.values()}
+    units = []
+    for text, weight in part:
+        ids = [(i, weight) for i in tokenizer.encode(text)]
+        while ids:
+            size = vectors.get(ids[0][0], 1)
+            units.append(ids[:size])
+            ids = ids[size:]
+    return units
+
+
+def _cut(units: list[list[Weighted]], tokenizer: Tokenizer) -> list[list[Weighted]]:
+    room, comma = tokenizer.length - 2, tokenizer.vocab["," + WORD_END]
+    done, chunk = [], []
+    for unit in units:
+        if len(chunk) == room and unit[0][0] != comma:
+            commas = [i for i in range(max(room - BACK, 0), room) if chunk[i][0] == comma]
+            end = commas[-1] + 1 if commas else room
+            done.append(chunk[:end])
+            chunk = chunk[end:]
+        if len(chunk) + len(unit) > room:
+            done.append(chunk)
+            chunk = []
+        chunk = chunk + unit
+    return done + [chunk] if chunk else done
+
+
+def encode_prompts(tower: TextTower, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
+    """B prompts -> states (B, 77 n, D) on the tower's device, n the chunks of the longest; the others get empty chunks.
+
+    Encode a prompt and its negative in one call and they are equally long. "" and "  " are the empty prompt.
+    Raises ValueError for a single str, and where tower and tokenizer do not fit.
+    """
+    if isinstance(prompts, str):
+        raise ValueError(f"expected a list of prompts, found one prompt, {prompts!r}")
+    if len(tokenizer) > tower.config.vocab_size:
+        rows = tower.config.vocab_size
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the tower {rows} rows for them")
+    columns = zip_longest(*(chunks(prompt, tokenizer) for prompt in prompts), fillvalue=[])
+    flat = [chunk for row in zip(*columns) for chunk in row]  # B n chunks
+    device = next(tower.parameters()).device
+    tokens = torch.tensor([tokenizer.row([i for i, _ in chunk]) for chunk in flat], device=device)  # (B n, 77)
+    padding = [[1.0] * (tokenizer.length - 1 - len(chunk)) for chunk in flat]
+    rows = [[1.0, *(weight for _, weight in chunk), *rest] for chunk, rest in zip(flat, padding)]
+    states = emphasise(tower(tokens), torch.tensor(rows, device=device))  # (B n, 77, D)
+    return rearrange(states, "(b n) l d -> b (n l) d", b=len(prompts))
+
+
+def emphasise(states: Tensor, weights: Tensor) -> Tensor:
+    """z_i <- w_i z_i mean(z) / mean(w z): states (B, L, D), weights (B, L), means over L and D, in float32."""
+    weighted = states.float() * weights[:, :, None]  # (B, L, D)
+    before, after = (z.float().mean(dim=(1, 2), keepdim=True) for z in (states, weighted))  # (B, 1, 1)
+    plain = (weights == 1).all(dim=1)[:, None, None]  # (B, 1, 1)
+    return torch.where(plain, states, (weighted * (before / after)).to(states.dtype))

@@ -1,0 +1,154 @@
+"""The text tower of CLIP, whose states condition Stable Diffusion (Radford et al. 2021, section 2.4, arXiv 2103.00020).
+
+    h_0 = token row + position row
+    h   = h + attn(norm1(h));   h = h + mlp(norm2(h))      causal: position i reads positions 0 .. i
+    out = final_norm(h after layers - skip of the layers)
+
+Stable Diffusion 1.x reads the last layer of OpenAI's ViT-L/14 tower, 2.x the penultimate one of OpenCLIP's ViT-H/14
+(Cherti et al. 2023, arXiv 2212.07143). That tower has 24 layers; its last one never runs, diffusers' files lack it, and
+so does the size here. Padding is read like any word, there is no mask.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from ops import attention
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The shape of a text tower. Raises ValueError for values that do not fit each other."""
+
+    vocab_size: int  # rows of the token table
+    width: int  # D
+    layers: int
+    heads: int  # N; K = D / N
+    max_length: int = 77  # rows of the position table
+    activation: str = "quick_gelu"  # OpenAI's towers; "gelu": OpenCLIP's
+    skip: int = 0  # last layers that do not run: 1 is the penultimate layer, A1111's "clip skip 2"
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of {self.heads} heads")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, found {self.activation!r}")
+        if not 0 <= self.skip < self.layers:
+            raise ValueError(f"skip must be 0 .. {self.layers - 1} of {self.layers} layers, found {self.skip}")
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), an approximation of gelu (Hendrycks and Gimpel 2016, section 2)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
+SIZES = {
+    "CLIP-L": TextConfig(49408, width=768, layers=12, heads=12),  # Stable Diffusion 1.x
+    "OpenCLIP-H": TextConfig(49408, width=1024, layers=23, heads=16, activation="gelu"),  # Stable Diffusion 2.x
+    "Text-T": TextConfig(1024, width=128, layers=4, heads=4),  # this package's own, with a vocabulary of its own
+}
+
+
+class Attention(nn.Module):
+    """to_out(softmax(q k^T / sqrt(K)) v) over `heads` heads, each position seeing itself and those before."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, L, D) -> (B, L, D)."""
+        projected = self.to_q(x), self.to_k(x), self.to_v(x)
+        q, k, v = (rearrange(y, "b l (n k) -> b n l k", n=self.heads) for y in projected)  # (B, N, L, K)
+        mixed = attention(q, k, v, causal=True)  # (B, N, L, K)
+        return self.to_out(rearrange(mixed, "b n l k -> b l (n k)"))
+
+
+class Mlp(nn.Module):
+    """fc2(act(fc1(x))), four times as wide inside."""
+
+    def __init__(self, width: int, activation: str):
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.act = ACTIVATIONS[activation]
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, L, D) -> (B, L, D)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Layer(nn.Module):
+    """x = x + attn(norm1(x));  x = x + mlp(norm2(x))."""
+
+    def __init__(self, width: int, heads: int, activation: str):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, L, D) -> (B, L, D)."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class TextTower(nn.Module):
+    """out = final_norm(layers(token rows + position rows))."""
+
+    def __init__(self, config: TextConfig):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.position_embedding = nn.Embedding(config.max_length, config.width)
+        self.layers = nn.ModuleList(
+            Layer(config.width, config.heads, config.activation) for _ in range(config.layers)
+        )
+        self.final_norm = nn.LayerNorm(config.width)
+        if not self.token_embedding.weight.is_meta:
+            initialise(self)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, L) ids -> states (B, L, D). Raises ValueError if L exceeds the position table."""
+        length = tokens.shape[1]
+        if length > self.config.max_length:
+            raise ValueError(f"the tower has {self.config.max_length} positions, found {length} tokens in a row")
+        positions = torch.arange(length, device=tokens.device)
+        x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, L, D)
+        for layer in self.layers[: len(self.layers) - self.config.skip]:
+            x = layer(x)  # (B, L, D)
+        return self.final_norm(x)
+
+
+def initialise(tower: TextTower) -> None:
+    """Normal weights, with the deviations of OpenAI's code: tables 0.02 and 0.01, q, k, v 1/sqrt(D), fc1 1/sqrt(2D).
+
+    What adds to the residual stream (to_out, fc2) has 1/sqrt(2 D layers): its variance does not grow with depth.
+    """
+    width, layers = tower.config.width, tower.config.layers
+    nn.init.normal_(tower.token_embedding.weight, std=0.02)
+    nn.init.normal_(tower.position_embedding.weight, std=0.01)
+    residual = (2 * width * layers) ** -0.5
+    deviations = {"to_out": residual, "fc1": (2 * width) ** -0.5, "fc2": residual}
+    for name, layer in tower.named_modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=deviations.get(name.rpartition(".")[2], width**-0.5))
+            nn.init.zeros_(layer.bias)
+
+
+@torch.no_grad()
+def add_tokens(tower: TextTower, rows: Tensor) -> None:
+    """Append rows (n, D) to the tower's token table, for tokens that the tokenizer added. ValueError for another D."""
+    width = tower.config.width
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ValueError(f"new token rows must be (n, {width}), the width of the tower, found {tuple(rows.shape)}")
+    old = tower.token_embedding
+    table = torch.cat([old.weight, rows.to(old.weight)])
+    tower.token_embedding = nn.Embedding.from_pretrained(table, freeze=not old.weight.requires_grad)
+    tower.config = replace(tower.config, vocab_size=len(table))

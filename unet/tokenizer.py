@@ -1,0 +1,264 @@
+"""CLIP's tokenizer: text -> rows of ids, from and to the files of others. Its algorithm is in bytepair.py.
+
+Ids equal those of transformers' CLIPTokenizer. That means two things for text written like a token: the special tokens
+are recognised as such anywhere in the text, and so is a padding token of its own, which in Stable Diffusion 2's folders
+is "!".
+"""
+
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from gzip import open as open_gzip
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .bytepair import (
+    BYTE_OF,
+    END,
+    SPACES,
+    START,
+    WORD_END,
+    learn,
+    merge,
+    normalise,
+    pieces,
+    symbols_of,
+    vocabulary,
+)
+
+OPENAI_MERGES = 48_894  # that many lines of bpe_simple_vocab_16e6.txt.gz belong to the vocabulary, after one of header
+
+
+class Tokenizer:
+    """vocab {token: id}, merges in the order they were learned; pad: the token that fills a row up to `length`.
+
+    Raises ValueError unless the ids are 0 .. n - 1 and every byte, special token and merge has one.
+    """
+
+    def __init__(self, vocab: dict[str, int], merges: list[tuple[str, str]], pad: str = END, length: int = 77):
+        if sorted(vocab.values()) != list(range(len(vocab))):
+            raise ValueError(f"a vocabulary of {len(vocab)} tokens needs the ids 0 .. {len(vocab) - 1}, each once")
+        missing = [token for token in (*vocabulary(merges), pad) if token not in vocab]
+        if missing:
+            raise ValueError(f"{len(missing)} tokens are not in the vocabulary of {len(vocab)}, such as {missing[:3]}")
+        self.vocab, self.merges, self.length, self.pad_token = vocab, merges, length, pad
+        self.start, self.end, self.pad = vocab[START], vocab[END], vocab[pad]
+        self.added: dict[str, list[int]] = {}  # token -> its ids, one per vector
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._tokens = {i: token for token, i in vocab.items()}
+        self._special = one_of({START, END, pad})
+        self._added, self._added_ids = one_of(()), {}
+        self._words, self._texts = {}, {}  # the ids of what was encoded before
+
+    @classmethod
+    def from_files(cls, vocab: str | Path, merges: str | Path, **fields) -> "Tokenizer":
+        """vocab.json and merges.txt as transformers writes them; fields: `pad` and `length`."""
+        lines = Path(merges).read_text(encoding="utf-8").split("\n")
+        pairs, ids = read_merges(lines[lines[0].startswith("#version") :], merges), read_json(vocab)
+        try:
+            return cls(ids, pairs, **fields)
+        except ValueError as error:
+            raise ValueError(f"{vocab}: {error}") from None
+
+    @classmethod
+    def from_openai(cls, path: str | Path) -> "Tokenizer":
+        """OpenAI's bpe_simple_vocab_16e6.txt.gz, which holds more merges than CLIP uses."""
+        with open_gzip(path, "rt", encoding="utf-8") as file:
+            lines = file.read().split("\n")
+        if len(lines) <= OPENAI_MERGES:
+            raise ValueError(f"{path}: expected {OPENAI_MERGES + 1} lines or more, found {len(lines)}")
+        merges = read_merges(lines[1 : OPENAI_MERGES + 1], path)
+        return cls(vocabulary(merges), merges)
+
+    @classmethod
+    def from_folder(cls, folder: str | Path) -> "Tokenizer":
+        """The tokenizer folder of a diffusers pipeline: vocab.json and merges.txt, or tokenizer.json, and settings.
+
+        Added tokens come back too: t, t_1, t_2 in a row as one token of three vectors.
+        """
+        folder = Path(folder)
+        files = ("special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json")
+        special, config, added, whole = (read_json(folder / f) if (folder / f).exists() else {} for f in files)
+        pad = (special | config).get("pad_token") or END
+        length = config.get("model_max_length", 77)
+        fields = {"pad": pad["content"] if isinstance(pad, dict) else pad, "length": length if length < 1e6 else 77}
+        if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+            tokenizer = cls.from_files(folder / "vocab.json", folder / "merges.txt", **fields)
+        elif (model := whole.get("model", {})).get("type") == "BPE":
+            lines = [line if isinstance(line, str) else " ".join(line) for line in model["merges"]]
+            tokenizer = cls(model["vocab"], read_merges(lines, folder / "tokenizer.json"), **fields)
+        else:
+            found = f"a tokenizer.json of type {model.get('type')}" if whole else "neither"
+            expected = "vocab.json and merges.txt, or a byte-pair tokenizer.json"
+            raise ValueError(f"{folder}: expected {expected}, found {found}")
+        names = {i: token for token, i in added.items()}
+        names |= {int(i): token["content"] for i, token in config.get("added_tokens_decoder", {}).items()}
+        names |= {token["id"]: token["content"] for token in whole.get("added_tokens", [])}
+        names = {i: names[i] for i in sorted(names) if i >= len(tokenizer.vocab)}
+        if [*names] != list(range(len(tokenizer), len(tokenizer) + len(names))):
+            raise ValueError(f"{folder}: expected added tokens with ids from {len(tokenizer)} on, found {names}")
+        tokenizer._restore([*names.values()])
+        return tokenizer
+
+    @classmethod
+    def train(cls, texts: Iterable[str], size: int, length: int = 77) -> "Tokenizer":
+        """A vocabulary of `size` tokens, or fewer where the texts have no pair left that occurs twice.
+
+        512 of them are bytes and 2 special. Raises ValueError for a smaller size.
+        """
+        if size < 514:
+            raise ValueError(f"512 bytes and 2 special tokens do not fit into a vocabulary of {size}")
+        counts = Counter()
+        for text, times in Counter(texts).items():
+            for piece in pieces(normalise(text)):
+                counts[piece] += times
+        merges = learn(counts, size - 514)
+        return cls(vocabulary(merges), merges, length=length)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files that `from_folder` and transformers' CLIPTokenizer read."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": self.pad_token}
+        flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": True, "special": False}
+        added = {str(i): {"content": self._tokens[i], **flags} for i in range(len(self.vocab), len(self))}
+        config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length, "do_lower_case": True}
+        contents = {
+            "vocab.json": self.vocab,
+            "special_tokens_map.json": special,
+            "tokenizer_config.json": config | special | ({"added_tokens_decoder": added} if added else {}),
+        }
+        for name, content in contents.items():
+            (folder / name).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        lines = ["#version: 0.2", *map(" ".join, self.merges)]
+        (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def __len__(self) -> int:
+        """Number of ids: the rows that a token table for it has."""
+        return len(self._tokens)
+
+    def add(self, token: str, vectors: int = 1) -> list[int]:
+        """A new token for textual inversion, found in any capitalisation -> its ids, the next free ones.
+
+        Several vectors are the tokens t, t_1, t_2, ..., all of which the one word t in a text stands for. Raises
+        ValueError for a word that is a token already, white space, or more vectors than fit between start and end.
+        """
+        names = [token, *(f"{token}_{i}" for i in range(1, vectors))]
+        if not 1 <= vectors <= self.length - 2:
+            raise ValueError(f"a token has 1 .. {self.length - 2} vectors, found {vectors}")
+        if not token or SPACES.search(token):
+            raise ValueError(f"a new token is one word without white space, found {token!r}")
+        for name in map(normalise, names):
+            if {name, name + WORD_END} & self.vocab.keys() or name in self._added_ids:
+                raise ValueError(f"{name!r} is in the vocabulary of {len(self)} tokens already: take another name")
+        return self._append(names)
+
+    def _append(self, names: list[str]) -> list[int]:
+        """The next free ids for the vectors of one token; its first name stands for all of them."""
+        ids = list(range(len(self), len(self) + len(names)))
+        self.added[names[0]] = ids
+        self._tokens |= dict(zip(ids, names))
+        self._added_ids |= {normalise(name): [i] for name, i in zip(names, ids)} | {normalise(names[0]): ids}
+        self._added = one_of(self._added_ids)
+        self._texts.clear()
+        return ids
+
+    def _restore(self, names: list[str]) -> None:
+        """The tokens that a file lists, in the order of their ids: whatever it is that the file made a token."""
+        while names:
+            vectors = 1
+            while vectors < len(names) and names[vectors] == f"{names[0]}_{vectors}":
+                vectors += 1
+            self._append(names[:vectors])
+            names = names[vectors:]
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without start and end, of any length."""
+        if text not in self._texts:
+            ids = []
+            for i, part in enumerate(self._special.split(text)):  # text, special token, text, ...
+                ids += [self.vocab[part]] if i % 2 else self._encode_plain(part)
+            self._texts[text] = tuple(ids)
+        return list(self._texts[text])
+
+    def _encode_plain(self, text: str) -> list[int]:
+        ids = []
+        for i, part in enumerate(self._added.split(normalise(text))):  # text, added token, text, ...
+            if i % 2:
+                ids += self._added_ids[part]
+                continue
+            for piece in pieces(part):
+                if piece not in self._words:
+                    self._words[piece] = [self.vocab[symbol] for symbol in self._merged(piece)]
+                ids += self._words[piece]
+        return ids
+
+    def _merged(self, piece: str) -> list[str]:
+        """Step 3 of byte-pair encoding."""
+        symbols, never = symbols_of(piece), len(self._ranks)
+        while len(symbols) > 1:
+            pair = min(zip(symbols, symbols[1:]), key=lambda pair: self._ranks.get(pair, never))
+            if pair not in self._ranks:
+                break
+            symbols = merge(symbols, pair)
+        return symbols
+
+    def row(self, ids: list[int]) -> list[int]:
+        """start, ids, end, padding: `length` ids in all, for at most length - 2."""
+        return [self.start, *ids, self.end, *[self.pad] * (self.length - 2 - len(ids))]
+
+    def tokens(self, texts: list[str]) -> Tensor:
+        """Texts -> ids (B, length) long, with start, end and padding; warns of what is cut off, in words."""
+        if isinstance(texts, str):
+            raise ValueError(f"expected a list of texts, found one text, {texts!r}")
+        room = self.length - 2
+        encoded = [self.encode(text) for text in texts]
+        cut = [self.decode(ids[room:]) for ids in encoded if len(ids) > room]
+        if cut:
+            lost = "; ".join(repr(words) for words in cut)
+            warnings.warn(f"{len(cut)} of {len(encoded)} texts exceed {room} tokens; cut off: {lost}", stacklevel=2)
+        return torch.tensor([self.row(ids[:room]) for ids in encoded])  # (B, L)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids up to the first end, in the tokenizer's spelling: lower case, a space after each piece."""
+        text = b""
+        for i in map(int, ids):
+            if i == self.end:
+                break
+            if i not in self._tokens:
+                raise ValueError(f"ids are 0 .. {len(self) - 1}, found {i}")
+            token = self._tokens[i]
+            if i >= len(self.vocab):
+                text += token.encode() + b" "
+            elif i != self.start:
+                text += bytes(BYTE_OF[symbol] for symbol in token.removesuffix(WORD_END))
+                text += b" " * token.endswith(WORD_END)
+        return text.decode(errors="replace").strip()
+
+
+def one_of(tokens: Iterable[str]) -> re.Pattern:
+    """A pattern for split(), which keeps the tokens it finds, the longest where several begin; none: never."""
+    return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
+
+
+def read_json(path: str | Path) -> dict:
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:  # no UTF-8, or no JSON
+        raise ValueError(f"{path}: expected JSON, found {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def read_merges(lines: list[str], source) -> list[tuple[str, str]]:
+    """One merge a line, its two symbols with a space between; blank lines are passed over."""
+    merges = [tuple(line.split(" ")) for line in lines if line.strip()]
+    wrong = next((merge for merge in merges if len(merge) != 2), None)
+    if wrong is not None:
+        raise ValueError(f"{source}: expected two symbols in each line, found {' '.join(wrong)!r}")
+    return merges
