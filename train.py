@@ -26,21 +26,31 @@ from weights.run_state import STATE, load_state, save_state
 class Config:
     model: str = "tiny-dit"  # checkpoint: a file, a folder, a shipped or downloaded name; new:SIZE for random weights
     vae: str = "tiny-vae"  # autoencoder whose latents the model lives in
-    recipe: str = "class_label"  # class_label | autoencoder | classifier
+    recipe: str = "class_label"  # class_label | text | dreambooth | textual_inversion | autoencoder | classifier
     data: str = "generated:hazelnut/few/20"  # folder of images, or generated:PRODUCTS/SPLIT[/COUNT]
     val: str = ""  # held-out images of the same classes; empty: the val split of generated data, else none
-    adapter: list[str] = field(default_factory=lambda: ["bitfit", "norm"])  # method:option=value; repeat to stack
+    template: str = ""  # caption of images that have none, as "a photo of a {class}"
+    prompts: list[str] = field(default_factory=list)  # of the text recipes' samples; none: the first captions
+    token: str = ""  # a new word in the captions, to be learned (textual inversion, alone or beside other methods)
+    token_start: str = ""  # the known word that it starts from
+    vectors: int = 1  # rows of the token table that the new word has
+    class_prompt: str = ""  # dreambooth: what the images are without their own name, as "a photo of a dog"
+    class_images: int = 100  # dreambooth: images of the class that the model draws before training
+    prior_weight: float = 1.0  # dreambooth: of their loss; 0: no such images
+    adapter: list[str] = field(default_factory=lambda: ["bitfit", "norm"])  # [part.]method[:option=value,...]; repeat
     start: str = "name"  # new class rows from: name (old classes of that name) | nearest | mean | random | an old class
     steps: int = 900  # optimizer steps
     batch: int = 32  # images a micro-batch; may exceed the number of images
     accumulate: int = 1  # micro-batches a step
     lr: float = 3e-3  # peak learning rate of AdamW
+    text_lr: float = 0.0  # the same for what trains in the text tower; 0: lr
     weight_decay: float = 0.0  # of AdamW
     lr_schedule: str = "cosine"  # learning rate after the warm-up: constant | cosine (to 0)
     warmup: int = 20  # steps of linear warm-up
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.99  # decay of the averaged weights, reached gradually; 0: none
     drop: float = 0.1  # how often a label is replaced by the null class
+    noise_offset: float = 0.0  # text recipes: strength of the noise that a whole channel shares
     mask_weight: float = 1.0  # weight of the loss where the images' masks are; 1: as everywhere
     min_snr: float = 0.0  # gamma of the min-SNR loss weight; 0: off
     size: int = 0  # image side in pixels; 0: what the model was made for
@@ -79,7 +89,7 @@ def main(argv=None):
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     parameters = adapters.trained(job.model)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(rated(parameters, job.rates, cfg.lr), weight_decay=cfg.weight_decay, fused=True)
     ema = {name: p.detach().clone() for name, p in parameters.items()} if cfg.ema else {}
     first = load_state(run, parameters, ema, optimizer) if (run / STATE).exists() else 0
     write_atomic(run / "config.toml", launch.to_toml(replace(cfg, resume=False, out=str(run))).encode())
@@ -132,12 +142,21 @@ def one_step(cfg, step, job, optimizer):
     if not math.isfinite(total) or not math.isfinite(norm):
         sys.exit(f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated, the last checkpoint is "
                  f"good. Images of the batch: {', '.join(sorted(set(seen)))}")
-    rate = cfg.lr * lr_factor(cfg, step)
+    factor = lr_factor(cfg, step)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["peak"] * factor
     optimizer.step()
     optimizer.zero_grad()
-    return {"loss": total, **numbers, "lr": rate, "grad": norm}
+    return {"loss": total, **numbers, "lr": cfg.lr * factor, "grad": norm}
+
+
+def rated(parameters, rates, lr):
+    """Parameter groups of the optimizer: one for each start of a name with a rate of its own, and one for the rest."""
+    groups = {}
+    for name, parameter in parameters.items():
+        peak = next((rate for start, rate in rates.items() if name.startswith(start)), lr)
+        groups.setdefault(peak, []).append(parameter)
+    return [{"params": group, "peak": peak} for peak, group in groups.items()]
 
 
 def batch_index(n, batch, number, seed):

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from adapters import bitfit, bottleneck, classes, crossattn, difffit, full, lora, norm, tokens
-from adapters.core import carried, counts, fixed, fold, freeze, trained
+from adapters.core import carried, counts, fold, freeze, hand_down, trained
 
 __all__ = ["METHODS", "attach", "carried", "counts", "fold", "parse", "split", "trained"]
 
@@ -43,12 +43,11 @@ def attach(model: nn.Module, specs: str | Sequence[str], generator: torch.Genera
     calls = [(part_of(model, part), *parse(spec)) for part, spec in specs]
     if not calls:
         raise ValueError("no adapter given; 'full' trains every parameter")
-    for part, _, _ in calls:
-        fixed(part)   # a part must know what was built frozen before the whole is
     freeze(model)
-    for part, name, options in calls:
+    for (module, name, options), (part, _) in zip(calls, specs):
+        hand_down(model, part)
         try:
-            METHODS[name](part, generator, **options)
+            METHODS[name](module, generator, **options)
         except ValueError as error:
             raise ValueError(f"adapter {name}: {error}") from error
     return model

@@ -70,6 +70,13 @@ def fixed(model: nn.Module) -> frozenset[str]:
     return model.fixed_names
 
 
+def hand_down(model: nn.Module, part: str) -> None:
+    """Tell a part of the model (its dotted name, "" for the model) which of its parameters were built frozen."""
+    names = [name.removeprefix(f"{part}.") for name in fixed(model) if name.startswith(f"{part}.")]
+    if part:
+        model.get_submodule(part).fixed_names = frozenset(names)
+
+
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     """Dotted name -> parameter, for what trains."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

@@ -21,16 +21,16 @@ class NewTokens:
 
     def setup(self, rows: torch.Tensor) -> None:
         self.token_rows = nn.Parameter(rows)  # (n, D)
+        self.num_embeddings += len(rows)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """tokens (B, L) ids below V + n -> (B, L, D)."""
-        new = tokens - self.num_embeddings
-        known = super().forward(tokens.clamp(max=self.num_embeddings - 1))  # (B, L, D)
+        new = tokens - len(self.weight)
+        known = super().forward(tokens.clamp(max=len(self.weight) - 1))  # (B, L, D)
         return torch.where(new[..., None] < 0, known, self.token_rows[new.clamp(min=0)])
 
     def fold(self) -> None:
         self.weight = nn.Parameter(torch.cat([self.weight, self.token_rows]), requires_grad=self.weight.requires_grad)
-        self.num_embeddings = len(self.weight)
 
 
 def tokens(model: nn.Module, generator: torch.Generator | None, *, start: str = "0", vectors: int = 1) -> None:

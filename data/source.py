@@ -45,6 +45,14 @@ def load_captioned(source: str, transform: Transform, template: str = "") -> tup
     return images, captions
 
 
+def captions_of(source: str, template: str = "") -> list[str]:
+    """The captions of `load_captioned`, without a look at the images."""
+    if source.startswith(GENERATED):
+        products, _, count = parse(source)
+        return [generated.caption(p, state) for p in products for state in generated.PRODUCT_STATES[p]] * count
+    return [item.caption for item in read_captions(source, template).items]
+
+
 def load_items(items, classes: list[str], transform: Transform) -> ImageSet:
     """Items (`path`, `mask`), each with the name of its class, at the transform's size."""
     names = sorted(set(classes))

@@ -19,6 +19,7 @@ class Recipe(NamedTuple):
     loss: Callable[[dict, Generator], tuple[Tensor, dict]]            # batch -> scalar loss, numbers for the log
     look: Callable[[Path, int], dict]                                 # run folder, step -> pictures there, numbers
     finish: Callable[[Path], None]                                    # run folder -> the files that a run leaves
+    rates: dict[str, float] = {}                                      # start of a parameter's name -> peak rate, not lr
 
 
 def recipes() -> dict[str, Callable]:
@@ -26,4 +27,8 @@ def recipes() -> dict[str, Callable]:
     from .autoencoder import autoencoder
     from .class_label import class_label
     from .classifier import classifier
-    return {"class_label": class_label, "autoencoder": autoencoder, "classifier": classifier}
+    from .dreambooth import dreambooth
+    from .text import text
+    from .textual_inversion import textual_inversion
+    return {"class_label": class_label, "text": text, "dreambooth": dreambooth,
+            "textual_inversion": textual_inversion, "autoencoder": autoencoder, "classifier": classifier}

@@ -4,10 +4,10 @@
     z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(model(z_t, t, y), eps)
 
 With masks of what matters, the squared error weighs `mask_weight` there and 1 elsewhere (DriveDiTFit, Tu et al. 2024):
-a defect is a hundredth of the picture, and of an even loss. The label is replaced by the null row with probability `drop`, here and not inside the network: guidance needs both.
+a defect is a hundredth of the picture, and of an even loss. The label is replaced by the null row with probability
+`drop`, here and not inside the network: guidance needs both.
 """
-import hashlib
-from dataclasses import asdict
+from functools import partial
 
 import torch
 
@@ -16,13 +16,14 @@ import launch
 import weights
 from data import ImageSet
 from data.grid import grid, save_image
-from data.latents import latents, sample
+from data.latents import sample
 from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
 from sampling import Schedule, diffusion_loss, draw
 from unet import VAE
 
 from . import Recipe
+from .latent import encode, settings, through
 from .masks import mask_weights
 from .measure import COLUMNS, show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val
@@ -62,9 +63,6 @@ def class_label(cfg, device) -> Recipe:
 
     pictures = painter(cfg, model, vae, null, schedule, device)
 
-    def through(x):
-        return vae.images(scale * torch.cat([vae.encode(part)[0] for part in x.split(16)])).clamp(-1, 1)
-
     held_out = None if val is None else encode(cfg, vae, val, augmentations(cfg)[:1], device)
 
     def look(run, step):
@@ -83,7 +81,7 @@ def class_label(cfg, device) -> Recipe:
         else:
             weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
         if cfg.measure:
-            show_and_measure(cfg, run, pictures, through, images, val, device)
+            show_and_measure(cfg, run, pictures, partial(through, vae), images, val, device)
 
     return Recipe(model, header["adapter"], images.names, batch, loss, look, finish)
 
@@ -128,20 +126,6 @@ def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
     return model
 
 
-def encode(cfg, vae: VAE, images: ImageSet, options: list, device):
-    """Mean and log-variance of every image in every variant, from the cache or by the encoder."""
-    weights_used = [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
-    key = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in weights_used)).hexdigest()
-
-    @torch.no_grad()
-    def run(x):
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            mean, logvar = vae.encode(x.to(device))
-        return mean.float(), logvar.float()
-
-    return latents(images.pixels, options, run, key + cfg.precision, cfg.cache or None)
-
-
 def fit_classes(cfg, model: DiT, vae: VAE, images: ImageSet, encoded, schedule: Schedule, device):
     """A class table for the images' classes, unless the checkpoint was made for just these.
 
@@ -175,11 +159,6 @@ def attach(cfg, model: DiT) -> list[str]:
     table = [] if named & {"full", "classes", "difffit"} else ["classes"]
     adapters.attach(model, cfg.adapter + table, launch.keyed(cfg.seed, -2))
     return cfg.adapter + table
-
-
-def settings(cfg) -> dict:
-    """The config without what says only where and how often the run was started."""
-    return {key: value for key, value in asdict(cfg).items() if key not in ("out", "resume")}
 
 
 def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, weight=None):

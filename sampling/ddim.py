@@ -13,7 +13,8 @@ def ddim(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence
     """x_prev = sqrt(alpha_bar_prev) x0 + sqrt(1 - alpha_bar_prev - sigma^2) eps + sigma z                    eq. 12
     sigma = eta sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) sqrt(1 - alpha_bar / alpha_bar_prev)             eq. 16
 
-    eta 0 is deterministic; eta 1 is ddpm with the small variance. The last step ends at alpha_bar_prev = 1, in x0.
+    eta 0 is deterministic; eta 1 is ddpm with the small variance. The last step ends at alpha_bar_prev =
+    schedule.final: 1, in x0, or as Stable Diffusion's at alpha_bar_0.
 
     x (B,C,H,W): the starting noise, float32. steps: a number, or ascending timesteps. noise(x): a standard normal draw
     of x's shape, needed when eta > 0. Returns latents (B,C,H,W).
@@ -26,7 +27,8 @@ def ddim(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence
     for c in schedule.chain(steps).backward():
         out = denoise(x, torch.full((len(x),), c.t, device=x.device))
         eps, x0 = schedule.solve(out, x, c.alpha_bar ** 0.5, (1 - c.alpha_bar) ** 0.5)
-        sigma = eta * c.posterior_variance ** 0.5     # eq. 16: its square is eta^2 beta_tilde
-        x_prev = c.alpha_bar_prev ** 0.5 * x0 + (1 - c.alpha_bar_prev - sigma ** 2) ** 0.5 * eps
+        prev = min(c.alpha_bar_prev, schedule.final)  # only the last step's is larger
+        sigma = eta * ((1 - prev) / (1 - c.alpha_bar) * (1 - c.alpha_bar / prev)) ** 0.5
+        x_prev = prev ** 0.5 * x0 + (1 - prev - sigma ** 2) ** 0.5 * eps
         x = x_prev + sigma * noise(x) if sigma > 0 else x_prev
     return x

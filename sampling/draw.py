@@ -27,13 +27,16 @@ def sample_noise(seed: int, indices: Sequence[int]) -> Callable[[Tensor], Tensor
 @torch.no_grad()
 def draw(model: Callable, shape: Sequence[int], cond: Tensor, null: int | Tensor | None, schedule: Schedule,
          sampler: str | Callable = "ddim", steps: int | Sequence[int] = 50, guidance: float = 4.0,
-         channels: int | None = None, seed: int = 0, batch: int = 16, first: int = 0) -> Tensor:
+         channels: int | None = None, seed: int = 0, batch: int = 16, first: int = 0, image: Tensor | None = None,
+         strength: float = 0.8) -> Tensor:
     """One latent of `shape` (C,H,W) per condition -> (N,C,H,W) float32 on cond's device.
 
     model(x, t, cond); cond (N,) labels or (N,L,D) text states; null as in cfg, unused at guidance 1 (no doubled batch).
     sampler: a name in SAMPLERS, or a function called like them, such as partial(ddim, eta=1.0).
     Sample i has the noise of (seed, first + i), so a long list may be drawn in parts, on several devices, in any batch.
-    Raises ValueError for an unknown sampler, or guidance without null.
+    image (C,H,W): a latent to start from, noised to the step that `strength` of the way from clean to noise is at
+    (SDEdit, Meng 2022, arXiv 2108.01073); strength 1 is none of the image, and without one all starts from noise.
+    Raises ValueError for an unknown sampler, guidance without null, or a strength that leaves no step.
     """
     if not callable(sampler) and sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}: got {sampler!r}")
@@ -42,6 +45,8 @@ def draw(model: Callable, shape: Sequence[int], cond: Tensor, null: int | Tensor
     if batch < 1:
         raise ValueError(f"the batch must hold at least 1 sample: got {batch}")
     run = sampler if callable(sampler) else SAMPLERS[sampler]
+    if image is not None:
+        steps = begun(schedule.timesteps(steps) if isinstance(steps, int) else list(steps), strength)
     away = None if guidance == 1 else like(null, cond)
     latents = [torch.empty((0, *shape), device=cond.device)]
     for start in range(0, len(cond), batch):
@@ -50,5 +55,15 @@ def draw(model: Callable, shape: Sequence[int], cond: Tensor, null: int | Tensor
         denoise = bind(model, y) if guidance == 1 else cfg(model, y, away[here], guidance, channels)
         noise = sample_noise(seed, range(first + start, first + start + len(y)))
         x = noise(torch.empty((len(y), *shape), device=cond.device))     # (B, C, H, W)
+        if image is not None:
+            x = schedule.add_noise(image.expand_as(x), x, torch.full((len(x),), steps[-1], device=x.device))
         latents.append(run(denoise, x, schedule, steps, noise))
     return torch.cat(latents)
+
+
+def begun(steps: list[int], strength: float) -> list[int]:
+    """The first int(S strength) of S ascending steps. ValueError if that is none of them, or strength exceeds 1."""
+    count = int(len(steps) * strength)
+    if not 0 < count <= len(steps):
+        raise ValueError(f"strength {strength} leaves {count} of {len(steps)} steps: it must be above 0 and at most 1")
+    return steps[:count]

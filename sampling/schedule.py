@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 PREDICTIONS = ("eps", "v", "x0")
+SPACINGS = ("linspace", "leading", "trailing")
 
 
 def at(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
@@ -73,15 +74,23 @@ class Chain(NamedTuple):
 class Schedule:
     """alpha_bar (T,) float64, strictly falling inside (0, 1); prediction: what the network outputs, "eps", "v" or "x0".
 
-    Raises ValueError for another dtype, shape, range or prediction.
+    The other fields are a sampler's, and part of what a Stable Diffusion is published with: the steps it takes, and
+    where DDIM's last step ends, final = 1 for clean data or alpha_bar_0 as in Stable Diffusion.
+    Raises ValueError for another dtype, shape, range, prediction or spacing.
     """
     alpha_bar: Tensor
     prediction: str = "eps"
+    spacing: str = "linspace"   # see timesteps()
+    offset: int = 0             # added to each step of the spacing "leading"
+    final: float = 1.0
 
     def __post_init__(self):
         a = self.alpha_bar
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}: got {self.prediction!r}")
+        if self.spacing not in SPACINGS or self.offset < 0:
+            raise ValueError(f"spacing must be one of {', '.join(SPACINGS)} and offset at least 0: got "
+                             f"{self.spacing!r} and {self.offset}")
         if a.dtype != torch.float64 or a.ndim != 1 or not len(a):
             raise ValueError(f"alpha_bar must be float64 of shape (T,): got {a.dtype} of shape {tuple(a.shape)}")
         if not (0 < a[-1] and a[0] < 1 and (a[1:] < a[:-1]).all()):
@@ -146,14 +155,25 @@ class Schedule:
         return at(self.alpha_bar / (1 - self.alpha_bar), t, torch.empty(len(t), device=t.device))
 
     def timesteps(self, steps: int) -> list[int]:
-        """DiT's respacing: multiples of (T-1)/(S-1), rounded half to even, from 0 to T-1, ascending.
+        """S steps out of T, ascending, with the names of Lin 2024 (arXiv 2305.08891, table 2).
 
-        The stride is summed up, not multiplied, because that decides which way some halves fall.
-        Raises ValueError unless 2 <= steps <= T.
+        linspace    multiples of (T-1)/(S-1), rounded half to even, from 0 to T-1: DiT's respacing
+        leading     offset + multiples of T // S, from offset: Stable Diffusion, with offset 1
+        trailing    T-1, and down in strides of T/S
+
+        The stride of linspace is summed up, not multiplied, because that decides which way some halves fall.
+        Raises ValueError unless 2 <= steps <= T, or if the offset leads beyond T-1.
         """
         T = len(self.alpha_bar)
         if not 2 <= steps <= T:
             raise ValueError(f"the number of sampling steps must be between 2 and {T}: got {steps}")
+        if self.spacing == "trailing":
+            return [round(T - i * T / steps) - 1 for i in range(steps)][::-1]
+        if self.spacing == "leading":
+            last = self.offset + T // steps * (steps - 1)
+            if last >= T:
+                raise ValueError(f"{steps} steps with offset {self.offset} would end at {last}, beyond {T - 1}")
+            return list(range(self.offset, last + 1, T // steps))
         return [round(t) for t in accumulate(repeat((T - 1) / (steps - 1), steps - 1), initial=0.0)]
 
     def chain(self, steps: int | Sequence[int]) -> Chain:

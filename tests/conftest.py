@@ -4,7 +4,8 @@ import torch
 
 import weights
 from dit import DiT, DiTConfig
-from unet import VAE, VAEConfig
+from sampling import Schedule
+from unet import VAE, TextConfig, TextTower, Tokenizer, UNet, UNetConfig, VAEConfig
 
 
 @pytest.fixture(scope="session")
@@ -20,4 +21,21 @@ def tiny(tmp_path_factory):
             torch.nn.init.normal_(parameter, std=0.1)
     weights.save_model(vae, folder / "vae.safetensors")
     weights.save_model(model, folder / "dit.safetensors", card={"classes": classes})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sd(tmp_path_factory):
+    """A diffusers folder of a whole Stable Diffusion, random but not zero anywhere, its words those of the captions."""
+    folder = tmp_path_factory.mktemp("tiny-sd")
+    torch.manual_seed(0)
+    tokenizer = Tokenizer.train(["a photo of a flawless pill", "a photo of a hazelnut with a hole"] * 5, 560, length=16)
+    text = TextTower(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=16))
+    unet = UNet(UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=16, groups=2,
+                           input_size=4))
+    vae = VAE(VAEConfig(latent_channels=4, channels=(8, 8, 8), layers=1, groups=4, scaling_factor=1.0))
+    for parameter in unet.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    whole = weights.StableDiffusion(unet, text, tokenizer, vae, Schedule.scaled_linear())
+    weights.save_sd(whole, folder, "sd-diffusers")
     return folder

@@ -11,7 +11,7 @@ ALLOWED = {  # part: the parts that it may import
     "ops": set(), "sampling": set(), "adapters": set(), "data": set(), "launch": set(),
     "dit": {"ops"}, "unet": {"ops"},
     "metrics": {"ops", "unet"},
-    "weights": {"dit", "unet", "adapters", "data"},
+    "weights": {"dit", "unet", "adapters", "data", "sampling"},
     "recipes": LOCAL - {"recipes", "train", "sample"},
     "train": LOCAL - {"train", "sample"}, "sample": LOCAL - {"train", "sample"},
 }

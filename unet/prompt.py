@@ -124,8 +124,8 @@ def encode_prompts(tower: TextTower, tokenizer: Tokenizer, prompts: list[str]) -
     """
     if isinstance(prompts, str):
         raise ValueError(f"expected a list of prompts, found one prompt, {prompts!r}")
-    if len(tokenizer) > tower.config.vocab_size:
-        rows = tower.config.vocab_size
+    rows = tower.token_embedding.num_embeddings
+    if len(tokenizer) > rows:
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the tower {rows} rows for them")
     columns = zip_longest(*(chunks(prompt, tokenizer) for prompt in prompts), fillvalue=[])
     flat = [chunk for row in zip(*columns) for chunk in row]  # B n chunks

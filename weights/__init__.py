@@ -3,6 +3,11 @@
 from weights.adapter_file import apply_adapters, fingerprint, load_adapter, save_adapter
 from weights.files import read
 from weights.load import load
+from weights.load_sd import StableDiffusion, load_sd
 from weights.native import save_model
+from weights.save_sd import save_sd
 
-__all__ = ["apply_adapters", "fingerprint", "load", "load_adapter", "read", "save_adapter", "save_model"]
+__all__ = [
+    "StableDiffusion", "apply_adapters", "fingerprint", "load", "load_adapter", "load_sd", "read", "save_adapter",
+    "save_model", "save_sd",
+]  # fmt: skip

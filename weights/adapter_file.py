@@ -1,7 +1,7 @@
 """Adapter files: what a fine-tune trained and nothing else, in safetensors.
 
     header["graft"] = {"kind": "adapter", "adapter": [specs], "classes": [names] or null, "sources": [[ids]] or null,
-                       "base": fingerprint, "config": {...}}
+                       "tokens": {word: vectors} or null, "base": fingerprint, "config": {...}}
 
 A file goes onto a model with a strength s. With theta0 the value before training (that of the base, or the identity
 that the method starts from: B = 0 of LoRA, gamma = 1 of DiffFit, W_up = 0 and b_up = 0 of a bottleneck, w = 1 and
@@ -31,7 +31,7 @@ from weights.detect import graft_header
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it rows of its own, so no fingerprint holds it
 # first halves of a path: they mean nothing without the second, which starts at 0 and alone carries the strength
 FIRST_HALVES = (".lora_down", ".bottleneck_down", ".bottleneck_down_bias")
-FIELDS = ("adapter", "classes", "sources", "base", "config")  # in this order in the file: the same run, the same bytes
+FIELDS = ("adapter", "classes", "sources", "tokens", "base", "config")  # in this order: the same run, the same bytes
 
 
 def fingerprint(model: nn.Module) -> dict:
@@ -59,7 +59,8 @@ def save_adapter(path, model: nn.Module, recipe: dict) -> None:
     """Writes the parameters with requires_grad, and `recipe`, which says how to put them onto a base again.
 
     recipe: "adapter" the specs as attached, "base" the fingerprint from before; where the class table was resized,
-    "classes" its names in order and "sources" as given to resize_classes; "config" anything worth keeping, as JSON.
+    "classes" its names in order and "sources" as given to resize_classes; "tokens" the words that were learned, with
+    their numbers of vectors, in the order of their rows; "config" anything worth keeping, as JSON.
     Raises ValueError if nothing trains or the recipe has other or too few fields.
     """
     tensors = {name: parameter.detach() for name, parameter in adapters.trained(model).items()}

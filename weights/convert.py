@@ -6,45 +6,47 @@
     vae-compvis         one file with the names of the original Stable Diffusion, .pt, .ckpt or .safetensors
     vae-diffusers       a folder that diffusers' AutoencoderKL opens
     vae-diffusers-old   the same with the names of 2022
+    unet-diffusers      a folder that diffusers' UNet2DConditionModel opens
+    text-transformers   a folder that transformers' CLIPTextModel opens
+    sd-diffusers        a whole Stable Diffusion: a folder that diffusers' StableDiffusionPipeline opens
+    sd-compvis          a whole Stable Diffusion: one file with the names of the original, .safetensors
 
 diffusers' DiT computes its timestep embedding with another divisor (127 for 128) and norm2 with eps 1e-5 for 1e-6: with
 equal weights its images differ a little from the original's, and so from this package's.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from data.atomic import replacing
-from dit.embed import position_table
-from weights import safe
-from weights.configs import SCHEDULER_JSON, dit_json, kind_of, plain_state, size_of, vae_json
 from weights.detect import graft_header
+from weights.export import FOLDERS, check_ending, export, export_pipeline
 from weights.files import read
-from weights.layouts import LAYOUTS, spread
-from weights.load import MEASURE, component, load, resolve
+from weights.layouts import LAYOUTS
+from weights.load import component, load, resolve
+from weights.load_sd import load_sd, read_single
 from weights.native import save_model
+from weights.save_sd import WRITERS, save_sd
 
-FOLDERS = ("dit-diffusers", "vae-diffusers", "vae-diffusers-old")
-TARGETS = ("native", "dit-official", "dit-diffusers", "vae-compvis", "vae-diffusers", "vae-diffusers-old")
-PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+TARGETS = ("native", "dit-official", "vae-compvis", *FOLDERS, *WRITERS)
 
 
 def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=None, ema=True, **overrides) -> None:
     """Reads `source` (path or name, as weights.load) and writes `target` in the layout.
 
-    overrides: config fields that the source does not tell, as in weights.load. Raises ValueError as load does, and
-    where the layout cannot hold the model.
+    overrides: config fields that the source does not tell, as in weights.load; for a whole Stable Diffusion the options
+    of weights.load_sd. Raises ValueError as those do, and where the layout cannot hold the model.
     """
     if layout not in TARGETS:
         raise ValueError(f"unknown layout {layout!r}, the layouts are {', '.join(TARGETS)}")
     if vae is not None and layout != "dit-diffusers":
         raise ValueError(f"a VAE beside the model belongs to dit-diffusers only, found layout {layout}")
-    expect = None if layout == "native" else LAYOUTS[layout].kind
     source = resolve(source)
+    if layout in WRITERS:
+        convert_sd(source, target, layout, dtype, ema, **overrides)
+        return
+    expect = None if layout == "native" else LAYOUTS[layout].kind
     model = load(source, expect=expect, ema=ema, **overrides)
     if layout == "native":
         check_ending(target, (".safetensors",))
@@ -57,56 +59,14 @@ def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=N
         export(model, Path(target), layout, dtype)
 
 
-def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | None = None) -> None:
-    """Writes one model: a file, or for diffusers' layouts the folder of one component."""
-    config, kind = model.config, kind_of(model)
-    if kind != LAYOUTS[layout].kind:
-        raise ValueError(f"{layout} holds a {LAYOUTS[layout].kind}, found a {kind}")
-    tensors = spread(plain_state(model), LAYOUTS[layout], size_of(config))
-    if layout in FOLDERS:
-        settings = dit_json(config) if kind == "dit" else vae_json(config)
-        if kind == "dit":
-            check_positions(model)
-        safe.write(target / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"}, dtype)
-        write_json(target / "config.json", settings)
-        return
-    check_ending(target, (".safetensors", *PICKLES))
-    if target.suffix == ".safetensors":
-        safe.write(target, tensors, {"format": "pt"}, dtype)
-        return
-    with replacing(target) as file:
-        torch.save({name: tensor.detach().to(dtype or tensor.dtype).clone() for name, tensor in tensors.items()}, file)
-
-
-def export_pipeline(model: nn.Module, target: Path, dtype=None, vae=None, classes: list[str] | None = None) -> None:
-    """A DiTPipeline's folder. classes: names by id, for its labels; vae: a VAE, or where to load one."""
-    index = {"_class_name": "DiTPipeline", "scheduler": ["diffusers", "DDIMScheduler"],
-             "transformer": ["diffusers", "DiTTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}  # fmt: skip
-    if classes is not None:
-        index["id2label"] = {str(i): name for i, name in enumerate(classes)}
-    export(model, target / "transformer", "dit-diffusers", dtype)
-    write_json(target / "scheduler" / "scheduler_config.json", SCHEDULER_JSON)
-    if vae is not None:
-        export(vae if isinstance(vae, nn.Module) else load(vae, expect="vae"), target / "vae", "vae-diffusers", dtype)
-    write_json(target / "model_index.json", index)
-
-
-def check_positions(model: nn.Module) -> None:
-    """ValueError unless the position table is the sinusoid: a layout without one would lose it."""
-    side = model.config.input_size // model.config.patch
-    by = (model.pos_embed.float() - position_table(model.config.width, side, side)).abs().max().item()
-    if by > MEASURE.get(model.pos_embed.dtype, 1e-5):
-        raise ValueError(f"dit-diffusers holds no positions, and this model's differ from the sinusoid by {by:.2g}")
-
-
-def check_ending(target, endings: tuple[str, ...]) -> None:
-    if Path(target).suffix not in endings:
-        raise ValueError(f"{target}: expected a file name ending in {' or '.join(endings)}")
-
-
-def write_json(path: Path, content: dict) -> None:
-    with replacing(path) as file:
-        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+def convert_sd(source: Path, target, layout: str, dtype, ema: bool, **options) -> None:
+    """From one file to one file no tokenizer is needed, so that none has to be there."""
+    if layout == "sd-compvis" and source.is_file() and "tokenizer" not in options:
+        given = {kind: options.get(kind, {}) for kind in ("unet", "text", "vae")}
+        pipeline = read_single(source, options.get("prediction"), None, ema, None, given)
+    else:
+        pipeline = load_sd(source, ema=ema, **options)
+    save_sd(pipeline, target, layout, dtype)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -117,10 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the written weights")
     parser.add_argument("--vae", help="VAE to put into a dit-diffusers folder")
     parser.add_argument("--raw", action="store_true", help="of a training checkpoint the raw weights, not the average")
+    parser.add_argument("--tokenizer", help="folder or file with CLIP's, which a single Stable Diffusion file lacks")
+    parser.add_argument("--prediction", choices=("eps", "v", "x0"), help="of a UNet, if its file errs")
     given = parser.parse_args(arguments)
+    options = {name: getattr(given, name) for name in ("tokenizer", "prediction") if getattr(given, name) is not None}
+    if options and given.layout not in WRITERS:
+        parser.error(f"--{[*options][0]} belongs to {' and '.join(WRITERS)}")
     dtype = getattr(torch, given.dtype) if given.dtype else None
     try:
-        convert(given.source, given.target, given.layout, dtype, given.vae, ema=not given.raw)
+        convert(given.source, given.target, given.layout, dtype, given.vae, ema=not given.raw, **options)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
 

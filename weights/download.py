@@ -147,10 +147,18 @@ def check_hash(url, part, note, digest) -> None:
         discard(part, note)
         raise ValueError(f"{url}: expected {kind} {digest}, found {found}; the file was deleted, fetch it again")
     try:
-        sniff(part)
+        check_content(part)
     except ValueError:
         discard(part, note)
         raise
+
+
+def check_content(part) -> None:
+    """ValueError unless the bytes are weights, or gzip where that is what the name says."""
+    if ".gz" not in part.suffixes:
+        sniff(part)
+    elif part.read_bytes()[:2] != b"\x1f\x8b":
+        raise ValueError(f"{part}: expected a gzip file, found {part.stat().st_size:,} other bytes; fetch it again")
 
 
 def discard(part, note) -> None:

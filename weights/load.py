@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from dit.embed import position_table
 from weights import configs, published
-from weights.detect import count_blocks, detect, graft_header
+from weights.detect import detect, graft_header
 from weights.files import read, read_json
 from weights.layouts import LAYOUTS, fill
 
 POSITIONS = ("pos_embed", "pos_embed.pos_embed")  # the official name, and that of some diffusers files
 SHIPPED = Path(__file__).parent
 SCANNED = 1_000_000_000  # bytes: larger models are searched for NaN only on request, because that reads every page
-PIPELINES = {"dit": "transformer", "vae": "vae"}  # the subfolder of a diffusers pipeline that holds each kind
+EMA = "model_ema."  # in single files: averaged weights, their names without dots
 MEASURE = {torch.float16: 1e-3, torch.bfloat16: 8e-3}  # rounding of a sinusoid, else 1e-5
 
 
@@ -30,10 +30,10 @@ def load(
     check: bool | None = None,
     **overrides,
 ) -> nn.Module:
-    """The DiT or VAE in `path`, in eval mode, on the CPU, its weights mapped from the file where nothing converts them.
+    """The model in `path`, in eval mode, on the CPU, its weights mapped from the file where nothing converts them.
 
     path: a file or folder in any known layout, or the name of a shipped or downloaded model ("tiny-dit").
-    expect: "dit" or "vae"; needed where a file holds both kinds or a whole Stable Diffusion, and checked elsewhere.
+    expect: "dit", "vae", "unet" or "text"; needed where a file holds several kinds, and checked elsewhere.
     dtype: of the weights; None keeps the file's, or float32 where the file mixes several.
     ema: averaged or raw weights of a training checkpoint. variant: infix of a folder's file names, such as "fp16".
     check: look for NaN and infinity; None does so up to 1 GB of weights, as it reads the whole file.
@@ -41,29 +41,51 @@ def load(
     Where the file names its classes, the model's attribute `classes` lists them.
     Raises ValueError in one sentence with the file, what was expected and what was found.
     """
-    if expect not in (None, *PIPELINES):
-        raise ValueError(f"expect must be dit or vae, found {expect!r}")
+    if expect not in (None, *configs.KINDS):
+        raise ValueError(f"expect must be one of {', '.join(configs.KINDS)}, found {expect!r}")
     path = resolve(path)
     tensors, metadata = read(path, ema=ema, variant=variant, component=component(path, expect))
-    layout_name = detect(tensors, metadata, path)
+    layout_name = detect(tensors, metadata, path, expect)
+    return assemble(layout_name, tensors, metadata, path, overrides, dtype, ema, check)
+
+
+def assemble(
+    layout_name: str, tensors: dict[str, Tensor], metadata: dict, source, overrides: dict, dtype, ema: bool, check
+) -> nn.Module:
+    """The model of this layout among the tensors of a file; the other arguments are those of `load`."""
     layout = LAYOUTS[layout_name]
-    if layout_name == "vae-in-sd" and expect is None:
-        raise ValueError(f"{path}: a whole Stable Diffusion checkpoint; of it only the VAE is read, by expect='vae'")
-    if expect not in (None, layout.kind):
-        raise ValueError(f"{path}: expected a {expect}, found a {layout.kind}")
-    config = configure(layout_name, tensors, metadata, overrides, path)
+    if layout_name == "unet-in-sd":
+        tensors = averaged(tensors, ema, source)
+    config = configure(layout_name, tensors, metadata, overrides, source)
     model = configs.empty(layout.kind, config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     positions = {name: tensors.pop(name) for name in POSITIONS if name in tensors}
-    state = in_one_dtype(fill(tensors, shapes, layout, configs.size_of(config), path), dtype)
+    state = in_one_dtype(fill(tensors, shapes, layout, configs.size_of(config), source), dtype)
     if layout.kind == "dit":
-        table = position_parameter(positions, config, "input_size" in overrides, path)
+        table = position_parameter(positions, config, "input_size" in overrides, source)
         state["pos_embed"] = table.to(state["x_embedder.proj.weight"].dtype)
     model.load_state_dict(state, assign=True)
     if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
-        check_finite(state, path)
-    model.classes = class_names(metadata, path) if layout.kind == "dit" else None
+        check_finite(state, source)
+    model.classes = class_names(metadata, source) if layout.kind == "dit" else None
     return model.eval()
+
+
+def averaged(tensors: dict[str, Tensor], ema: bool, source) -> dict[str, Tensor]:
+    """A single file's tensors with the averaged UNet in place of the raw one, if it holds both and `ema` asks for it.
+
+    A name of the average is "model_ema." + the raw name without "model." and without dots.
+    """
+    raw = [name for name in tensors if name.startswith("model.diffusion_model.")]
+    twins = {name: EMA + name.removeprefix("model.").replace(".", "") for name in raw}
+    there = [name for name, twin in twins.items() if twin in tensors]
+    if not there:
+        return tensors
+    print(f"{source}: {'averaged' if ema else 'raw'} weights of the UNet, ema={not ema} takes the others")
+    if ema and len(there) < len(raw):
+        raise ValueError(f"{source}: expected {len(raw)} averaged weights of the UNet, found {len(there)}; ema=False "
+                         "takes the raw ones")  # fmt: skip
+    return tensors | {name: tensors[twins[name]] for name in there} if ema else tensors
 
 
 def class_names(metadata: dict, source) -> list[str] | None:
@@ -100,22 +122,23 @@ def component(path: Path, expect: str | None) -> str | None:
         return None
     pipeline = read_json(index).get("_class_name")
     if expect is None and pipeline != "DiTPipeline":
-        raise ValueError(f"{path}: a folder of {pipeline}; of it only the VAE is read, by expect='vae'")
-    return PIPELINES[expect or "dit"]
+        raise ValueError(f"{path}: a folder of {pipeline}; weights.load_sd reads a whole Stable Diffusion, "
+                         "expect='vae' and the like one part")  # fmt: skip
+    return configs.KINDS[expect or "dit"].folder
 
 
 def configure(layout_name: str, tensors: dict[str, Tensor], metadata: dict, overrides: dict, source):
     """The model's config: from our own header, else from shapes and whatever stands beside them."""
     layout = LAYOUTS[layout_name]
-    size = count_blocks(tensors, layout.kind)
-    header = graft_header(metadata, source)
+    kind = configs.KINDS[layout.kind]
+    size, header = kind.measure(tensors), graft_header(metadata, source)
     if "config" in header:
-        config = configs.from_dict(layout.kind, header["config"], source)
-        if configs.size_of(config) != size:
-            raise ValueError(f"{source}: expected {configs.size_of(config)} blocks by its header, found {size}")
+        config = configs.from_dict(layout.kind, header["config"], f"{source}: the config in its header does not fit")
+        if kind.size(config) != size:
+            raise ValueError(f"{source}: expected {kind.size(config)} blocks by its header, found {size}")
     else:
-        infer = configs.infer_dit if layout.kind == "dit" else configs.infer_vae
-        config = infer(layout, tensors, metadata, size, overrides, source)
+        found = kind.infer(layout, tensors, metadata, size, overrides, source)
+        config = configs.from_dict(layout.kind, found, str(source))
     return configs.overridden(config, overrides)
 
 

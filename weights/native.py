@@ -1,6 +1,6 @@
 """This package's own model files: safetensors whose header holds the config, so that one file is a whole model:
 
-    header["graft"] = {"kind": "dit" | "vae", "config": {...}, "card": {...} or null}
+    header["graft"] = {"kind": "dit" | "vae" | "unet" | "text", "config": {...}, "card": {...} or null}
 """
 
 import json
@@ -14,7 +14,7 @@ from weights.configs import kind_of, plain_state
 
 
 def save_model(model: nn.Module, path, dtype: torch.dtype | None = None, card: dict | None = None) -> None:
-    """Writes `model`, a DiT or a VAE without adapters, to `path` (.safetensors) in one atomic step.
+    """Writes `model`, of any kind in weights/configs.py, without adapters, to `path` (.safetensors) in one atomic step.
 
     dtype: of the file's floating tensors, None as they are. card: anything worth telling about the weights (training
     data, command, class names, license), as JSON. Raises ValueError for any other model or with adapters attached.

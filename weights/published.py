@@ -1,4 +1,4 @@
-"""Published weights that this package reads, where they lie, and where a download puts them.
+"""Published weights that this package reads, and CLIP's tokenizer, where they lie, and where a download puts them.
 
 The numbers at the end of torch's own file names are the first digits of the file's SHA-256.
 """
@@ -28,6 +28,7 @@ FILES = {
     "lpips-vgg": _LPIPS + "vgg.pth",
     "lpips-alex": _LPIPS + "alex.pth",
     "clip-vit-large-patch14": _HF.format("openai/clip-vit-large-patch14", "model.safetensors"),
+    "clip-tokenizer": "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
     "dino-vits16": "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
 }
 

@@ -60,7 +60,7 @@ def condition(model: nn.Module, backbone: str) -> torch.Tensor:
     """Labels, or token ids: the learned token, where there is one, in the place of the word that it started from."""
     cond = CONDITIONS[backbone]
     table = model.text.token_embedding if backbone == "sd" else None
-    learned = table is not None and (hasattr(table, "token_rows") or table.num_embeddings > WORDS)
+    learned = table is not None and table.num_embeddings > WORDS
     return torch.where(cond == WORD, WORDS, cond) if learned else cond
 
 

@@ -1,4 +1,6 @@
 """Whole trajectories against diffusers' schedulers: same toy network, same timesteps, same injected noise."""
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -83,6 +85,26 @@ def test_ddim(schedule, prediction, eta):
                          timestep_spacing="leading")
     expected = walk(theirs, toy, eta=lambda i: eta, variance_noise=lambda i: Z[i])
     close(ddim(toy, X, ours, theirs.timesteps.flip(0).tolist(), injected(), eta), expected)
+
+
+@pytest.mark.parametrize("spacing, offset", [("leading", 0), ("leading", 1), ("trailing", 0)])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_as_stable_diffusion_is_published(spacing, offset, eta):
+    """Its own timesteps, and a last step that ends at alpha_bar_0."""
+    ours, theirs = build("DDIMScheduler", "scaled_linear", "eps", clip_sample=False, set_alpha_to_one=False,
+                         timestep_spacing=spacing, steps_offset=offset)
+    ours = replace(ours, spacing=spacing, offset=offset, final=ours.alpha_bar[0].item())
+    assert ours.timesteps(STEPS) == theirs.timesteps.flip(0).tolist()
+    expected = walk(theirs, toy, eta=lambda i: eta, variance_noise=lambda i: Z[i])
+    close(ddim(toy, X, ours, STEPS, injected(), eta), expected)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 20, 50, 333, 1000])
+@pytest.mark.parametrize("spacing, offset", [("linspace", 0), ("leading", 0), ("trailing", 0)])
+def test_timesteps(steps, spacing, offset):
+    theirs = diffusers.DDIMScheduler(timestep_spacing=spacing, steps_offset=offset)
+    theirs.set_timesteps(steps)
+    assert replace(Schedule.linear(), spacing=spacing).timesteps(steps) == theirs.timesteps.flip(0).tolist()
 
 
 @pytest.mark.parametrize("schedule, prediction", CASES)

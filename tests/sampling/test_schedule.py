@@ -155,6 +155,14 @@ def test_schedule_refuses_bad_tables(alpha_bar, message):
         Schedule(alpha_bar)
 
 
+def test_schedule_refuses_an_unknown_spacing_and_steps_beyond_the_chain():
+    alpha_bar = Schedule.linear().alpha_bar
+    with pytest.raises(ValueError, match="linspace, leading, trailing and offset at least 0: got 'karras' and 0"):
+        Schedule(alpha_bar, spacing="karras")
+    with pytest.raises(ValueError, match="1000 steps with offset 1 would end at 1000, beyond 999"):
+        Schedule(alpha_bar, spacing="leading", offset=1).timesteps(1000)
+
+
 def test_schedule_refuses_an_unknown_prediction():
     with pytest.raises(ValueError, match="eps, v, x0: got 'epsilon'"):
         Schedule.linear(prediction="epsilon")

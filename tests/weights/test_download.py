@@ -1,5 +1,6 @@
 """Downloads from a server in a thread that can be told to cut, lie and change its mind."""
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -201,6 +202,15 @@ def test_answers_that_are_no_file(server, tmp_path):
     assert left(tmp_path / "w.pt") == []
     with pytest.raises(ValueError, match="http://127.0.0.1:1/w: no answer"):
         fetch("http://127.0.0.1:1/w", tmp_path / "w.pt")
+
+
+def test_the_tokenizer_comes_as_gzip(server, tmp_path):
+    with pytest.raises(ValueError, match="expected a gzip file, found"):
+        fetch(f"{server.url}/w", tmp_path / "w.gz")
+    assert left(tmp_path / "w.gz") == []
+    server.content = gzip.compress(b"a b\n")
+    fetch(f"{server.url}/w", tmp_path / "w.gz")
+    assert left(tmp_path / "w.gz") == ["w.gz"]
 
 
 def test_a_disk_that_is_too_small(server, tmp_path):

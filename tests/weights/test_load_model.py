@@ -167,7 +167,7 @@ def sd_file(tmp_path, vae, **more):
 def test_vae_of_a_whole_stable_diffusion(tmp_path, tiny_vae):
     path = sd_file(tmp_path, tiny_vae)
     assert equal(weights.load(path, expect="vae", groups=8), tiny_vae)
-    with pytest.raises(ValueError, match="a whole Stable Diffusion checkpoint; of it only the VAE is read"):
+    with pytest.raises(ValueError, match="a whole Stable Diffusion checkpoint; weights.load_sd reads it"):
         weights.load(path)
     with pytest.raises(ValueError, match="expected a dit, found a vae"):
         weights.load(path, expect="dit")
@@ -222,7 +222,7 @@ UNET = {
 )
 def test_other_kinds_are_named(names, what):
     tensors = names if isinstance(names, dict) else {names: torch.zeros(1)}
-    with pytest.raises(ValueError, match=f"w: expected a DiT or a VAE, found .*{what}"):
+    with pytest.raises(ValueError, match=f"w: expected a DiT, a VAE, a UNet or a text tower, found .*{what}"):
         detect(tensors, {}, "w")
 
 
@@ -272,8 +272,8 @@ def test_overrides(tmp_path, tiny_dit):
     assert weights.load(tmp_path / "w", norm2_eps=1e-5).blocks[0].norm2.eps == 1e-5
     with pytest.raises(ValueError, match="unknown override 'head', a DiTConfig has depth, width"):
         weights.load(tmp_path / "w", head=3)
-    with pytest.raises(ValueError, match="expect must be dit or vae"):
-        weights.load(tmp_path / "w", expect="unet")
+    with pytest.raises(ValueError, match="expect must be one of dit, vae, unet, text"):
+        weights.load(tmp_path / "w", expect="clip")
     with pytest.raises(ValueError, match="expected a vae, found a dit"):
         weights.load(tmp_path / "w", expect="vae")
 
@@ -295,14 +295,14 @@ def test_shipped_models_load_by_name(tmp_path, monkeypatch, tiny_dit):
         patch.setattr(sys.modules["weights.load"], "SHIPPED", tmp_path)
         assert equal(weights.load("tiny-test"), tiny_dit)
     assert weights.load("tiny-dit").config.in_channels == weights.load("tiny-vae").config.latent_channels
-    with pytest.raises(ValueError, match="tiny-features.*a feature network of the metrics, expected a DiT or a VAE"):
+    with pytest.raises(ValueError, match="tiny-features.*a feature network of the metrics, expected a DiT, a VAE"):
         weights.load("tiny-features")
 
 
 def test_only_plain_models_are_saved(tmp_path, tiny_dit):
     import adapters
 
-    with pytest.raises(ValueError, match="expected a DiT or a VAE, found Linear"):
+    with pytest.raises(ValueError, match="expected a DiT, a VAE, a UNet or a text tower, found Linear"):
         weights.save_model(torch.nn.Linear(2, 2), tmp_path / "w")
     adapters.attach(tiny_dit, "lora:rank=2")
     with pytest.raises(ValueError, match=r"found 4 others \(blocks.0.attn.qkv.lora_down"):

@@ -1,0 +1,212 @@
+"""Fine-tune Stable Diffusion on images with captions (Rombach et al. 2022, arXiv 2112.10752, sec. 3.3).
+
+    z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(unet(z_t, t, text(caption)), eps or v)
+
+The caption is replaced by the empty one with probability `drop`, which is what guidance leads away from. Offset noise
+adds to eps one number for each channel of each image, noise_offset * N(0, 1), and the sum is what is predicted: without
+it a model hardly changes the mean of a picture.
+"""
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+import adapters
+import launch
+import weights
+from data import ImageSet
+from data.captions import Captions
+from data.grid import grid, save_image, sections
+from data.latents import LatentCache, sample
+from data.source import captions_of, held_out, load_captioned
+from data.transforms import to_uint8
+from sampling import Schedule, diffusion_loss, draw
+from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
+from unet.model import SIZES as UNETS
+from unet.text import SIZES as TOWERS
+
+from . import Recipe
+from .latent import encode, settings
+from .masks import mask_weights
+from .pixels import augmentations, held_out_loss, transform
+from .tokens import learn_token, token_report
+
+COLUMNS, ROWS = 8, 4   # prompts and images of each in a picture
+
+
+def text(cfg, device) -> Recipe:
+    """Batches of latents with captions. A method is for one part of the model: unet.lora, text.lora; lora is unet.lora.
+
+    Leaves adapter.safetensors, or model/, a folder that diffusers opens, where all of a part trains.
+    """
+    sd = load(cfg, device)
+    return fine_tune(cfg, device, sd, captioned(cfg, sd, cfg.data))
+
+
+def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str] | None = None, prior=None) -> Recipe:
+    """What all text-conditional recipes share. specs: methods in place of the config's.
+
+    prior: images that shall not be forgotten and their captions; as many a step as of the others, their loss weighing
+    cfg.prior_weight.
+    """
+    images, captions = data
+    texts = [item.caption for item in captions.items]
+    model = TextConditioned(sd.unet, sd.text)
+    header = {"base": weights.fingerprint(model)}
+    learned, header["tokens"] = learn_token(cfg, sd.tokenizer, texts)
+    chosen = cfg.adapter if specs is None else specs
+    header["adapter"] = [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in chosen] + learned
+    adapters.attach(model, header["adapter"], launch.keyed(cfg.seed, -2))
+    batches = batcher(cfg, sd, model, device)
+    repeats = torch.tensor([item.repeats for item in captions.items])
+    places = torch.arange(len(texts)).repeat_interleave(repeats)         # the image at each place of a pass
+    own, kept = batches(images, texts), batches(*prior) if prior else None
+
+    def batch(index, generator):
+        found = own(places[index], generator)
+        if prior is None:
+            return found
+        drawn = kept(torch.randint(len(prior[1]), (len(index),), generator=generator), generator)
+        return found | {f"prior_{key}": value for key, value in drawn.items()}
+
+    def loss(batch, generator):
+        value, numbers = denoising_loss(cfg, model, sd.schedule, generator, batch["x0"], batch["cond"],
+                                        batch.get("weight"))
+        if "prior_x0" not in batch:
+            return value, numbers
+        of_prior, _ = denoising_loss(cfg, model, sd.schedule, generator, batch["prior_x0"], batch["prior_cond"])
+        return value + cfg.prior_weight * of_prior, numbers | {"prior": of_prior.detach()}
+
+    pictures = painter(cfg, model, sd, device)
+    prompts = (cfg.prompts or list(dict.fromkeys(texts)))[:COLUMNS]
+    source = held_out(cfg.data, cfg.val)
+    val = captioned(cfg, sd, source) if source else None
+
+    def draw_grid(count, seed):
+        drawn = pictures([prompt for prompt in prompts for _ in range(count)], seed)
+        return grid({prompt: drawn[i * count:(i + 1) * count] for i, prompt in enumerate(prompts)})
+
+    def look(run, step):
+        save_image(run / "samples" / f"step_{step:06d}.png", draw_grid(cfg.count, 0))
+        numbers = {"step": step} | token_report(model, sd.tokenizer, header["tokens"])
+        if val is None:
+            return numbers
+        plain = batches(val[0], [item.caption for item in val[1].items], held_out=True)
+        return numbers | {"val": held_out_loss(plain, loss, len(val[0].names), device)}
+
+    def finish(run):
+        shown = {texts[i]: [images.pixels[i]] for i in list(range(len(texts)))[:COLUMNS]}
+        save_image(run / "grid.png", sections({"images": grid(shown), "samples": draw_grid(ROWS, 1)}, beside=False))
+        if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
+            adapters.fold(model)
+            weights.save_sd(sd, run / "model", "sd-diffusers")
+        else:
+            weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
+
+    names, rates = [images.names[i] for i in places], {"text.": cfg.text_lr} if cfg.text_lr else {}
+    return Recipe(model, header["adapter"], names, batch, loss, look, finish, rates)
+
+
+def load(cfg, device) -> weights.StableDiffusion:
+    """The Stable Diffusion of cfg.model in float32 on the device, its autoencoder frozen.
+
+    Of a file with raw and averaged weights the raw ones, which training goes on from.
+    """
+    new = cfg.model.startswith("new:")
+    sd = new_sd(cfg) if new else weights.load_sd(cfg.model, dtype=torch.float32, ema=False)
+    for part in (sd.unet, sd.text, sd.vae):
+        part.to(device)
+    sd.vae.requires_grad_(False)
+    return sd
+
+
+def new_sd(cfg) -> weights.StableDiffusion:
+    """new:SD-T: UNet-T and Text-T with random weights, a vocabulary learned from the captions, and cfg.vae."""
+    if cfg.model != "new:SD-T":
+        raise ValueError(f"unknown size {cfg.model.removeprefix('new:')!r}; a new Stable Diffusion is new:SD-T")
+    vae = weights.load(cfg.vae, expect="vae", dtype=torch.float32)
+    shape = replace(UNETS["UNet-T"], in_channels=vae.config.latent_channels, out_channels=vae.config.latent_channels)
+    tokenizer = Tokenizer.train(captions_of(cfg.data, cfg.template), TOWERS["Text-T"].vocab_size)
+    return weights.StableDiffusion(UNet(shape), TextTower(TOWERS["Text-T"]), tokenizer, vae, Schedule.scaled_linear())
+
+
+def side(cfg, sd) -> int:
+    """Image side in pixels: the config's, or what the UNet was trained on."""
+    return cfg.size or sd.unet.config.input_size * sd.vae.factor
+
+
+def captioned(cfg, sd, source: str) -> tuple[ImageSet, Captions]:
+    """Images of the side that the model works at, and their captions."""
+    return load_captioned(source, transform(cfg, side(cfg, sd)), cfg.template)
+
+
+def batcher(cfg, sd, model: TextConditioned, device) -> Callable:
+    """batches(images, texts) -> the function batch(index, generator) of these images with these captions.
+
+    held_out: without augmentation, dropped captions and weights.
+    """
+
+    def batches(images, texts, held_out=False):
+        options = augmentations(cfg)[:1] if held_out else augmentations(cfg)
+        encoded = encode(cfg, sd.vae, images, options, device)
+        weight = None if held_out else mask_weights(cfg, images, options, sd.vae.factor)
+        conditions, row = read_once(model, sd.tokenizer, texts, device)
+        drop = 0 if held_out else cfg.drop
+        return caption_batches(encoded, conditions, row, sd.vae.config.scaling_factor, drop, weight)
+
+    return batches
+
+
+def read_once(model: TextConditioned, tokenizer, texts: list[str], device) -> tuple[Tensor, Tensor]:
+    """(one entry for each different text, the empty one the last; the entry of each text, (N,)).
+
+    An entry is a row of token ids (L,), or, where nothing trains in the text tower, the states (L, D) made of them.
+    """
+    distinct = [text for text in dict.fromkeys(texts) if text] + [""]
+    row = torch.tensor([distinct.index(text) for text in texts])
+    tokens = tokenizer.tokens(distinct)                                                          # (U, L)
+    if any(p.requires_grad for p in model.text.parameters()):
+        return tokens, row
+    with torch.no_grad():
+        return torch.cat([model.text(part.to(device)).cpu() for part in tokens.split(16)]), row  # (U, L, D)
+
+
+def caption_batches(encoded: LatentCache, conditions: Tensor, row: Tensor, scale: float, drop: float, weight=None):
+    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, cond (B, L) or (B, L, D), some of them those of the
+    empty caption, and the loss's weight if there is one."""
+
+    def batch(index, generator):
+        variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
+        dropped = torch.rand(len(index), generator=generator) < drop
+        found = {"x0": scale * sample(encoded, index, variant, generator),
+                 "cond": conditions[torch.where(dropped, len(conditions) - 1, row[index])]}
+        return found if weight is None else found | {"weight": weight[index, variant]}
+
+    return batch
+
+
+def denoising_loss(cfg, model, schedule, generator, x0, cond, weight=None):
+    """The module's equation at random steps t, one for each of the scaled latents x0 (B, C, H, W)."""
+    t = torch.randint(len(schedule.alpha_bar), (len(x0),), generator=generator).to(x0.device)
+    eps = torch.randn(x0.shape, generator=generator)
+    if cfg.noise_offset:
+        eps = eps + cfg.noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
+    eps = eps.to(x0)
+    x_t = schedule.add_noise(x0, eps, t)
+    return diffusion_loss(model(x_t, t, cond), x0, eps, x_t, t, schedule, cfg.min_snr or None, weight)
+
+
+def painter(cfg, model: TextConditioned, sd, device):
+    """pictures(prompts, seed, first) -> uint8 (N, S, S, 3): what sample.py draws for the same prompts and seed."""
+
+    @torch.no_grad()
+    def pictures(prompts, seed, first=0):
+        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+            states = encode_prompts(model.text, sd.tokenizer, [*prompts, ""]).float()            # (N + 1, L, D)
+            shape = (model.latent_shape[0], *[side(cfg, sd) // sd.vae.factor] * 2)
+            z = draw(model, shape, states[:-1], states[-1:], sd.schedule, cfg.sampler, cfg.sample_steps, cfg.guidance,
+                     seed=cfg.seed + seed, first=first)
+            return to_uint8(sd.vae.images(z))
+
+    return pictures

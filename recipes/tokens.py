@@ -1,0 +1,37 @@
+"""A new word for the text tower: into the tokenizer, into the captions, and what has become of it."""
+import torch
+from torch.nn import functional as F
+
+from unet import TextConditioned, Tokenizer
+
+
+def learn_token(cfg, tokenizer: Tokenizer, texts: list[str]) -> tuple[list[str], dict[str, int] | None]:
+    """Add cfg.token to the tokenizer -> (the adapter that trains its rows, {token: vectors}); ([], None) without one.
+
+    Raises ValueError for a token that exists, captions without it, and a start that is not one token.
+    """
+    if not cfg.token:
+        return [], None
+    start = tokenizer.encode(cfg.token_start)
+    if len(start) != 1:
+        spelled = [tokenizer.decode([i]) for i in start]
+        raise ValueError(f"token_start must be one token of the vocabulary, found {cfg.token_start!r}, which is "
+                         f"{len(start)}: {spelled}")
+    tokenizer.add(cfg.token, cfg.vectors)
+    without = [text for text in texts if cfg.token.lower() not in text.lower()]
+    if without:
+        raise ValueError(f"{len(without)} of {len(texts)} captions lack the token {cfg.token!r}, {without[0]!r} for "
+                         f"one, and teach it nothing (--template names it)")
+    return [f"text.tokens:start={start[0]},vectors={cfg.vectors}"], {cfg.token: cfg.vectors}
+
+
+@torch.no_grad()
+def token_report(model: TextConditioned, tokenizer: Tokenizer, tokens: dict[str, int] | None) -> dict:
+    """For the log: the norm of the learned rows, the mean norm of the vocabulary, and the word most like the first."""
+    if not tokens:
+        return {}
+    table = model.text.token_embedding
+    rows, known = table.token_rows.float(), table.weight.float()                                 # (n, D), (V, D)
+    nearest = F.cosine_similarity(known, rows[:1]).argmax().item()
+    return {"token_norm": rows.norm(dim=1).mean().item(), "vocabulary_norm": known.norm(dim=1).mean().item(),
+            "nearest_word": tokenizer.decode([nearest])}

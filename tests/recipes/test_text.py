@@ -1,0 +1,157 @@
+"""The text recipes, run as a user runs them, on a tiny Stable Diffusion."""
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import adapters
+import train
+import weights
+from recipes.text import caption_batches, denoising_loss, read_once
+from unet import TextConditioned
+
+FAST = ["--data", "generated:hazelnut/few/1", "--size", "16", "--steps", "2", "--batch", "2", "--sample_steps", "2",
+        "--count", "1", "--cache", "", "--flips", "none", "--rotations", "0", "--precision", "fp32"]
+
+
+def run(tmp_path, tiny_sd, recipe, *flags, name="run"):
+    out = tmp_path / name
+    train.main(["--recipe", recipe, "--model", str(tiny_sd), *FAST, *flags, "--out", str(out)])
+    return out
+
+
+def trained(tiny_sd, out):
+    """The tiny model with the run's adapter, and what the run says of itself."""
+    sd = weights.load_sd(tiny_sd)
+    model = weights.apply_adapters(TextConditioned(sd.unet, sd.text), [(str(out / "adapter.safetensors"), 1.0)])
+    return model, weights.load_adapter(out / "adapter.safetensors")
+
+
+def test_lora_on_unet_and_text_tower_with_rates_of_their_own(tmp_path, tiny_sd, capsys):
+    out = run(tmp_path, tiny_sd, "text", "--adapter", "lora:rank=2", "--adapter", "text.lora:rank=3", "--lr", "1e-2",
+              "--text_lr", "1e-30", "--lr_schedule", "constant", "--warmup", "0", "--ema", "0")
+    assert "5 images: 5 captions from the generator" in capsys.readouterr().out
+    tensors, recipe = weights.load_adapter(out / "adapter.safetensors")
+    assert recipe["adapter"] == ["unet.lora:rank=2", "text.lora:rank=3"]
+    moved = {name.split(".")[0] for name, tensor in tensors.items() if "lora_up" in name and tensor.abs().max() > 1e-6}
+    assert moved == {"unet"}                                          # the tower's rate is as good as none
+    assert {p.name for p in (out / "samples").iterdir()} == {"step_000000.png", "step_000002.png"}
+    assert (out / "grid.png").is_file() and "val" in (out / "log.jsonl").read_text()
+
+
+def test_an_adapter_draws_through_load_what_training_drew(tmp_path, tiny_sd):
+    out = run(tmp_path, tiny_sd, "text", "--adapter", "lora:rank=2", "--lr", "0.1", "--warmup", "0")
+    model, (tensors, _) = trained(tiny_sd, out)
+    plain = weights.load_sd(tiny_sd).unet
+    x, t = torch.randn(1, 4, 4, 4), torch.tensor([500])
+    states = torch.randn(1, 16, 16)
+    assert not torch.allclose(model(x, t, states), plain(x, t, states)) and len(tensors) == 2 * 8 * 4
+
+
+def test_full_fine_tuning_leaves_a_folder_that_loads(tmp_path, tiny_sd):
+    out = run(tmp_path, tiny_sd, "text", "--adapter", "unet.full", "--lr", "1e-2")
+    before, after = weights.load_sd(tiny_sd), weights.load_sd(out / "model")
+    moved = [not torch.equal(a, b) for a, b in zip(before.unet.parameters(), after.unet.parameters())]
+    same = [torch.equal(a, b) for a, b in zip(before.text.parameters(), after.text.parameters())]
+    assert all(same) and sum(moved) > len(moved) / 2 and not (out / "adapter.safetensors").exists()
+
+
+def test_textual_inversion_learns_rows_and_reports_their_norm(tmp_path, tiny_sd):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(2):
+        Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(folder / f"{i}.png")
+    out = run(tmp_path, tiny_sd, "textual_inversion", "--data", str(folder), "--template", "a photo of a <thing>",
+              "--token", "<thing>", "--token_start", "hazelnut", "--vectors", "2", "--lr", "1e-2")
+    tensors, recipe = weights.load_adapter(out / "adapter.safetensors")
+    assert recipe["tokens"] == {"<thing>": 2} and [*tensors] == ["text.token_embedding.token_rows"]
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    looks = [line for line in lines if "token_norm" in line]
+    assert looks[0]["nearest_word"] == "hazelnut" and looks[0]["token_norm"] != looks[-1]["token_norm"]
+    model, _ = trained(tiny_sd, out)
+    known = weights.load_sd(tiny_sd).text.token_embedding.weight
+    assert torch.equal(model.text.token_embedding.weight[:len(known)], known)      # no other word has moved
+    assert len(model.text.token_embedding.weight) == len(known) + 2
+
+
+def test_dreambooth_draws_its_class_images_once(tmp_path, tiny_sd):
+    flags = ["--adapter", "lora:rank=2", "--class_prompt", "a photo of a hazelnut", "--class_images", "3",
+             "--cache", str(tmp_path / "cache")]
+    first = run(tmp_path, tiny_sd, "dreambooth", *flags, name="first")
+    images = sorted((tmp_path / "cache").glob("class-*/*.png"))
+    assert len(images) == 3
+    stamps = [path.stat().st_mtime_ns for path in images]
+    second = run(tmp_path, tiny_sd, "dreambooth", *flags, name="second")
+    assert [path.stat().st_mtime_ns for path in images] == stamps
+    assert (first / "adapter.safetensors").read_bytes() == (second / "adapter.safetensors").read_bytes()
+    lines = [json.loads(line) for line in (first / "log.jsonl").read_text().splitlines()]
+    assert all("prior" in line for line in lines if "mse" in line)
+
+
+def test_the_prior_is_a_second_term_of_the_loss(tmp_path, tiny_sd):
+    common = ["--adapter", "lora:rank=2", "--class_prompt", "a photo of a pill", "--class_images", "2", "--drop", "0"]
+    losses = {}
+    for weight in ("0.0", "0.5", "1.0"):
+        out = run(tmp_path, tiny_sd, "dreambooth", *common, "--prior_weight", weight, "--steps", "1", name=weight)
+        losses[weight] = json.loads((out / "log.jsonl").read_text().splitlines()[1])
+    for weight in ("0.5", "1.0"):
+        line = losses[weight]
+        assert line["loss"] == pytest.approx(line["mse"] + float(weight) * line["prior"], rel=1e-5)
+    assert "prior" not in losses["0.0"]
+
+
+def test_a_frozen_tower_reads_each_caption_once(tiny_sd):
+    sd = weights.load_sd(tiny_sd)
+    model = adapters.attach(TextConditioned(sd.unet, sd.text), "unet.bitfit")
+    texts = ["a photo of a pill", "a hole", "a photo of a pill"]
+    states, row = read_once(model, sd.tokenizer, texts, torch.device("cpu"))
+    assert states.shape == (3, 16, 16) and row.tolist() == [0, 1, 0]
+    assert torch.equal(states[2:], model.text(sd.tokenizer.tokens([""])))
+    tokens, _ = read_once(adapters.attach(model, "text.full"), sd.tokenizer, texts, torch.device("cpu"))
+    assert tokens.dtype == torch.long and tokens.shape == (3, 16)
+
+
+def test_dropped_captions_are_the_empty_one():
+    mean = torch.zeros(4, 1, 1, 2, 2)
+    encoded = type("Cache", (), {"mean": mean, "logvar": mean})()
+    conditions = torch.arange(3)[:, None]
+    batch = caption_batches(encoded, conditions, torch.tensor([0, 1, 1, 0]), 1.0, 0.5)
+    index = torch.arange(4).repeat(50)
+    cond = batch(index, torch.Generator().manual_seed(0))["cond"][:, 0]
+    dropped = cond == 2
+    assert 0.4 < dropped.float().mean() < 0.6
+    assert torch.equal(cond[~dropped], torch.tensor([0, 1, 1, 0])[index[~dropped]])
+
+
+def test_offset_noise_is_part_of_what_is_predicted():
+    seen = {}
+
+    def model(x, t, cond):
+        seen["x"] = x
+        return torch.zeros_like(x)
+
+    cfg = train.Config(noise_offset=10.0)
+    schedule = weights.schedule.Schedule.scaled_linear()
+    x0 = torch.zeros(2, 3, 8, 8)
+    loss, _ = denoising_loss(cfg, model, schedule, torch.Generator().manual_seed(0), x0, None)
+    means = seen["x"].mean((2, 3))
+    assert means.abs().min() > 3 * seen["x"].flatten(2).std(2).max() / 8      # a shift of whole channels
+    assert loss > 10                                                          # which the target has too
+
+
+@pytest.mark.parametrize(("flags", "fault"), [
+    (["--recipe", "textual_inversion"], "textual inversion learns a word"),
+    (["--recipe", "text", "--token", "pill"], "token_start must be one token of the vocabulary, found '', which is 0"),
+    (["--recipe", "text", "--token", "<x>", "--token_start", "zebra"], "found 'zebra', which is 5"),
+    (["--recipe", "text", "--token", "<x>", "--token_start", "hazelnut"], "5 of 5 captions lack the token '<x>'"),
+    (["--recipe", "text", "--token", "hazelnut", "--token_start", "a"], "'hazelnut' is in the vocabulary"),
+    (["--recipe", "dreambooth"], "dreambooth keeps the class by images that it draws"),
+    (["--recipe", "text", "--adapter", "vae.lora"], "the model has no part 'vae': it has unet, text"),
+    (["--recipe", "text", "--adapter", "classes"], "this UNet has none"),
+    (["--recipe", "text", "--model", "new:SD-X"], "unknown size 'SD-X'; a new Stable Diffusion is new:SD-T"),
+])
+def test_what_cannot_be_trained(tmp_path, tiny_sd, flags, fault):
+    with pytest.raises(ValueError, match=fault):
+        train.main(["--model", str(tiny_sd), *FAST, "--adapter", "lora", *flags, "--out", str(tmp_path / "run")])
+    assert not (tmp_path / "run").exists()
