@@ -3,11 +3,20 @@
 Shapes of every function here: q (B, N, T, K), k and v (B, N, S, K) -> (B, N, T, K). `mask` is boolean, broadcastable
 to (B, N, T, S), True where a query may attend, at least once per row. `causal` lets query i see keys 0 .. i; with a
 mask too, both must allow. `python -m ops.bench` prints the comparison behind the choice in `attention`.
+
+The kernels written by hand (ops/fused.py) run where the environment variable GRAFT_ATTENTION is "fused", on what they
+can do. They have not been timed on a GPU yet, so they are not the choice by default.
 """
+
+import os
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+FUSED = os.environ.get("GRAFT_ATTENTION") == "fused"
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -40,13 +49,24 @@ def grouped(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """`grouped` or `sdpa`, whichever is faster for this device, dtype and length."""
+    """`grouped` or `sdpa`, whichever is faster for this device, dtype and length, or ops.fused on request."""
+    if FUSED and q.is_cuda and mask is None and triton_is_there() and not torch.compiler.is_compiling():
+        from ops.fused import available, fused  # only here, because it imports Triton
+
+        if available(q, k, v):
+            return fused(q, k, v, causal)  # (B, N, T, K)
     # Torch's CPU kernel gains nothing from bfloat16 and loses by it in the backward pass. On one thread of an AMD EPYC
     # (Zen 5, AVX512 with bf16), in bfloat16 from 64 to 2048 tokens, `grouped` takes 0.59 to 0.74 of its forward time
     # and 0.16 to 0.64 of its training time; at 4096, 0.72 and 1.08, with the scores kept for the backward pass on top.
     # In float32 `sdpa` is the faster one at every length measured.
     by_hand = q.device.type == "cpu" and q.dtype == torch.bfloat16 and max(q.shape[-2], k.shape[-2]) <= 2048
     return (grouped if by_hand else sdpa)(q, k, v, mask, causal)
+
+
+@cache
+def triton_is_there() -> bool:
+    """Whether Triton is installed; torch brings it along for CUDA on Linux."""
+    return find_spec("triton") is not None
 
 
 def _allowed(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor | None:

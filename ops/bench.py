@@ -10,8 +10,9 @@ from collections.abc import Callable
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ops.attention import grouped, reference, sdpa
+from ops.attention import grouped, reference, sdpa, triton_is_there
 
 SHAPES = [  # B, N, T, K
     (128, 6, 64, 32),  # training the package's own small DiT
@@ -20,6 +21,18 @@ SHAPES = [  # B, N, T, K
     (1, 8, 2048, 40),
     (1, 8, 4096, 40),  # Stable Diffusion's first level at 512 pixels
 ]
+
+GPU_SHAPES = [  # B, N, T, S, K
+    (8, 16, 256, 256, 72),  # DiT-XL/2 at 256 pixels
+    (8, 16, 1024, 1024, 72),  # at 512 pixels
+    (8, 8, 4096, 4096, 40),  # Stable Diffusion at 512 pixels, level by level
+    (8, 8, 1024, 1024, 80),
+    (8, 8, 256, 256, 160),
+    (8, 8, 4096, 77, 40),  # and its text
+    (8, 8, 1024, 77, 80),
+    (8, 8, 256, 77, 160),
+]
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION]
 
 
 def forward(attend: Callable, qkv: Tensor, heads: int) -> Tensor:
@@ -50,6 +63,43 @@ def milliseconds(work: Callable, qkv: Tensor, heads: int, seconds: float) -> lis
     return [torch.tensor(taken[1:] or taken).median().item() for taken in times.values()]
 
 
+def on_gpu(shapes: list[tuple[int, int, int, int, int]] = GPU_SHAPES) -> None:
+    """Microseconds per call, replayed from a CUDA graph without the cost of launching, of torch's kernels and ours."""
+    from triton.testing import do_bench_cudagraph
+
+    from ops.fused import fused
+
+    def by(backend: SDPBackend) -> Callable:
+        def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            with sdpa_kernel(backend):
+                return sdpa(q, k, v)
+
+        return attend
+
+    roads = {backend.name.split("_")[0].lower(): by(backend) for backend in BACKENDS} | {"fused": fused}
+    print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, bfloat16, us per call")
+    print(f"{'B x N x T x S x K':>24} {'':7}" + "".join(f"{name:>10}" for name in roads))
+    for batch, heads, tokens, keys, width in shapes:
+        rows = [torch.randn(batch, n, heads * width, device="cuda", dtype=torch.bfloat16) for n in (tokens, keys, keys)]
+        q, k, v = (rearrange(x, "b t (n k) -> b n t k", n=heads).requires_grad_() for x in rows)
+        for name in ("forward", "train"):
+            line = f"{batch} x {heads} x {tokens} x {keys} x {width}"
+            print(f"{line:>24} {name:7}", end="")
+            for attend in roads.values():
+                do = torch.randn_like(q)
+
+                def work(attend=attend, q=q, k=k, v=v, do=do, train=name == "train"):
+                    with torch.set_grad_enabled(train):
+                        out = attend(q, k, v)
+                    return torch.autograd.grad(out, (q, k, v), do) if train else out
+
+                try:
+                    print(f"{1000 * do_bench_cudagraph(work, return_mode='median'):10.1f}", end="", flush=True)
+                except RuntimeError:  # torch has no such kernel for these
+                    print(f"{'-':>10}", end="", flush=True)
+            print()
+
+
 def main(shapes: list[tuple[int, int, int, int]] = SHAPES, seconds: float = 3) -> None:
     """Print one line per dtype, shape and work: the three times, and `grouped` as a share of `sdpa`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,3 +118,5 @@ def main(shapes: list[tuple[int, int, int, int]] = SHAPES, seconds: float = 3) -
 
 if __name__ == "__main__":
     main()
+    if torch.cuda.is_available() and triton_is_there():
+        on_gpu()

@@ -15,7 +15,7 @@ ALLOWED = {  # part: the parts that it may import
     "recipes": LOCAL - {"recipes", "train", "sample"},
     "train": LOCAL - {"train", "sample"}, "sample": LOCAL - {"train", "sample"},
 }
-OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib"}
+OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 
 
 def imported(path):
