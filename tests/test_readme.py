@@ -9,6 +9,9 @@ import adapters
 import sample
 import train
 from dit import DiT
+from recipes import recipes
+from unet import UNet
+from unet.model import SIZES as UNETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -20,20 +23,30 @@ def test_ci_runs_the_two_commands():
     assert tests in ci.splitlines() and any(line.startswith(main) for line in ci.splitlines())
 
 
-ROWS = re.findall(r"^\| `([a-z]+)(:[^`]*)?` \|[^|]*\| ([\d,]+)( \+ table)? \|", README, re.M)
+LINES = [line.strip("|").split("|") for line in README.splitlines() if re.match(r"\| `[a-z]+[:`]", line)]
+ROWS = [[cell.strip(" `") for cell in cells] for cells in LINES if len(cells) == 5]   # name, what, DiT, UNet, source
+DIT = [(name, count) for name, _, count, _, _ in ROWS if count and "a row" not in count]
+UNET = [(name, count) for name, _, _, count, _ in ROWS if count and "a row" not in count]
 
 
 def test_every_method_has_its_row():
-    assert {name for name, *_ in ROWS} | {"classes"} == set(adapters.METHODS)
+    assert {name.split(":")[0] for name, *_ in ROWS} == set(adapters.METHODS) and len(DIT) == 6 and len(UNET) == 7
 
 
-@pytest.mark.parametrize("name, options, count, table", ROWS)
-def test_the_counts_are_those_of_the_full_size_model(name, options, count, table):
+@pytest.mark.parametrize("spec, count", UNET)
+def test_the_counts_are_those_of_stable_diffusions_unet(spec, count):
+    with torch.device("meta"):
+        model = UNet(UNETS["SD-1"])
+    assert adapters.counts(adapters.attach(model, spec))[0] == int(count.replace(",", ""))
+
+
+@pytest.mark.parametrize("spec, count", DIT)
+def test_the_counts_are_those_of_the_full_size_model(spec, count):
     with torch.device("meta"):
         model = DiT.from_name("DiT-XL/2")
-    adapters.attach(model, name + options)
-    rows = model.y_embedder.embedding_table.weight.numel() if table else 0
-    assert adapters.counts(model)[0] - rows == int(count.replace(",", ""))
+    adapters.attach(model, spec)
+    rows = model.y_embedder.embedding_table.weight.numel() if "table" in count else 0
+    assert adapters.counts(model)[0] - rows == int(count.split(" ")[0].replace(",", ""))
 
 
 def test_the_folders_of_the_map_exist_and_are_all_there_are():
@@ -54,6 +67,6 @@ def test_the_flags_of_the_commands_exist():
 def test_every_config_is_one(path):
     from launch import configure
     cfg = configure(train.Config, [str(path)])
-    assert cfg.recipe in ("class_label", "autoencoder", "classifier")
+    assert cfg.recipe in recipes()
     for spec in cfg.adapter:
-        adapters.parse(spec)
+        adapters.parse(adapters.split(spec)[1])
