@@ -28,7 +28,8 @@ class Config:
     run: str = ""  # run folder of train.py: its model, autoencoder and adapter
     model: str = "tiny-dit"  # checkpoint, if no run is given
     vae: str = "tiny-vae"  # autoencoder of the model's latents, if no run is given; Stable Diffusion has its own
-    adapter: list[str] = field(default_factory=list)  # adapter file, FILE or FILE:strength; repeat to stack
+    adapter: list[str] = field(default_factory=list)  # adapter or LoRA file, FILE or FILE:strength; repeat to stack
+    embedding: list[str] = field(default_factory=list)  # textual inversion file, FILE or WORD=FILE; repeat
     classes: str = ""  # names or ids with commas between; empty: all (at most 12)
     prompt: list[str] = field(default_factory=list)  # what to draw with Stable Diffusion, (word:1.3) weighs; repeat
     prompts: str = ""  # text file of prompts, one a line
@@ -39,7 +40,7 @@ class Config:
     count: int = 8  # images of each class or prompt
     sampler: str = "ddim"  # ddpm | ddim | dpm++
     steps: int = 50  # steps of the sampler
-    guidance: float = 4.0  # classifier-free guidance scale; 1: none
+    guidance: float = 3.0  # classifier-free guidance scale; 1: none
     channels: int = 0  # latent channels that guidance acts on; 0: all; 3: as in DiT's released samples
     seed: int = 0  # image i of the list has the noise of (seed, i), whatever the batch
     batch: int = 16  # images drawn at once
@@ -103,10 +104,14 @@ def prompted(cfg, settings, device) -> Job:
     sd = weights.load_sd(path, dtype=torch.float32)
     model = TextConditioned(sd.unet, sd.text)
     for file, _ in files:
-        for token, vectors in (weights.load_adapter(file)[1]["tokens"] or {}).items():
+        recipe = {} if weights.is_foreign(file) else weights.load_adapter(file)[1]
+        for token, vectors in (recipe.get("tokens") or {}).items():
             sd.tokenizer.add(token, vectors)
     if files:
         weights.apply_adapters(model, files)
+    for text in cfg.embedding:
+        word, _, file = text.rpartition("=")
+        weights.add_embedding(sd.tokenizer, sd.text, file, word or None)
     names = read_prompts(cfg) or settings.get("prompts") or None
     if not names:
         raise ValueError("what shall be drawn? give --prompt, or --prompts with a file of them")

@@ -68,7 +68,7 @@ class Config:
     count: int = 4  # samples of each class in a grid
     sampler: str = "ddim"  # ddpm | ddim | dpm++
     sample_steps: int = 50  # steps of the sampler
-    guidance: float = 4.0  # classifier-free guidance scale of the samples
+    guidance: float = 3.0  # classifier-free guidance scale of the samples
     measure: int = 20  # samples of each class behind the metrics at the end; 0: none
     cache: str = ".cache"  # folder of encoded latents; empty: memory only
 

@@ -21,7 +21,7 @@ from data.grid import grid, save_image, sections
 from data.latents import LatentCache, sample
 from data.source import captions_of, held_out, load_captioned
 from data.transforms import to_uint8
-from sampling import Schedule, diffusion_loss, draw
+from sampling import diffusion_loss, draw
 from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
@@ -54,7 +54,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
     texts = [item.caption for item in captions.items]
     model = TextConditioned(sd.unet, sd.text)
     header = {"base": weights.fingerprint(model)}
-    learned, header["tokens"] = learn_token(cfg, sd.tokenizer, texts)
+    learned, header["tokens"] = learn_token(cfg, sd, texts)
     chosen = cfg.adapter if specs is None else specs
     header["adapter"] = [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in chosen] + learned
     adapters.attach(model, header["adapter"], launch.keyed(cfg.seed, -2))
@@ -128,7 +128,8 @@ def new_sd(cfg) -> weights.StableDiffusion:
     vae = weights.load(cfg.vae, expect="vae", dtype=torch.float32)
     shape = replace(UNETS["UNet-T"], in_channels=vae.config.latent_channels, out_channels=vae.config.latent_channels)
     tokenizer = Tokenizer.train(captions_of(cfg.data, cfg.template), TOWERS["Text-T"].vocab_size)
-    return weights.StableDiffusion(UNet(shape), TextTower(TOWERS["Text-T"]), tokenizer, vae, Schedule.scaled_linear())
+    text = TextTower(replace(TOWERS["Text-T"], vocab_size=len(tokenizer)))
+    return weights.StableDiffusion(UNet(shape), text, tokenizer, vae, weights.schedule.stable_diffusion())
 
 
 def side(cfg, sd) -> int:

@@ -5,13 +5,18 @@ from torch.nn import functional as F
 from unet import TextConditioned, Tokenizer
 
 
-def learn_token(cfg, tokenizer: Tokenizer, texts: list[str]) -> tuple[list[str], dict[str, int] | None]:
+def learn_token(cfg, sd, texts: list[str]) -> tuple[list[str], dict[str, int] | None]:
     """Add cfg.token to the tokenizer -> (the adapter that trains its rows, {token: vectors}); ([], None) without one.
 
-    Raises ValueError for a token that exists, captions without it, and a start that is not one token.
+    Raises ValueError for a token that exists, captions without it, a start that is not one token, and a token table
+    with other rows than the tokenizer has tokens, whose next row would not be the new word's.
     """
     if not cfg.token:
         return [], None
+    tokenizer, rows = sd.tokenizer, sd.text.token_embedding.num_embeddings
+    if rows != len(tokenizer):
+        raise ValueError(f"{cfg.model}: a new word needs a token table of one row for each token, found {rows} rows "
+                         f"and {len(tokenizer)} tokens")
     start = tokenizer.encode(cfg.token_start)
     if len(start) != 1:
         spelled = [tokenizer.decode([i]) for i in start]

@@ -8,6 +8,7 @@ import sample
 import train
 import weights
 from sampling import sample_noise
+from weights import convert
 
 FAST = ["--steps", "4", "--count", "1", "--precision", "fp32"]
 
@@ -60,6 +61,28 @@ def test_a_run_draws_with_its_own_word(tiny_sd, tmp_path):
     sample.main(["--model", str(tiny_sd), "--prompt", "a photo of a hazelnut", *FAST, "--out", str(tmp_path / "plain")])
     learned = read(tmp_path / "run" / "drawn" / "a_photo_of_a_thing_000.png")
     assert np.abs(learned - read(tmp_path / "plain" / "a_photo_of_a_hazelnut_000.png")).max() > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*were trained together with it")
+def test_a_run_goes_to_other_tools_and_back(tiny_sd, tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.new("RGB", (16, 16), (40, 90, 20)).save(folder / "0.png")
+    train.main(["--recipe", "text", "--model", str(tiny_sd), "--data", str(folder), "--adapter", "unet.lora",
+                "--adapter", "text.lora", "--template", "a <thing>", "--token", "<thing>", "--token_start", "hazelnut",
+                "--lr", "0.05", "--steps", "3", "--batch", "1", "--sample_steps", "2", "--count", "1", "--cache", "",
+                "--warmup", "0", "--out", str(tmp_path / "run")])
+    for layout, name in (("kohya", "lora.safetensors"), ("a1111-embedding", "word.pt")):
+        convert.main([str(tmp_path / "run" / "adapter.safetensors"), str(tmp_path / name), "--layout", layout])
+    common = ["--prompt", "a <thing>", *FAST]
+    sample.main(["--run", str(tmp_path / "run"), *common])
+    sample.main(["--model", str(tiny_sd), "--adapter", str(tmp_path / "lora.safetensors"), "--embedding",
+                 str(tmp_path / "word.pt"), "--out", str(tmp_path), *common])
+    drawn = read(tmp_path / "run" / "drawn" / "a_thing_000.png")
+    assert np.abs(drawn - read(tmp_path / "a_thing_000.png")).max() <= 1
+    sample.main(["--model", str(tiny_sd), "--adapter", str(tmp_path / "lora.safetensors") + ":0.5", "--embedding",
+                 f"<other>={tmp_path / 'word.pt'}", "--prompt", "a <other>", "--out", str(tmp_path), *FAST])
+    assert np.abs(drawn - read(tmp_path / "a_other_000.png")).max() > 0
 
 
 def test_diffusers_draws_the_same_image(tiny_sd, tmp_path):

@@ -27,6 +27,7 @@ import adapters
 from dit import resize_classes
 from weights import files, safe
 from weights.detect import graft_header
+from weights.foreign_adapter import apply_foreign, is_foreign
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it rows of its own, so no fingerprint holds it
 # first halves of a path: they mean nothing without the second, which starts at 0 and alone carries the strength
@@ -105,12 +106,14 @@ def is_list(value, kind: type) -> bool:
 def apply_adapters(model: nn.Module, files: list[tuple[str, float]]) -> nn.Module:
     """Puts adapter files, each with a strength, onto their base and folds what folds; in place, returns it frozen.
 
+    LoRA files of other tools (weights/foreign_adapter.py) go onto the result, in their order.
     Class-conditional files first give the class table the rows that they were trained with, and the model's attribute
     `classes` their names. Raises ValueError for a base of another structure, different classes, parameters that are
     missing, unknown or of another shape, a second file with a method that does not fold, and for a file that changes
     nothing; the model is then of no more use. Warns if the base has the same shape but other values.
     """
-    loaded = [(path, strength, *load_adapter(path)) for path, strength in files]
+    theirs = [is_foreign(path) for path, _ in files]
+    loaded = [(path, strength, *load_adapter(path)) for (path, strength), no in zip(files, theirs) if not no]
     base = fingerprint(model)
     for path, strength, _, recipe in loaded:
         if not math.isfinite(strength):
@@ -125,6 +128,9 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]]) -> nn.Modul
         apply_one(model, path, strength, tensors, recipe, start)
         left = dict(model.named_parameters())
         start = {name: tensor for name, tensor in start.items() if name in left}
+    for (path, strength), foreign in zip(files, theirs):
+        if foreign:
+            apply_foreign(model, path, strength)
     return model.requires_grad_(False).eval()
 
 

@@ -10,6 +10,8 @@
     text-transformers   a folder that transformers' CLIPTextModel opens
     sd-diffusers        a whole Stable Diffusion: a folder that diffusers' StableDiffusionPipeline opens
     sd-compvis          a whole Stable Diffusion: one file with the names of the original, .safetensors
+    kohya, lora-diffusers, learned-embeds, a1111-embedding
+                        an adapter file of this package for other tools (weights/export_adapter.py)
 
 diffusers' DiT computes its timestep embedding with another divisor (127 for 128) and norm2 with eps 1e-5 for 1e-6: with
 equal weights its images differ a little from the original's, and so from this package's.
@@ -22,6 +24,8 @@ import torch
 
 from weights.detect import graft_header
 from weights.export import FOLDERS, check_ending, export, export_pipeline
+from weights.export_adapter import LAYOUTS as ADAPTERS
+from weights.export_adapter import export_adapter
 from weights.files import read
 from weights.layouts import LAYOUTS
 from weights.load import component, load, resolve
@@ -29,7 +33,7 @@ from weights.load_sd import load_sd, read_single
 from weights.native import save_model
 from weights.save_sd import WRITERS, save_sd
 
-TARGETS = ("native", "dit-official", "vae-compvis", *FOLDERS, *WRITERS)
+TARGETS = ("native", "dit-official", "vae-compvis", *FOLDERS, *WRITERS, *ADAPTERS)
 
 
 def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=None, ema=True, **overrides) -> None:
@@ -42,6 +46,9 @@ def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=N
         raise ValueError(f"unknown layout {layout!r}, the layouts are {', '.join(TARGETS)}")
     if vae is not None and layout != "dit-diffusers":
         raise ValueError(f"a VAE beside the model belongs to dit-diffusers only, found layout {layout}")
+    if layout in ADAPTERS:
+        export_adapter(source, target, layout, dtype)
+        return
     source = resolve(source)
     if layout in WRITERS:
         convert_sd(source, target, layout, dtype, ema, **overrides)

@@ -1,5 +1,6 @@
 """The text recipes, run as a user runs them, on a tiny Stable Diffusion."""
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ import adapters
 import train
 import weights
 from recipes.text import caption_batches, denoising_loss, read_once
-from unet import TextConditioned
+from recipes.tokens import learn_token
+from unet import TextConditioned, TextTower
 
 FAST = ["--data", "generated:hazelnut/few/1", "--size", "16", "--steps", "2", "--batch", "2", "--sample_steps", "2",
         "--count", "1", "--cache", "", "--flips", "none", "--rotations", "0", "--precision", "fp32"]
@@ -155,3 +157,20 @@ def test_what_cannot_be_trained(tmp_path, tiny_sd, flags, fault):
     with pytest.raises(ValueError, match=fault):
         train.main(["--model", str(tiny_sd), *FAST, "--adapter", "lora", *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_new_stable_diffusion_learns_its_vocabulary_from_the_captions(tmp_path, tiny):
+    out = tmp_path / "run"
+    train.main(["--recipe", "text", "--model", "new:SD-T", "--vae", str(tiny / "vae.safetensors"), *FAST,
+                "--adapter", "unet.full", "--adapter", "text.full", "--out", str(out)])
+    sd = weights.load_sd(out / "model")
+    assert len(sd.tokenizer) == sd.text.config.vocab_size and sd.unet.config.out_channels == 4
+    assert len(sd.tokenizer.encode("hazelnut")) == 1 and (out / "model" / "model_index.json").is_file()
+
+
+def test_a_word_needs_a_table_that_ends_with_the_vocabulary(tiny_sd):
+    sd = weights.load_sd(tiny_sd)
+    wider = TextTower(replace(sd.text.config, vocab_size=sd.text.config.vocab_size + 3))
+    cfg = train.Config(model="m", token="<x>", token_start="hazelnut")
+    with pytest.raises(ValueError, match="m: a new word needs a token table of one row for each token"):
+        learn_token(cfg, sd._replace(text=wider), ["a <x>"])
