@@ -3,17 +3,20 @@
 A DiT-XL/2 at 256 pixels and Stable Diffusion's autoencoder, random weights in the layouts of the published files, are
 read, trained for a few steps and sampled from, on the processor of a Linux or macOS machine. Each command is a process
 of its own; its peak is the resident memory that the system counted, mapped pages of the checkpoint included.
+docs/full_size_sd.py does the same for Stable Diffusion, with the functions of this file.
 """
 import argparse
 import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -47,7 +50,7 @@ class Row(NamedTuple):
     seconds: float | None  # None: it failed
     peak: float            # GiB
     failure: str = ""      # why, where the row's own command failed
-    printed: str = ""
+    printed: str = ""      # its last line: where a part's JSON is, after what loading and training print
 
 
 def make(work: Path, size: Size) -> dict:
@@ -74,45 +77,65 @@ def make(work: Path, size: Size) -> dict:
             "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32"}
 
 
-def read(work: Path, size: Size) -> list:
-    """(seconds, peak so far) of the imports, of weights.load, and of the same with every weight read once."""
-    def stage(began):
-        return time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
+def stage(began: float) -> tuple[float, float]:
+    """(seconds since then, peak of this process so far in GiB)."""
+    return time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
 
+
+def read_by(load: Callable) -> list:
+    """`stage` of the imports, of load(weights) -> models, and of the same with every weight read once."""
     began = time.perf_counter()
     import weights
     imported, began = stage(began), time.perf_counter()
-    model = weights.load(work / size.file)
+    models = load(weights)
     loaded = stage(began)
-    for parameter in model.parameters():
-        parameter.detach().sum()
+    for model in models:
+        for parameter in model.parameters():
+            parameter.detach().sum()
     return [imported, loaded, stage(began)]
 
 
-def draw(work: Path, size: Size) -> float:
+def read(work: Path, size: Size) -> list:
+    return read_by(lambda weights: [weights.load(work / size.file)])
+
+
+def guided_step(model: Callable, shape, cond, null, schedule) -> float:
     """Seconds of one guided DDIM step for one image: half of what 4 steps take longer than 2."""
     import torch
 
     import launch
     import sampling
-    import weights
 
-    model = weights.load(work / size.file, expect="dit", dtype=torch.float32)
-    shape, seconds = model.latent_shape, {}
+    seconds = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
         for steps in (2, 2, 4):   # the first call reads the weights and does not count
             began = time.perf_counter()
-            sampling.draw(model, shape, torch.tensor([0]), model.null, sampling.Schedule.linear(), "ddim", steps, 4.0)
+            sampling.draw(model, shape, cond, null, schedule, "ddim", steps, 4.0)
             seconds[steps] = time.perf_counter() - began
     return (seconds[4] - seconds[2]) / 2
+
+
+def draw(work: Path, size: Size) -> float:
+    import torch
+
+    import sampling
+    import weights
+
+    model = weights.load(work / size.file, expect="dit", dtype=torch.float32)
+    return guided_step(model, model.latent_shape, torch.tensor([0]), model.null, sampling.Schedule.linear())
 
 
 PARTS = {"make": make, "read": read, "draw": draw}
 
 
+def words(command: str, work: Path) -> list[str]:
+    """The command's words as a shell splits them, WORK in them replaced."""
+    return [word.replace("WORK", str(work)) for word in shlex.split(command)]
+
+
 def run(what: str, work: Path, command: str) -> Row:
     """One row: python with this command, WORK in it replaced, from the repository's root, until it ends."""
-    arguments, began = (word.replace("WORK", str(work)) for word in command.split()), time.perf_counter()
+    arguments, began = words(command, work), time.perf_counter()
     with open(work / "stdout.txt", "w") as out, open(work / "stderr.txt", "w") as err:
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=err)
         _, status, usage = os.wait4(process.pid, 0)   # unlike `wait`, it tells the memory of this one child
@@ -121,29 +144,40 @@ def run(what: str, work: Path, command: str) -> Row:
         said = (work / "stderr.txt").read_text().strip().replace(str(work), "WORK")
         print(said, file=sys.stderr)
         failure = f"exit status {process.returncode}, {said.splitlines()[-1] if said else 'nothing said'}"
-    return Row(what, f"`python {command}`", None if failure else seconds, usage.ru_maxrss * MAXRSS, failure,
-               (work / "stdout.txt").read_text())
+    printed = (work / "stdout.txt").read_text().splitlines()[-1:]
+    return Row(what, f"`python {command}`", None if failure else seconds, usage.ru_maxrss * MAXRSS, failure, *printed)
 
 
-def reading(row: Row) -> list[Row]:
-    """The three rows of `read`, where the memory of each includes that of the ones before."""
-    imported, loaded, touched = [(None, row.peak)] * 3 if row.failure else json.loads(row.printed)
-    return [row._replace(seconds=imported[0], peak=imported[1]),
-            Row("weights.load", "the same process, from there on", *loaded),
-            Row("weights.load, every weight read once", "the same", *touched)]
+def staged(row: Row, *whats: str) -> list[Row]:
+    """A row for each stage that the command printed, where the memory of each includes that of the ones before."""
+    stages = [(None, row.peak)] * len(whats) if row.failure else json.loads(row.printed)
+    commands = ["the same process, from there on"] + ["the same"] * (len(whats) - 2)
+    later = [Row(what, command, *found) for what, command, found in zip(whats[1:], commands, stages[1:], strict=True)]
+    return [row._replace(what=whats[0], seconds=stages[0][0], peak=stages[0][1]), *later]
 
 
-def report(size: Size, made: dict, rows: list[Row], file: int, load: float) -> str:
-    """The page: machine, table, memory as a share of the `file`'s bytes, one sentence for each failure."""
+def reading(row: Row, load: str = "weights.load") -> list[Row]:
+    """The three rows of `read`."""
+    return staged(row, row.what, load, f"{load}, every weight read once")
+
+
+def guided(row: Row) -> Row:
+    """The row of `draw`: seconds are those of the step, not of the process."""
+    return row if row.failure else row._replace(seconds=json.loads(row.printed))
+
+
+def machine(made: dict, load: float) -> list[str]:
+    """The first lines of a page's list: what it was measured on and with."""
     cpuinfo, memory = Path("/proc/cpuinfo"), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     name = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    lines = [f"# Full size\n\n`python docs/full_size.py{' --tiny' * (size is TINY)}` on {date.today()}:\n",
-             f"- {name[1] if name else os.uname().machine}, {os.cpu_count()} cores, "
-             f"{memory:.1f} GiB of memory, load average {load:.1f} before the start",
-             f"- torch {version('torch')}, {made['threads']} threads, {made['precision']} in training and sampling",
-             f"- {size.model} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
-             f"values, {file / GIB:.2f} GiB, read soon after they were written\n",
-             "| what | command | seconds | peak GiB |\n|---|---|---:|---:|"]
+    return [f"- {name[1] if name else os.uname().machine}, {os.cpu_count()} cores, "
+            f"{memory:.1f} GiB of memory, load average {load:.1f} before the start",
+            f"- torch {version('torch')}, {made['threads']} threads, {made['precision']} in training and sampling"]
+
+
+def table(rows: list[Row], file: int) -> list[str]:
+    """The rows; memory of the first three, those of `reading`, as a share of the `file`'s bytes; what failed."""
+    lines = ["| what | command | seconds | peak GiB |\n|---|---|---:|---:|"]
     for row in rows:
         seconds = "failed" if row.seconds is None else f"{row.seconds:.2f}"
         lines.append(f"| {row.what} | {row.command} | {seconds} | {row.peak:.2f} |")
@@ -151,45 +185,69 @@ def report(size: Size, made: dict, rows: list[Row], file: int, load: float) -> s
         base, loaded, touched = (row.peak * GIB / file for row in rows[:3])
         lines.append(f"\nPeak over size of the file: {loaded:.2f} after loading, {touched:.2f} with every weight read; "
                      f"less that of the imports, {loaded - base:.2f} and {touched - base:.2f}.")
-    return "\n".join(lines + [f"\n{row.command} failed: {row.failure}" for row in rows if row.failure]) + "\n"
+    return lines + [f"\n{row.command} failed: {row.failure}" for row in rows if row.failure]
+
+
+def report(size: Size, made: dict, rows: list[Row], file: int, load: float) -> str:
+    """The page: machine, models and table."""
+    lines = [f"# Full size\n\n`python docs/full_size.py{' --tiny' * (size is TINY)}` on {date.today()}:\n",
+             *machine(made, load),
+             f"- {size.model} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
+             f"values, {file / GIB:.2f} GiB, read soon after they were written\n"]
+    return "\n".join(lines + table(rows, file)) + "\n"
+
+
+def room(work: Path, disk: float) -> float:
+    """The load average; ValueError where the folder's disk has less than `disk` GiB left."""
+    free = shutil.disk_usage(work).free / GIB
+    if free < disk:
+        raise ValueError(f"{work}: expected {disk} GiB of free disk, found {free:.1f}; choose it by --work")
+    return os.getloadavg()[0]
+
+
+def made_by(work: Path, command: str) -> dict:
+    """What the part `make` printed; ValueError if it failed."""
+    row = run("make", work, command)
+    if row.failure:
+        raise ValueError(f"{row.command} failed: {row.failure}")
+    return json.loads(row.printed)
+
+
+def step_ends(log: Path) -> list[float]:
+    """Seconds at the end of each step, by a run's log.jsonl; counted from before the first grid."""
+    return [line["seconds"] for line in map(json.loads, log.read_text().splitlines()) if "seconds" in line]
 
 
 def measure(work: Path, size: Size) -> str:
     """Everything, in the folder `work` -> the page. ValueError if its disk is too full or the files cannot be made."""
-    free, load = shutil.disk_usage(work).free / GIB, os.getloadavg()[0]
-    if free < size.disk:
-        raise ValueError(f"{work}: expected {size.disk} GiB of free disk, found {free:.1f}; choose it by --work")
-    part = f"docs/full_size.py {{}}{' --tiny' * (size is TINY)} --work WORK".format
-    made = run("make", work, part("make"))
-    if made.failure:
-        raise ValueError(f"{made.command} failed: {made.failure}")
+    load, part = room(work, size.disk), f"docs/full_size.py {{}}{' --tiny' * (size is TINY)} --work WORK".format
+    made = made_by(work, part("make"))
     rows = reading(run("import torch, weights", work, part("read")))
     rows += [run(f"train.py, steps: {n}, a grid before and after", work, TRAIN.format(size.file, n)) for n in (1, 3)]
-    lines = [] if rows[-1].failure else map(json.loads, (work / "run3" / "log.jsonl").read_text().splitlines())
-    at = [line["seconds"] for line in lines if "seconds" in line]   # counted from before the first grid
+    at = [] if rows[-1].failure else step_ends(work / "run3" / "log.jsonl")
     step = (at[2] - at[0]) / 2 if at else None
     rows.append(Row("one training step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
     rows.append(run("sample.py, one image in 2 guided steps", work, SAMPLE))
-    drawn = run("one guided DDIM step", work, part("draw"))
-    rows.append(drawn if drawn.failure else drawn._replace(seconds=json.loads(drawn.printed)))
-    return report(size, json.loads(made.printed), rows, (work / size.file).stat().st_size, load)
+    rows.append(guided(run("one guided DDIM step", work, part("draw"))))
+    return report(size, made, rows, (work / size.file).stat().st_size, load)
 
 
-def main(argv=None):
+def main(argv=None, parts: dict = PARTS, sizes=(FULL, TINY), whole: Callable = measure, page: str = "full_size.md"):
+    """The command line of both benchmarks: `whole` measures one of the two sizes in a folder and returns the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", nargs="?", choices=PARTS, help="one child of the benchmark, right in the folder --work")
+    parser.add_argument("part", nargs="?", choices=parts, help="one child of the benchmark, right in the folder --work")
     parser.add_argument("--work", type=Path, help="where a temporary folder for all files is made")
-    parser.add_argument("--out", type=Path, help="page to write; without: docs/full_size.md, none with --tiny")
+    parser.add_argument("--out", type=Path, help=f"page to write; without: docs/{page}, none with --tiny")
     parser.add_argument("--tiny", action="store_true", help="small models: does the benchmark itself work?")
     options = parser.parse_args(argv)
-    size = TINY if options.tiny else FULL
+    size = sizes[options.tiny]
     if options.part:
-        return print(json.dumps(PARTS[options.part](options.work, size)))
+        return print(json.dumps(parts[options.part](options.work, size)))
     with tempfile.TemporaryDirectory(prefix="full_size_", dir=options.work) as work:
-        page = measure(Path(work).resolve(), size)
-    print(page)
+        found = whole(Path(work).resolve(), size)
+    print(found)
     if options.out or not options.tiny:
-        (options.out or ROOT / "docs" / "full_size.md").write_text(page)
+        (options.out or ROOT / "docs" / page).write_text(found)
 
 
 if __name__ == "__main__":
