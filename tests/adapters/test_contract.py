@@ -95,7 +95,9 @@ def test_requires_grad_marks_exactly_what_trains(method, backbone):
     (model(X, T, condition(model, backbone)) - 1).square().mean().backward()
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert changed == set(adapters.trained(model))
+    # the bias of a key adds the same to all scores of a query, and the softmax forgets it
+    still = {name for name in adapters.trained(model) if name.endswith(".attn.to_k.bias")}
+    assert changed <= set(adapters.trained(model)) <= changed | still
     assert "pos_embed" not in changed
 
 
