@@ -80,8 +80,10 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
 
     pictures = painter(cfg, model, sd, device)
     prompts = (cfg.prompts or list(dict.fromkeys(texts)))[:COLUMNS]
-    source = held_out(cfg.data, cfg.val)
-    val = captioned(cfg, sd, source) if source else None
+    source, plain, held = held_out(cfg.data, cfg.val), None, []
+    if source:
+        val, found = captioned(cfg, sd, source)
+        plain, held = batches(val, [item.caption for item in found.items], held_out=True), val.names
 
     def draw_grid(count, seed):
         drawn = pictures([prompt for prompt in prompts for _ in range(count)], seed)
@@ -90,16 +92,14 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
     def look(run, step):
         save_image(run / "samples" / f"step_{step:06d}.png", draw_grid(cfg.count, 0))
         numbers = {"step": step} | token_report(model, sd.tokenizer, header["tokens"])
-        if val is None:
-            return numbers
-        plain = batches(val[0], [item.caption for item in val[1].items], held_out=True)
-        return numbers | {"val": held_out_loss(plain, loss, len(val[0].names), device)}
+        return numbers | ({"val": held_out_loss(plain, loss, len(held), device)} if plain else {})
 
     def finish(run):
-        shown = {texts[i]: [images.pixels[i]] for i in list(range(len(texts)))[:COLUMNS]}
-        save_image(run / "grid.png", sections({"images": grid(shown), "samples": draw_grid(ROWS, 1)}, beside=False))
+        few = {name: [image] for name, image in zip(texts[:COLUMNS], images.pixels)}
+        save_image(run / "grid.png", sections({"images": grid(few), "samples": draw_grid(ROWS, 1)}, beside=False))
         if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
             adapters.fold(model)
+            sd.text.config = replace(sd.text.config, vocab_size=sd.text.token_embedding.num_embeddings)
             weights.save_sd(sd, run / "model", "sd-diffusers")
         else:
             weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})

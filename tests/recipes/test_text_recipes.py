@@ -23,6 +23,15 @@ def run(tmp_path, tiny_sd, recipe, *flags, name="run"):
     return out
 
 
+def folder(tmp_path):
+    """Two plain pictures."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(2):
+        Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(photos / f"{i}.png")
+    return str(photos)
+
+
 def trained(tiny_sd, out):
     """The tiny model with the run's adapter, and what the run says of itself."""
     sd = weights.load_sd(tiny_sd)
@@ -59,12 +68,18 @@ def test_full_fine_tuning_leaves_a_folder_that_loads(tmp_path, tiny_sd):
     assert all(same) and sum(moved) > len(moved) / 2 and not (out / "adapter.safetensors").exists()
 
 
+def test_a_whole_unet_and_a_new_word_become_one_folder(tmp_path, tiny_sd):
+    out = run(tmp_path, tiny_sd, "text", "--adapter", "unet.full", "--lr", "1e-2", "--token", "hazelnuts",
+              "--token_start", "hazelnut", "--data", folder(tmp_path), "--template", "a photo of hazelnuts")
+    sd, before = weights.load_sd(out / "model"), weights.load_sd(tiny_sd)
+    assert sd.tokenizer.encode("hazelnuts") == [len(before.tokenizer)]
+    assert sd.text.config.vocab_size == len(sd.tokenizer)
+    row = before.text.token_embedding.weight[before.tokenizer.encode("hazelnut")[0]]
+    assert not torch.equal(sd.text.token_embedding.weight[-1], row)
+
+
 def test_textual_inversion_learns_rows_and_reports_their_norm(tmp_path, tiny_sd):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for i in range(2):
-        Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(folder / f"{i}.png")
-    out = run(tmp_path, tiny_sd, "textual_inversion", "--data", str(folder), "--template", "a photo of a <thing>",
+    out = run(tmp_path, tiny_sd, "textual_inversion", "--data", folder(tmp_path), "--template", "a photo of a <thing>",
               "--token", "<thing>", "--token_start", "hazelnut", "--vectors", "2", "--lr", "1e-2")
     tensors, recipe = weights.load_adapter(out / "adapter.safetensors")
     assert recipe["tokens"] == {"<thing>": 2} and [*tensors] == ["text.token_embedding.token_rows"]
