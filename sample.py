@@ -70,7 +70,7 @@ def main(argv=None):
         start = None if not cfg.image else encoded(cfg, job, device)
     out = Path(cfg.out or (Path(cfg.run) / "drawn" if cfg.run else "drawn"))
     out.mkdir(parents=True, exist_ok=True)
-    columns = [[] for _ in job.names]
+    files, columns = file_names(job.names), [[] for _ in job.names]
     cond = job.cond.repeat_interleave(cfg.count, 0)
     for first in tqdm(range(0, len(cond), cfg.batch), desc="batches"):
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
@@ -79,7 +79,7 @@ def main(argv=None):
             images = to_uint8(job.vae.images(z))                                                 # (B, H, W, 3)
         for i, image in enumerate(images, first):
             column, row = divmod(i, cfg.count)
-            save_image(out / f"{file_names(job.names)[column]}_{row:03d}.png", image)
+            save_image(out / f"{files[column]}_{row:03d}.png", image)
             columns[column].append(image)
     save_image(out / "grid.png", grid(dict(zip(job.names, columns))))
     print(f"{len(cond)} images and grid.png in {out}")

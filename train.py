@@ -50,7 +50,7 @@ class Config:
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.99  # decay of the averaged weights, reached gradually; 0: none
     drop: float = 0.1  # how often a label is replaced by the null class
-    noise_offset: float = 0.0  # text recipes: strength of the noise that a whole channel shares
+    noise_offset: float = 0.0  # strength of the noise that a whole channel shares
     mask_weight: float = 1.0  # weight of the loss where the images' masks are; 1: as everywhere
     min_snr: float = 0.0  # gamma of the min-SNR loss weight; 0: off
     size: int = 0  # image side in pixels; 0: what the model was made for

@@ -16,14 +16,13 @@ import launch
 import weights
 from data import ImageSet
 from data.grid import grid, save_image
-from data.latents import sample
 from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
-from sampling import Schedule, diffusion_loss, draw
+from sampling import Schedule, draw
 from unet import VAE
 
 from . import Recipe
-from .latent import encode, settings, through
+from .latent import denoising_loss, encode, latent_batches, settings, through
 from .masks import mask_weights
 from .measure import COLUMNS, show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val
@@ -55,25 +54,19 @@ def class_label(cfg, device) -> Recipe:
     batch = latent_batches(encoded, images.labels, scale, null, cfg.drop, weight)
 
     def loss(batch, generator):
-        x0, y = batch["x0"], batch["y"]                                                          # (B, C, H, W), (B,)
-        t = torch.randint(len(schedule.alpha_bar), (len(y),), generator=generator).to(y.device)
-        eps = torch.randn(x0.shape, generator=generator).to(x0)
-        x_t = schedule.add_noise(x0, eps, t)
-        return diffusion_loss(model(x_t, t, y), x0, eps, x_t, t, schedule, cfg.min_snr or None, batch.get("weight"))
+        return denoising_loss(cfg, model, schedule, generator, batch["x0"], batch["y"], batch.get("weight"))
 
     pictures = painter(cfg, model, vae, null, schedule, device)
-
-    held_out = None if val is None else encode(cfg, vae, val, augmentations(cfg)[:1], device)
+    plain = None
+    if val is not None:
+        plain = latent_batches(encode(cfg, vae, val, augmentations(cfg)[:1], device), val.labels, scale, None, 0)
 
     def look(run, step):
         labels = torch.arange(len(images.classes))[:COLUMNS].repeat_interleave(cfg.count)
         drawn = pictures(labels, 0)
         columns = {images.classes[i]: list(drawn[labels.numpy() == i]) for i in labels.unique().tolist()}
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns))
-        if held_out is None:
-            return {"step": step}
-        plain = latent_batches(held_out, val.labels, scale, None, 0)
-        return {"step": step, "val": held_out_loss(plain, loss, len(val.names), device)}
+        return {"step": step} | ({"val": held_out_loss(plain, loss, len(val.names), device)} if plain else {})
 
     def finish(run):
         if header["adapter"] == ["full"]:
@@ -159,20 +152,3 @@ def attach(cfg, model: DiT) -> list[str]:
     table = [] if named & {"full", "classes", "difffit"} else ["classes"]
     adapters.attach(model, cfg.adapter + table, launch.keyed(cfg.seed, -2))
     return cfg.adapter + table
-
-
-def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, weight=None):
-    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, y (B,) labels, some of them dropped, and weight.
-
-    weight (N, V, 1, H, W), if there is one: of the loss, for every image in every variant.
-    """
-
-    def batch(index, generator):
-        variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
-        y = labels[index]
-        if null is not None:
-            y = torch.where(torch.rand(len(y), generator=generator) < drop, null, y)
-        drawn = {"x0": scale * sample(encoded, index, variant, generator), "y": y}
-        return drawn if weight is None else drawn | {"weight": weight[index, variant]}
-
-    return batch

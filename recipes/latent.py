@@ -1,4 +1,10 @@
-"""What the recipes on latents share: images encoded once, and what the autoencoder makes of an image."""
+"""What the recipes on latents share, whatever conditions them: images encoded once, batches of them, the loss.
+
+    z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(model(z_t, t, cond), eps or v)
+
+Offset noise adds to eps one number for each channel of each image, noise_offset * N(0, 1), and the sum is what is
+predicted: without it a model hardly changes the mean of a picture.
+"""
 import hashlib
 from dataclasses import asdict
 
@@ -7,7 +13,8 @@ from torch import Tensor
 
 import launch
 from data import ImageSet
-from data.latents import LatentCache, latents
+from data.latents import LatentCache, latents, sample
+from sampling import diffusion_loss
 from unet import VAE
 
 
@@ -23,6 +30,37 @@ def encode(cfg, vae: VAE, images: ImageSet, options: list, device) -> LatentCach
         return mean.float(), logvar.float()
 
     return latents(images.pixels, options, run, key + cfg.precision, cfg.cache or None)
+
+
+def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, weight=None):
+    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, y (B,) labels, some of them dropped, and weight.
+
+    weight (N, V, 1, H, W), if there is one: of the loss, for every image in every variant.
+    """
+
+    def batch(index, generator):
+        variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
+        y = labels[index]
+        if null is not None:
+            y = torch.where(torch.rand(len(y), generator=generator) < drop, null, y)
+        drawn = {"x0": scale * sample(encoded, index, variant, generator), "y": y}
+        return drawn if weight is None else drawn | {"weight": weight[index, variant]}
+
+    return batch
+
+
+def denoising_loss(cfg, model, schedule, generator, x0, cond, weight=None):
+    """The module's equation at random steps t, one for each of the scaled latents x0 (B, C, H, W).
+
+    cond (B,) labels, (B, L) token ids or (B, L, D) text states; weight as in diffusion_loss.
+    """
+    t = torch.randint(len(schedule.alpha_bar), (len(x0),), generator=generator).to(x0.device)
+    eps = torch.randn(x0.shape, generator=generator)
+    if cfg.noise_offset:
+        eps = eps + cfg.noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
+    eps = eps.to(x0)
+    x_t = schedule.add_noise(x0, eps, t)
+    return diffusion_loss(model(x_t, t, cond), x0, eps, x_t, t, schedule, cfg.min_snr or None, weight)
 
 
 @torch.no_grad()

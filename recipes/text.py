@@ -2,9 +2,7 @@
 
     z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(unet(z_t, t, text(caption)), eps or v)
 
-The caption is replaced by the empty one with probability `drop`, which is what guidance leads away from. Offset noise
-adds to eps one number for each channel of each image, noise_offset * N(0, 1), and the sum is what is predicted: without
-it a model hardly changes the mean of a picture.
+The caption is replaced by the empty one with probability `drop`, which is what guidance leads away from.
 """
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,16 +16,16 @@ import weights
 from data import ImageSet
 from data.captions import Captions
 from data.grid import grid, save_image, sections
-from data.latents import LatentCache, sample
+from data.latents import LatentCache
 from data.source import captions_of, held_out, load_captioned
 from data.transforms import to_uint8
-from sampling import diffusion_loss, draw
+from sampling import draw
 from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
 
 from . import Recipe
-from .latent import encode, settings
+from .latent import denoising_loss, encode, latent_batches, settings
 from .masks import mask_weights
 from .pixels import augmentations, held_out_loss, transform
 from .tokens import learn_token, token_report
@@ -97,15 +95,20 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
     def finish(run):
         few = {name: [image] for name, image in zip(texts[:COLUMNS], images.pixels)}
         save_image(run / "grid.png", sections({"images": grid(few), "samples": draw_grid(ROWS, 1)}, beside=False))
-        if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
-            adapters.fold(model)
-            sd.text.config = replace(sd.text.config, vocab_size=sd.text.token_embedding.num_embeddings)
-            weights.save_sd(sd, run / "model", "sd-diffusers")
-        else:
-            weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
+        leave(cfg, run, sd, model, header)
 
     names, rates = [images.names[i] for i in places], {"text.": cfg.text_lr} if cfg.text_lr else {}
     return Recipe(model, header["adapter"], names, batch, loss, look, finish, rates)
+
+
+def leave(cfg, run, sd, model: TextConditioned, header: dict) -> None:
+    """The run's model/, the folder of a whole Stable Diffusion, where all of a part trained, else its adapter file."""
+    if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
+        adapters.fold(model)
+        sd.text.config = replace(sd.text.config, vocab_size=sd.text.token_embedding.num_embeddings)
+        weights.save_sd(sd, run / "model", "sd-diffusers")
+    else:
+        weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
 
 
 def load(cfg, device) -> weights.StableDiffusion:
@@ -165,7 +168,8 @@ def read_once(model: TextConditioned, tokenizer, texts: list[str], device) -> tu
     An entry is a row of token ids (L,), or, where nothing trains in the text tower, the states (L, D) made of them.
     """
     distinct = [text for text in dict.fromkeys(texts) if text] + [""]
-    row = torch.tensor([distinct.index(text) for text in texts])
+    number = {text: i for i, text in enumerate(distinct)}
+    row = torch.tensor([number[text] for text in texts])
     tokens = tokenizer.tokens(distinct)                                                          # (U, L)
     if any(p.requires_grad for p in model.text.parameters()):
         return tokens, row
@@ -174,28 +178,14 @@ def read_once(model: TextConditioned, tokenizer, texts: list[str], device) -> tu
 
 
 def caption_batches(encoded: LatentCache, conditions: Tensor, row: Tensor, scale: float, drop: float, weight=None):
-    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, cond (B, L) or (B, L, D), some of them those of the
-    empty caption, and the loss's weight if there is one."""
+    """`latent_batches` with cond (B, L) or (B, L, D) in place of labels, some of them those of the empty caption."""
+    numbered = latent_batches(encoded, row, scale, len(conditions) - 1, drop, weight)
 
     def batch(index, generator):
-        variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
-        dropped = torch.rand(len(index), generator=generator) < drop
-        found = {"x0": scale * sample(encoded, index, variant, generator),
-                 "cond": conditions[torch.where(dropped, len(conditions) - 1, row[index])]}
-        return found if weight is None else found | {"weight": weight[index, variant]}
+        found = numbered(index, generator)
+        return found | {"cond": conditions[found.pop("y")]}
 
     return batch
-
-
-def denoising_loss(cfg, model, schedule, generator, x0, cond, weight=None):
-    """The module's equation at random steps t, one for each of the scaled latents x0 (B, C, H, W)."""
-    t = torch.randint(len(schedule.alpha_bar), (len(x0),), generator=generator).to(x0.device)
-    eps = torch.randn(x0.shape, generator=generator)
-    if cfg.noise_offset:
-        eps = eps + cfg.noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
-    eps = eps.to(x0)
-    x_t = schedule.add_noise(x0, eps, t)
-    return diffusion_loss(model(x_t, t, cond), x0, eps, x_t, t, schedule, cfg.min_snr or None, weight)
 
 
 def painter(cfg, model: TextConditioned, sd, device):

@@ -6,8 +6,8 @@ import adapters
 import weights
 from data import ImageSet
 from data.latents import LatentCache
-from recipes.class_label import attach, backbone, fit_classes, latent_batches, new_model
-from recipes.latent import encode, settings
+from recipes.class_label import attach, backbone, fit_classes, new_model
+from recipes.latent import encode, latent_batches, settings
 from recipes.pixels import augmentations
 from sampling import Schedule
 from train import Config

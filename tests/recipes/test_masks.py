@@ -5,7 +5,7 @@ import torch
 
 from data import load
 from data.transforms import Transform, variants
-from recipes.class_label import latent_batches
+from recipes.latent import latent_batches
 from recipes.masks import mask_weights
 from train import Config
 

@@ -117,11 +117,11 @@ def test_a_signal_stops_the_run_and_then_the_search(tiny, tmp_path):
     process = subprocess.Popen([sys.executable, "-m", "recipes.search", str(path)], cwd=ROOT,
                                env=os.environ | {"OMP_NUM_THREADS": "1"})
     log = tmp_path / "out" / "rank=2" / "log.jsonl"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (log.exists() and log.read_text().count("loss") > 3) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 128 + signal.SIGINT
+    assert process.wait(timeout=300) == 128 + signal.SIGINT
     assert (tmp_path / "out" / "rank=2" / "checkpoint" / "state.safetensors").is_file()
     assert [row["state of run"] for row in table(tmp_path)] == ["begun", "waiting"]
 

@@ -9,7 +9,8 @@ from PIL import Image
 import adapters
 import train
 import weights
-from recipes.text import caption_batches, denoising_loss, read_once
+from recipes.latent import denoising_loss
+from recipes.text import caption_batches, read_once
 from recipes.tokens import learn_token
 from unet import TextConditioned, TextTower
 

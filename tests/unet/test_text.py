@@ -6,16 +6,10 @@ import pytest
 import torch
 
 from unet.text import SIZES, TextConfig, TextTower, add_tokens
+from weights.renames import text_transformers
 
 TINY = TextConfig(vocab_size=50, width=32, layers=3, heads=4, max_length=12)
-TO_TRANSFORMERS = [  # ours -> CLIPTextModel
-    (r"^(token|position)_embedding\.", r"embeddings.\1_embedding."),
-    (r"^layers\.", "encoder.layers."),
-    (r"\.norm([12])\.", r".layer_norm\1."),
-    (r"\.attn\.to_([qkv])\.", r".self_attn.\1_proj."),
-    (r"\.attn\.to_out\.", ".self_attn.out_proj."),
-    (r"^final_norm\.", "final_layer_norm."),
-]
+TO_TRANSFORMERS = text_transformers("")(None)
 
 
 def random_tower(config):
