@@ -145,15 +145,17 @@ def has_cpu_bf16():
     return bool(capability())
 
 
-def keyed(*key):
-    """A CPU generator whose stream is a function of the key alone, for example keyed(seed, step).
+def keyed(*numbers):
+    """A CPU generator whose stream is a function of the numbers alone, for example keyed(seed, step)."""
+    return torch.Generator().manual_seed(key(*numbers))
 
-    The numbers of the key are mixed by SplitMix64's finaliser (Steele et al. 2014), so that neighbours are unrelated.
-    """
+
+def key(*numbers):
+    """One number from several, mixed by SplitMix64's finaliser (Steele et al. 2014): neighbours are unrelated."""
     state = 0
-    for number in key:
+    for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) % 2 ** 64
         state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2 ** 64
         state = (state ^ state >> 27) * 0x94D049BB133111EB % 2 ** 64
         state ^= state >> 31
-    return torch.Generator().manual_seed(state % 2 ** 63)
+    return state % 2 ** 63

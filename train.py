@@ -19,6 +19,7 @@ import adapters
 import launch
 from data.atomic import write_atomic
 from recipes import recipes
+from sampling.progressive import NOISE_SCHEDULES
 from weights.run_state import STATE, load_state, save_state
 
 
@@ -26,7 +27,7 @@ from weights.run_state import STATE, load_state, save_state
 class Config:
     model: str = "tiny-dit"  # checkpoint: a file, a folder, a shipped or downloaded name; new:SIZE for random weights
     vae: str = "tiny-vae"  # autoencoder whose latents the model lives in
-    recipe: str = "class_label"  # class_label | text | dreambooth | textual_inversion | autoencoder | classifier
+    recipe: str = "class_label"  # class_label|text|dreambooth|textual_inversion|control|consistency|autoencoder|...
     data: str = "generated:hazelnut/few/20"  # folder of images, or generated:PRODUCTS/SPLIT[/COUNT]
     val: str = ""  # held-out images of the same classes; empty: the val split of generated data, else none
     template: str = ""  # caption of images that have none, as "a photo of a {class}"
@@ -38,7 +39,8 @@ class Config:
     class_images: int = 100  # dreambooth: images of the class that the model draws before training
     prior_weight: float = 1.0  # dreambooth: of their loss; 0: no such images
     adapter: list[str] = field(default_factory=lambda: ["bitfit", "norm"])  # [part.]method[:option=value,...]; repeat
-    start: str = "name"  # new class rows from: name (old classes of that name) | nearest | mean | random | an old class
+    init: list[str] = field(default_factory=list)  # consistency, control: adapter files to begin from; repeat
+    start: str = "name"  # new class rows from: name (old ones of it) | nearest | features[:DATA] | mean | random | one
     steps: int = 900  # optimizer steps
     batch: int = 32  # images a micro-batch; may exceed the number of images
     accumulate: int = 1  # micro-batches a step
@@ -50,6 +52,9 @@ class Config:
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.99  # decay of the averaged weights, reached gradually; 0: none
     drop: float = 0.1  # how often a label is replaced by the null class
+    superclass: float = 0.0  # how often a label is replaced by its superclass, which guidance then leads away from
+    hierarchy: str = ""  # .toml or .json file of class = superclass; empty: superclass/class folders
+    noise_schedule: str = "fixed"  # of a DiT: fixed | progressive, less noise in each sixth of the steps (DriveDiTFit)
     noise_offset: float = 0.0  # strength of the noise that a whole channel shares
     mask_weight: float = 1.0  # weight of the loss where the images' masks are; 1: as everywhere
     min_snr: float = 0.0  # gamma of the min-SNR loss weight; 0: off
@@ -66,9 +71,9 @@ class Config:
     save_every: int = 150  # steps between checkpoints
     sample_every: int = 300  # steps between sample grids and validation losses; step 0 is the first
     count: int = 4  # samples of each class in a grid
-    sampler: str = "ddim"  # ddpm | ddim | dpm++
+    sampler: str = "ddim"  # ddpm | ddim | dpm++ | lcm, which consistency takes
     sample_steps: int = 50  # steps of the sampler
-    guidance: float = 3.0  # classifier-free guidance scale of the samples
+    guidance: float = 3.0  # classifier-free guidance scale of the samples; consistency: of the teacher
     measure: int = 20  # samples of each class behind the metrics at the end; 0: none
     cache: str = ".cache"  # folder of encoded latents; empty: memory only
 
@@ -95,7 +100,7 @@ def main(argv=None):
     write_atomic(run / "config.toml", launch.to_toml(replace(cfg, resume=False, out=str(run))).encode())
     loop(cfg, run, job, parameters, optimizer, ema, first)
     plot_loss(run)
-    with averaged(parameters, ema):
+    with averaged(job.model, parameters, ema):
         job.finish(run)
     print(f"everything is in {run}")
 
@@ -104,10 +109,11 @@ def loop(cfg, run, job, parameters, optimizer, ema, first):
     """Steps first..cfg.steps: look, learn, average, log, save. Leaves by sys.exit when a signal asked for it."""
     stop = catch_signals()
     began = time.monotonic()
+    job.model.train()   # loaded in eval mode, and a resumed run may learn before it looks
     with open_log(run, first) as log, tqdm(total=cfg.steps, initial=first, desc=run.name) as bar:
         for step in range(first, cfg.steps):
             if step % cfg.sample_every == 0:
-                with averaged(parameters, ema):
+                with averaged(job.model, parameters, ema):
                     log(job.look(run, step))
             numbers = one_step(cfg, step, job, optimizer)
             for name, average in ema.items():
@@ -120,7 +126,7 @@ def loop(cfg, run, job, parameters, optimizer, ema, first):
             if stop:
                 print(f"stopped after step {step + 1}; continue with --resume --out {run}", file=sys.stderr)
                 sys.exit(128 + stop[0])
-        with averaged(parameters, ema):
+        with averaged(job.model, parameters, ema):
             log(job.look(run, cfg.steps))
 
 
@@ -132,8 +138,11 @@ def one_step(cfg, step, job, optimizer):
         index = batch_index(len(job.names), cfg.batch, step * cfg.accumulate + micro, cfg.seed)
         generator = launch.keyed(cfg.seed, step, micro)
         batch = {key: value.to(device) for key, value in job.batch(index, generator).items()}
+        torch.manual_seed(launch.key(cfg.seed, step, micro))   # for layers that draw something themselves
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            loss, found = job.loss(batch, generator)
+            loss, found = job.loss(batch, generator, step / cfg.steps)
+            for name, penalty in adapters.penalties(job.model).items():
+                loss, found = loss + penalty, found | {name: penalty.detach()}
         (loss / cfg.accumulate).backward()
         total += loss.item() / cfg.accumulate
         numbers = {key: numbers.get(key, 0) + float(value) / cfg.accumulate for key, value in found.items()}
@@ -181,11 +190,13 @@ def ema_decay(decay, step):
 
 
 @contextmanager
-def averaged(parameters, ema):
-    """The averaged weights in place of the trained ones, for as long as the block runs."""
+def averaged(model, parameters, ema):
+    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
     for name, average in ema.items():
         parameters[name].data, ema[name] = average, parameters[name].data
+    model.eval()
     yield
+    model.train()
     for name, raw in ema.items():
         parameters[name].data, ema[name] = raw, parameters[name].data
 
@@ -237,6 +248,13 @@ def configure(argv):
         raise ValueError(f"lr_schedule must be constant or cosine, found {cfg.lr_schedule!r}")
     if cfg.recipe not in recipes():
         raise ValueError(f"unknown recipe {cfg.recipe!r}; there are {', '.join(recipes())}")
+    known = NOISE_SCHEDULES if cfg.recipe == "class_label" else ("fixed",)   # the others are made of DiT's linear betas
+    if cfg.noise_schedule not in known:
+        raise ValueError(f"noise_schedule of recipe {cfg.recipe} must be {' or '.join(known)}, found "
+                         f"{cfg.noise_schedule!r}")
+    if cfg.init and cfg.recipe not in ("consistency", "control"):
+        raise ValueError(f"init is for the recipes consistency and control, {cfg.recipe} does not read it: found "
+                         f"{cfg.init}")
     for name in ("steps", "batch", "accumulate", "save_every", "sample_every", "count"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} must be at least 1, found {getattr(cfg, name)}")

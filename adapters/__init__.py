@@ -10,15 +10,35 @@ and its line in METHODS; tests/adapters/test_contract.py then holds it to what a
 import difflib
 import inspect
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
 
-from adapters import bitfit, bottleneck, classes, crossattn, difffit, full, lora, norm, tokens
-from adapters.core import carried, counts, fold, freeze, hand_down, trained
+from adapters import (
+    bitfit,
+    bnn,
+    bottleneck,
+    classes,
+    crossattn,
+    difffit,
+    dora,
+    full,
+    lora,
+    modulate,
+    norm,
+    oft,
+    tokens,
+    vpt,
+)
+from adapters.bnn import sampled
+from adapters.core import carried, computing_as, counts, fold, freeze, hand_down, penalties, trained
 
-__all__ = ["METHODS", "attach", "carried", "counts", "fold", "parse", "split", "trained"]
+__all__ = [
+    "METHODS", "attach", "attach_beside", "carried", "counts", "fold", "parse", "penalties", "sampled", "split",
+    "trained",
+]  # fmt: skip
 
 METHODS = {
     "full": full.full,
@@ -27,7 +47,12 @@ METHODS = {
     "classes": classes.classes,
     "difffit": difffit.difffit,
     "lora": lora.lora,
+    "dora": dora.dora,
+    "oft": oft.oft,
+    "modulate": modulate.modulate,
+    "bnn": bnn.bnn,
     "bottleneck": bottleneck.bottleneck,
+    "vpt": vpt.vpt,
     "crossattn": crossattn.crossattn,
     "tokens": tokens.tokens,
 }
@@ -51,6 +76,25 @@ def attach(model: nn.Module, specs: str | Sequence[str], generator: torch.Genera
         except ValueError as error:
             raise ValueError(f"adapter {name}: {error}") from error
     return model
+
+
+def attach_beside(
+    model: nn.Module, specs: str | Sequence[str], generator: torch.Generator | None = None
+) -> Callable:
+    """`attach`, for methods that leave the weights alone -> before(): a context in which the model has none of them.
+
+    So a student and its teacher are one model in memory. A mixin changes the class of its layer and no weight in it,
+    so that the classes from before are the model from before. Raises ValueError as `attach`, and where weights train.
+    """
+    classes = {layer: type(layer) for layer in model.modules()}
+    attach(model, specs, generator)
+    inside = sorted(trained(model).keys() - carried(model))
+    if inside:
+        raise ValueError(
+            f"only what stands beside the weights, such as lora, can be switched off, and {len(inside)} of these "
+            f"parameters train in place, {inside[0]} for one"
+        )
+    return partial(computing_as, classes)
 
 
 def split(spec: str) -> tuple[str, str]:

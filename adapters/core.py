@@ -6,12 +6,15 @@ the backbone never learns about it: the same object, the same state-dict keys, a
     forward(self, x)         the equation, with super().forward(x) as the layer underneath
     fold(self)               writes its effect into weight and bias of the layer underneath, then a plain one
     added                    the names of the attributes that setup made, removed again by `fold(model)`
+    innermost                if it has it: True, it goes under older mixins too, for its equation needs the plain W
+    penalty(self)            if it has one: what it adds to the training loss, and its name in the log
 A mixin whose effect no weights can hold, such as a nonlinear path, has no `fold` and stays on its layer.
 `requires_grad` is the only truth about what trains: optimizer, EMA and adapter file all read it.
 """
 
 import re
 from collections.abc import Iterable
+from contextlib import contextmanager
 from functools import cache, reduce
 from itertools import takewhile
 
@@ -27,14 +30,21 @@ def adapted_class(mixin: type, base: type) -> type:
 
 
 def specialize(layer: nn.Module, mixin: type, **options) -> None:
-    """Give one layer an adapted class and let the mixin add its parameters. Newer mixins go over older ones.
+    """Give one layer an adapted class and let the mixin add its parameters.
 
-    Raises ValueError if the layer already carries the mixin: fold the first one, if it folds, before the second.
+    Newer mixins go over older ones; one that is `innermost` goes under them. Raises ValueError if the layer already
+    carries the mixin (fold the first one, if it folds, before the second) or another that is `innermost`.
     """
     if mixin in type(layer).mro():
         found = f"{type(layer).__name__}({layer.extra_repr()}) already carries {mixin.__name__}, and takes it once"
         raise ValueError(f"{found}: fold the first, if it folds, before a second")
-    layer.__class__ = adapted_class(mixin, type(layer))
+    plain, mixins = _unstack(type(layer))
+    inner = [one for one in (mixin, *mixins) if getattr(one, "innermost", False)]
+    if len(inner) > 1:
+        names = " and ".join(one.__name__ for one in inner)
+        raise ValueError(f"{names} both need the plain weights of {layer}: fold one first, or give them other layers")
+    mixins.insert(0 if mixin in inner else len(mixins), mixin)
+    layer.__class__ = _stack(plain, mixins)
     mixin.setup(layer, **options)
 
 
@@ -88,16 +98,17 @@ def counts(model: nn.Module) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def fold(model: nn.Module) -> nn.Module:
+def fold(model: nn.Module, keep: type | tuple[type, ...] = ()) -> nn.Module:
     """Write the mixins into the weights of their layers and give these their plain classes back, with the same output.
 
-    Oldest mixin first, as the forward nests: gamma over LoRA is gamma (W + s B A), LoRA over gamma is gamma W + s B A.
+    The innermost first, as the forward nests: gamma over LoRA is gamma (W + s B A), LoRA over gamma is gamma W + s B A.
     A mixin that does not fold stays, and so does every newer one over it: LoRA over y = h + f(h) is h + f(h) + s B A x,
-    and with s B A in W, f would see it. Plain parameters keep their requires_grad. In place; returns model.
+    and with s B A in W, f would see it. keep: a layer with this mixin stays whole. Plain parameters keep their
+    requires_grad. In place; returns model.
     """
     for layer in model.modules():
         plain, mixins = _unstack(type(layer))
-        folding = list(takewhile(lambda mixin: hasattr(mixin, "fold"), mixins))
+        folding = [] if isinstance(layer, keep) else list(takewhile(lambda mixin: hasattr(mixin, "fold"), mixins))
         for mixin in folding:
             mixin.fold(layer)
             for name in mixin.added:
@@ -105,6 +116,17 @@ def fold(model: nn.Module) -> nn.Module:
         if folding:
             layer.__class__ = _stack(plain, mixins[len(folding) :])
     return model
+
+
+def penalties(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What the mixins add to the training loss, by name: the sum over all layers that carry one with a penalty."""
+    found = {}
+    for layer in model.modules():
+        for mixin in _unstack(type(layer))[1]:
+            if hasattr(mixin, "penalty"):
+                name, value = mixin.penalty(layer)
+                found[name] = found.get(name, 0) + value
+    return found
 
 
 def carried(model: nn.Module) -> set[str]:
@@ -118,8 +140,21 @@ def carried(model: nn.Module) -> set[str]:
     }
 
 
+@contextmanager
+def computing_as(classes: dict[nn.Module, type]):
+    """Each layer of a model with the class given for it, for as long as the block runs; then with its own again."""
+    own = {layer: type(layer) for layer in classes}
+    try:
+        for layer, cls in classes.items():
+            layer.__class__ = cls
+        yield
+    finally:
+        for layer, cls in own.items():
+            layer.__class__ = cls
+
+
 def _unstack(cls: type) -> tuple[type, list[type]]:
-    """The plain class under an adapted one, and its mixins, oldest first."""
+    """The plain class under an adapted one, and its mixins, innermost first."""
     mixins = []
     while "adapted" in vars(cls):
         mixin, cls = vars(cls)["adapted"]
@@ -128,7 +163,7 @@ def _unstack(cls: type) -> tuple[type, list[type]]:
 
 
 def _stack(plain: type, mixins: list[type]) -> type:
-    """The adapted class of the mixins, oldest first, over a plain one."""
+    """The adapted class of the mixins, innermost first, over a plain one."""
     return reduce(lambda cls, mixin: adapted_class(mixin, cls), mixins, plain)
 
 

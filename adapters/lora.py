@@ -25,11 +25,7 @@ class LoRA:
     added = ("lora_down", "lora_up", "lora_scale")
 
     def setup(self, rank: int, alpha: float, generator: torch.Generator | None) -> None:
-        out, *kernel = self.weight.shape
-        # drawn in float32 on the generator's device: one seed gives one adapter on every device and dtype
-        down = torch.randn(rank, *kernel, generator=generator, device=generator.device if generator else "cpu") / rank
-        self.lora_down = nn.Parameter(down.to(self.weight))  # (r, in) or (r, in, k, k)
-        self.lora_up = nn.Parameter(self.weight.new_zeros(out, rank, *(1 for _ in kernel[1:])))  # (out, r[, 1, 1])
+        self.lora_down, self.lora_up = factors(self.weight, rank, generator)
         self.lora_scale = alpha / rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -68,12 +64,25 @@ def lora(
     Raises ValueError for rank < 1, alpha not positive and finite, no such layer, or a grouped convolution.
     """
     alpha = rank if alpha is None else alpha
+    for layer in layers_for(model, rank, alpha, targets):
+        mixin = ConvLoRA if isinstance(layer, nn.Conv2d) else LoRA
+        specialize(layer, mixin, rank=rank, alpha=alpha, generator=generator)
+
+
+def factors(weight: torch.Tensor, rank: int, generator: torch.Generator | None) -> tuple[nn.Parameter, nn.Parameter]:
+    """A (r, in) or (r, in, k, k), drawn, and B (out, r) or (out, r, 1, 1), zero, for a weight."""
+    out, *kernel = weight.shape
+    # drawn in float32 on the generator's device: one seed gives one adapter on every device and dtype
+    down = torch.randn(rank, *kernel, generator=generator, device=generator.device if generator else "cpu") / rank
+    return nn.Parameter(down.to(weight)), nn.Parameter(weight.new_zeros(out, rank, *(1 for _ in kernel[1:])))
+
+
+def layers_for(model: nn.Module, rank: int, alpha: float, targets: str) -> list[nn.Module]:
+    """The layers that `targets` finds, or a ValueError if these options or one of the layers will not do."""
     if rank < 1 or not 0 < alpha < math.inf:
         raise ValueError(f"needs rank >= 1 and a finite alpha > 0, found rank {rank}, alpha {alpha}")
     layers = match(model, targets, (nn.Linear, nn.Conv2d))
     for name, layer in layers:
         if getattr(layer, "groups", 1) != 1:
             raise ValueError(f"cannot adapt {name}: a convolution in {layer.groups} groups, only 1 is supported")
-    for _, layer in layers:
-        mixin = ConvLoRA if isinstance(layer, nn.Conv2d) else LoRA
-        specialize(layer, mixin, rank=rank, alpha=alpha, generator=generator)
+    return [layer for _, layer in layers]

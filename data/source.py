@@ -23,6 +23,7 @@ class ImageSet(NamedTuple):
     classes: list[str]       # "product/state", or the folder's name
     names: list[str]         # where each image comes from
     masks: np.ndarray | None = None   # (N, S, S) bool: where the defect is; all False where an image has no mask
+    parents: dict[str, str] = {}      # class -> superclass, where the source tells
 
 
 def load(source: str, transform: Transform) -> ImageSet:
@@ -30,7 +31,8 @@ def load(source: str, transform: Transform) -> ImageSet:
     if source.startswith(GENERATED):
         return load_generated(source, transform.size)
     layout = folders.recognise(source)
-    return load_items(layout.items, [item.label for item in layout.items], transform)
+    images = load_items(layout.items, [item.label for item in layout.items], transform)
+    return images._replace(parents=layout.parents)
 
 
 def load_captioned(source: str, transform: Transform, template: str = "") -> tuple[ImageSet, Captions]:
@@ -98,7 +100,8 @@ def load_generated(source: str, size: int) -> ImageSet:
         pixels[i], mask, _ = generated.image(*classes[label], split, index, size=size)
         masks[i] = mask > 0
     return ImageSet(pixels, torch.tensor([label for label, _ in wanted]), [f"{p}/{s}" for p, s in classes],
-                    [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted], masks)
+                    [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted], masks,
+                    {f"{p}/{s}": p for p, s in classes})
 
 
 def parse(source: str) -> tuple[list[str], str, int]:

@@ -98,8 +98,15 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3), values beyond the range cut: `to_tensor` undone."""
-    x = ((x.detach().float().cpu() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3), values beyond the range cut: `to_tensor` undone.
+
+    Raises ValueError for NaN and infinity, which would come out black.
+    """
+    x = x.detach().float().cpu()
+    if not x.isfinite().all():
+        raise ValueError("expected an image, found NaN or infinity in it: weights of the model or of an adapter are "
+                         "broken, or a strength, the guidance or a weight in a prompt is far too large")
+    x = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return rearrange(x, "... c h w -> ... h w c").contiguous().numpy()
 
 

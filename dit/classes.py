@@ -36,3 +36,12 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
     table.weight = nn.Parameter(torch.stack(rows), requires_grad=table.weight.requires_grad)
     table.num_embeddings = len(rows)
     model.config = replace(model.config, num_classes=len(sources))
+
+
+def row_of(name: str, classes: Sequence[str]) -> int:
+    """The row of a class or superclass by its name, the last part of that or its id; ValueError for one not there."""
+    same = [i for i, known in enumerate(classes) if name in (known, known.rsplit("/", 1)[-1], str(i))]
+    if len(same) != 1:
+        shown = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+        raise ValueError(f"class {name!r} is {'one of several' if same else 'unknown'}: the classes are {shown}")
+    return same[0]

@@ -36,7 +36,7 @@ class DiTConfig:
     patch: int  # side of a patch, in latent pixels
     input_size: int  # side of the latent
     in_channels: int = 4  # channels of the latent
-    num_classes: int = 1000  # without the null class
+    num_classes: int = 1000  # rows of the class table, those of superclasses too, but without the null row
     class_dropout: float = 0.1  # how often training drops the label; 0: the class table has no null row
     mlp_ratio: float = 4.0  # hidden width of the MLP over D
     learn_sigma: bool = True  # the output also holds the variance value, one per latent channel
@@ -111,17 +111,20 @@ class DiT(nn.Module):
         out = self.final_layer(x, c)  # (B, T, p p C)
         return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=side // p, p=p, q=p)
 
-    def forward_with_cfg(self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3) -> Tensor:
+    def forward_with_cfg(
+        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3, *more
+    ) -> Tensor:
         """guided = null + s (cond - null) on output channels 0 .. channels - 1; the other channels stay as computed.
 
         The official call: x holds the same batch twice (2B, C, H, W; only the first half is read), t (2B,),
         y = [labels; null]. Returns both halves, their guided channels equal. The default of three is the official
         code's, which leaves the fourth latent channel of the first half purely conditional; None guides all C.
+        more: what `forward` takes beside x, t and y, such as the hint of a ControlledDiT.
         """
         if len(x) % 2:
             raise ValueError(f"x must hold the batch twice, found an odd number of samples, {len(x)}")
         half = x[: len(x) // 2]
-        out = self(torch.cat([half, half]), t, y)  # (2B, C or 2C, H, W)
+        out = self(torch.cat([half, half]), t, y, *more)  # (2B, C or 2C, H, W)
         guided, rest = out.tensor_split([self.config.in_channels if channels is None else channels], dim=1)
         cond, null = guided.chunk(2)
         guided = null + cfg_scale * (cond - null)

@@ -110,7 +110,7 @@ def guided_step(model: Callable, shape, cond, null, schedule) -> float:
     with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
         for steps in (2, 2, 4):   # the first call reads the weights and does not count
             began = time.perf_counter()
-            sampling.draw(model, shape, cond, null, schedule, "ddim", steps, 4.0)
+            sampling.draw(sampling.guided(model, cond, null, 4.0), range(1), shape, schedule, "ddim", steps)
             seconds[steps] = time.perf_counter() - began
     return (seconds[4] - seconds[2]) / 2
 
@@ -241,6 +241,8 @@ def main(argv=None, parts: dict = PARTS, sizes=(FULL, TINY), whole: Callable = m
     parser.add_argument("--tiny", action="store_true", help="small models: does the benchmark itself work?")
     options = parser.parse_args(argv)
     size = sizes[options.tiny]
+    if options.work:
+        options.work.mkdir(parents=True, exist_ok=True)
     if options.part:
         return print(json.dumps(parts[options.part](options.work, size)))
     with tempfile.TemporaryDirectory(prefix="full_size_", dir=options.work) as work:

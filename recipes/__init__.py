@@ -16,7 +16,7 @@ class Recipe(NamedTuple):
     adapter: list[str]                                                # the specs as attached
     names: list[str]                                                  # of the images, to name a bad batch
     batch: Callable[[Tensor, Generator], dict[str, Tensor]]           # image numbers (B,) -> tensors
-    loss: Callable[[dict, Generator], tuple[Tensor, dict]]            # batch -> scalar loss, numbers for the log
+    loss: Callable[[dict, Generator, float], tuple[Tensor, dict]]     # batch, share of the training done -> scalar, log
     look: Callable[[Path, int], dict]                                 # run folder, step -> pictures there, numbers
     finish: Callable[[Path], None]                                    # run folder -> the files that a run leaves
     rates: dict[str, float] = {}                                      # start of a parameter's name -> peak rate, not lr
@@ -27,8 +27,11 @@ def recipes() -> dict[str, Callable]:
     from .autoencoder import autoencoder
     from .class_label import class_label
     from .classifier import classifier
+    from .consistency import consistency
+    from .control import control
     from .dreambooth import dreambooth
     from .text import text
     from .textual_inversion import textual_inversion
     return {"class_label": class_label, "text": text, "dreambooth": dreambooth,
-            "textual_inversion": textual_inversion, "autoencoder": autoencoder, "classifier": classifier}
+            "textual_inversion": textual_inversion, "consistency": consistency, "control": control,
+            "autoencoder": autoencoder, "classifier": classifier}

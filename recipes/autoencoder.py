@@ -48,7 +48,7 @@ def autoencoder(cfg, device) -> Recipe:
         drawn = plain(index, generator)
         return drawn | {"x": recoloured(drawn["x"], generator)} if new else drawn
 
-    def loss(batch, generator):
+    def loss(batch, generator, progress):
         x = batch["x"]
         mean, logvar = (h.float() for h in model.encode(x))                                      # (B, c, h, w)
         noise = torch.randn(mean.shape, generator=generator).to(mean)

@@ -4,8 +4,11 @@
     z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) eps,    loss(model(z_t, t, y), eps)
 
 With masks of what matters, the squared error weighs `mask_weight` there and 1 elsewhere (DriveDiTFit, Tu et al. 2024):
-a defect is a hundredth of the picture, and of an even loss. The label is replaced by the null row with probability
-`drop`, here and not inside the network: guidance needs both.
+a defect is a hundredth of the picture, and of an even loss. Their betas too may change as the training goes on, see
+`noise_schedule` and sampling/progressive.py. The label is replaced by the null row with probability `drop`, here and
+not inside the network: guidance needs both. With probability `superclass` it is replaced by the row of its superclass,
+which the class table has after those of the classes (the TieredEmbedder of FineDiffusion, Pan et al. 2024, arXiv
+2402.18331); guidance then leads from there.
 """
 from functools import partial
 
@@ -14,19 +17,20 @@ import torch
 import adapters
 import launch
 import weights
-from data import ImageSet
+from data import ImageSet, load
 from data.grid import grid, save_image
+from data.hierarchy import with_parents
 from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
-from sampling import Schedule, draw
+from sampling import Schedule, dit_schedule, draw, guided
 from unet import VAE
 
 from . import Recipe
 from .latent import denoising_loss, encode, latent_batches, settings, through
 from .masks import mask_weights
 from .measure import COLUMNS, show_and_measure
-from .pixels import augmentations, held_out_loss, train_and_val
-from .start import nearest_rows, start_rows
+from .pixels import augmentations, held_out_loss, train_and_val, transform
+from .start import nearest_rows, similar_rows, start_rows, superclass_rows
 
 NEAREST_IMAGES = 4   # of each class, to find the old class most like it
 
@@ -37,26 +41,31 @@ def class_label(cfg, device) -> Recipe:
     The model is a checkpoint, its class table made anew unless the classes are its own, or new:SIZE. Leaves
     adapter.safetensors, or model.safetensors where everything trains, and metrics.json.
     """
-    schedule = Schedule.linear()
     vae = weights.load(cfg.vae, expect="vae", dtype=torch.float32).to(device).requires_grad_(False)
     model, side = backbone(cfg, vae, device)
     images, val = train_and_val(cfg, side)
+    images = with_superclasses(cfg, images)
     encoded = encode(cfg, vae, images, augmentations(cfg), device)
     if model is None:
-        model, header = new_model(cfg, vae, side, images.classes).to(device), {}
+        model, header = new_model(cfg, vae, side, row_names(images)).to(device), {}
+        model.parents = images.parents
     else:
-        header = {"base": weights.fingerprint(model), "classes": images.classes}
-        header["sources"] = fit_classes(cfg, model, vae, images, encoded, schedule, device)
+        header = {"base": weights.fingerprint(model)}
+        header["sources"] = fit_classes(cfg, model, vae, images, encoded, device)
+    schedule = own_schedule(cfg, model)
+    header |= {"classes": model.classes, "parents": model.parents or None}
     header["adapter"] = attach(cfg, model)
     scale = vae.config.scaling_factor
     null = model.null if model.config.class_dropout else None
-    weight = mask_weights(cfg, images, augmentations(cfg), vae.factor)
-    batch = latent_batches(encoded, images.labels, scale, null, cfg.drop, weight)
+    above = rows_above(model, images)
+    maps = mask_weights(cfg, images, augmentations(cfg), vae.factor)
+    batch = latent_batches(encoded, images.labels, scale, null, cfg.drop, maps, above, cfg.superclass)
 
-    def loss(batch, generator):
-        return denoising_loss(cfg, model, schedule, generator, batch["x0"], batch["y"], batch.get("weight"))
+    def loss(batch, generator, progress):
+        now = dit_schedule("progressive", progress) if cfg.noise_schedule == "progressive" else schedule
+        return denoising_loss(cfg, model, now, generator, batch["x0"], batch["y"], batch.get("weight"))
 
-    pictures = painter(cfg, model, vae, null, schedule, device)
+    pictures = painter(cfg, model, vae, null if above is None else above, schedule, device)
     plain = None
     if val is not None:
         plain = latent_batches(encode(cfg, vae, val, augmentations(cfg)[:1], device), val.labels, scale, None, 0)
@@ -70,7 +79,9 @@ def class_label(cfg, device) -> Recipe:
 
     def finish(run):
         if header["adapter"] == ["full"]:
-            weights.save_model(model, run / "model.safetensors", card={"classes": images.classes, "data": cfg.data})
+            card = {"classes": model.classes, "parents": model.parents, "data": cfg.data,
+                    "noise_schedule": model.noise_schedule}
+            weights.save_model(model, run / "model.safetensors", card=card)
         else:
             weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
         if cfg.measure:
@@ -79,13 +90,18 @@ def class_label(cfg, device) -> Recipe:
     return Recipe(model, header["adapter"], images.names, batch, loss, look, finish)
 
 
-def painter(cfg, model: DiT, vae: VAE, null: int | None, schedule: Schedule, device):
-    """pictures(labels, seed) -> uint8 (N, S, S, 3): what sample.py draws for the same labels and seed."""
+def painter(cfg, model: DiT, vae: VAE, null: int | torch.Tensor | None, schedule: Schedule, device):
+    """pictures(labels, seed) -> uint8 (N, S, S, 3): what sample.py draws for the same labels and seed.
+
+    null: the row that guidance leads away from, one for all or one for each class.
+    """
 
     def pictures(labels, seed):
+        away = null[labels] if isinstance(null, torch.Tensor) else null
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            z = draw(model, model.latent_shape, labels.to(device), null, schedule, cfg.sampler, cfg.sample_steps,
-                     cfg.guidance if null is not None else 1.0, seed=cfg.seed + seed)
+            denoiser = guided(model, labels.to(device), away, cfg.guidance if null is not None else 1.0)
+            z = draw(denoiser, range(len(labels)), model.latent_shape, schedule, cfg.sampler, cfg.sample_steps,
+                     cfg.seed + seed, device=device)
             return to_uint8(vae.images(z))
 
     return pictures
@@ -108,6 +124,30 @@ def backbone(cfg, vae: VAE, device) -> tuple[DiT | None, int]:
     return model.to(device), model.config.input_size * vae.factor
 
 
+def with_superclasses(cfg, images: ImageSet) -> ImageSet:
+    """`images.parents` if the config's `superclass` asks for them, else none."""
+    if not 0 <= cfg.superclass <= 1 - cfg.drop:
+        raise ValueError(f"superclass must be a share of the labels that are not dropped, 0 to {1 - cfg.drop:g}, "
+                         f"found {cfg.superclass}")
+    if cfg.superclass:
+        return with_parents(images, cfg.hierarchy)
+    if cfg.hierarchy:
+        raise ValueError(f"hierarchy {cfg.hierarchy} is of no use without superclass, which is how often a superclass "
+                         f"replaces a label")
+    return images._replace(parents={})
+
+
+def row_names(images: ImageSet) -> list[str]:
+    """What each row of the class table means: the classes, then their superclasses. The null row is after those."""
+    return images.classes + sorted(set(images.parents.values()))
+
+
+def rows_above(model: DiT, images: ImageSet) -> torch.Tensor | None:
+    """The row of each class's superclass, (classes,); None without superclasses."""
+    row = {name: i for i, name in enumerate(model.classes)}
+    return torch.tensor([row[images.parents[name]] for name in images.classes]) if images.parents else None
+
+
 def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
     """A DiT of one of the named sizes with random weights."""
     name = cfg.model.removeprefix("new:")
@@ -115,29 +155,45 @@ def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
         raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
     model = DiT.from_name(name, input_size=side // vae.factor, in_channels=vae.config.latent_channels,
                           num_classes=len(classes))
-    model.classes = classes
+    model.classes, model.noise_schedule = classes, "fixed"
     return model
 
 
-def fit_classes(cfg, model: DiT, vae: VAE, images: ImageSet, encoded, schedule: Schedule, device):
-    """A class table for the images' classes, unless the checkpoint was made for just these.
+def own_schedule(cfg, model: DiT) -> Schedule:
+    """What the tuned model is drawn with; its name is the model's `noise_schedule`, that of the checkpoint if fixed."""
+    if cfg.noise_schedule != "fixed":
+        model.noise_schedule = cfg.noise_schedule
+    return dit_schedule(model.noise_schedule)
 
-    Returns the old rows that each new one started from, or None where the table was left alone.
+
+def fit_classes(cfg, model: DiT, vae: VAE, images: ImageSet, encoded, device):
+    """A class table for the images' classes and superclasses, unless the checkpoint was made for just these.
+
+    Superclasses that it has besides stay. Returns the old rows that each new one started from, or None where the table
+    was left alone.
     """
-    old = getattr(model, "classes", None)
-    if old == images.classes:
+    old, names, rows = getattr(model, "classes", None), row_names(images), model.config.num_classes
+    parents, model.parents, count = getattr(model, "parents", {}), images.parents, len(images.classes)
+    own = bool(old) and old[:count] == images.classes and set(old[count:]) <= set(parents.values())
+    if own and set(names) <= set(old):
+        model.parents = parents | images.parents
         return None
-    rows = model.config.num_classes
 
     def nearest():
         index = torch.cat([(images.labels == i).nonzero()[:NEAREST_IMAGES, 0] for i in range(len(images.classes))])
         x0 = vae.config.scaling_factor * encoded.mean[index, 0].float().to(device)
-        return nearest_rows(model, x0, images.labels[index], rows, schedule)
+        return nearest_rows(model, x0, images.labels[index], rows, dit_schedule(model.noise_schedule))
 
-    sources = start_rows(cfg.start, old, rows, images.classes, nearest)
+    def similar(source):
+        known = load(source, transform(cfg, images.pixels.shape[1])) if source else None
+        return similar_rows(images, known, old and [name for name in old if name not in parents.values()], rows)
+
+    # where only the superclasses are new, the classes keep their rows
+    sources = [[i] for i in range(count)] if own else start_rows(cfg.start, old, rows, images.classes, nearest, similar)
+    sources += superclass_rows(sources, old, images.classes, images.parents)
     resize_classes(model, sources, launch.keyed(cfg.seed, -1))
-    model.classes = images.classes
-    for name, ids in zip(images.classes, sources):
+    model.classes = names
+    for name, ids in zip(names, sources):
         shown = ", ".join(old[i] if old else str(i) for i in ids[:6]) + (", ..." if len(ids) > 6 else "")
         print(f"class {name}: starts from {f'the mean of {shown}' if len(ids) > 1 else shown or 'random numbers'}")
     return sources

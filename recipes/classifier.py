@@ -20,7 +20,7 @@ def classifier(cfg, device) -> Recipe:
     images, val = train_and_val(cfg, side)
     model = adapters.attach(Features(len(images.classes), side).to(device), cfg.adapter)
 
-    def loss(batch, generator):
+    def loss(batch, generator, progress):
         logits = model(batch["x"]).float()                                                       # (B, classes)
         accuracy = (logits.argmax(1) == batch["y"]).float().mean()
         return F.cross_entropy(logits, batch["y"]), {"accuracy": accuracy.item()}
@@ -30,8 +30,8 @@ def classifier(cfg, device) -> Recipe:
             return {"step": step}
         plain, right = pixel_batches(val, augmentations(cfg)[:1]), []
 
-        def counted(batch, generator):
-            value, numbers = loss(batch, generator)
+        def counted(batch, generator, progress):
+            value, numbers = loss(batch, generator, progress)
             right.append(numbers["accuracy"] * len(batch["y"]))
             return value, numbers
 

@@ -31,7 +31,7 @@ def dreambooth(cfg, device) -> Recipe:
     data = captioned(cfg, sd, cfg.data)
     if not cfg.prior_weight:
         return fine_tune(cfg, device, sd, data)
-    if not cfg.class_prompt or cfg.class_images < 1:
+    if not cfg.class_prompt.strip() or cfg.class_images < 1:
         raise ValueError("dreambooth keeps the class by images that it draws: give --class_prompt (and --class_images "
                          "above 0), or --prior_weight 0 for none")
     drawn = class_images(cfg, sd, device)
@@ -53,7 +53,7 @@ def class_images(cfg, sd, device) -> ImageSet:
         if files and all(file.exists() for file in files):
             pixels += [decode(file) for file in files]
             continue
-        found = pictures([cfg.class_prompt] * len(wanted), SEED_APART, first)
+        found = pictures([cfg.class_prompt] * cfg.class_images, SEED_APART, wanted)
         for file, image in zip(files, found):
             file.parent.mkdir(parents=True, exist_ok=True)
             save_image(file, image)

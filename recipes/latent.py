@@ -32,19 +32,23 @@ def encode(cfg, vae: VAE, images: ImageSet, options: list, device) -> LatentCach
     return latents(images.pixels, options, run, key + cfg.precision, cfg.cache or None)
 
 
-def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, weight=None):
-    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, y (B,) labels, some of them dropped, and weight.
+def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, maps=None, above=None, lift=0.0):
+    """batch(index, generator) -> x0 (B, C, H, W) scaled latents, y (B,) labels, some of them replaced, and the maps.
 
-    weight (N, V, 1, H, W), if there is one: of the loss, for every image in every variant.
+    A label y becomes `null`, if there is one, with probability `drop`, and above[y], the row of its superclass, with
+    probability `lift`. maps: name -> (N, V, ...), what else every image has in every variant, as the loss's weight.
     """
+    drop = 0.0 if null is None else drop
 
     def batch(index, generator):
         variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
         y = labels[index]
-        if null is not None:
-            y = torch.where(torch.rand(len(y), generator=generator) < drop, null, y)
+        if null is not None or above is not None:
+            chance = torch.rand(len(y), generator=generator)
+            y = y if above is None else torch.where((drop <= chance) & (chance < drop + lift), above[y], y)
+            y = y if null is None else torch.where(chance < drop, null, y)
         drawn = {"x0": scale * sample(encoded, index, variant, generator), "y": y}
-        return drawn if weight is None else drawn | {"weight": weight[index, variant]}
+        return drawn | {name: values[index, variant] for name, values in (maps or {}).items()}
 
     return batch
 

@@ -50,5 +50,5 @@ def held_out_loss(batch, loss, count: int, device, size: int = 100) -> float:
         index = torch.arange(first, min(first + size, count))
         generator = torch.Generator().manual_seed(first)
         part = {key: value.to(device) for key, value in batch(index, generator).items()}
-        total += loss(part, generator)[0].item() * len(index)
+        total += loss(part, generator, 1.0)[0].item() * len(index)
     return total / count

@@ -6,17 +6,23 @@ hazelnut; a row that starts near needs fewer images to arrive.
 import difflib
 
 import torch
+from torch.nn import functional as F
 
+from data import ImageSet
+from data.transforms import to_tensor
+from metrics import features
 from sampling import Schedule
+from weights.load import SHIPPED
 
 CLASSIFIER_STEPS = 8   # timesteps at which `nearest` compares denoising errors
 
 
-def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nearest) -> list[list[int]]:
+def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nearest, similar) -> list[list[int]]:
     """Old row ids whose mean each new class starts from; [] means a random row.
 
     start: "name"    old classes whose last name is that of the new one ("*/crack" for "hazelnut/crack"), else "mean"
            "nearest" what `nearest()` answers, one id a new class
+           "features" or "features:DATA" what `similar("")` or `similar("DATA")` answers, likewise
            "mean"    all old classes
            "random"  none
            otherwise one old class for all, by name or id
@@ -29,6 +35,8 @@ def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nea
         return [[] for _ in new]
     if start == "nearest":
         return [[row] for row in nearest()]
+    if start.partition(":")[0] == "features":
+        return [[row] for row in similar(start.partition(":")[2])]
     if start == "name":
         same = [[i for i, name in enumerate(old or []) if last_name(name) == last_name(wanted)] for wanted in new]
         return [ids or everything for ids in same]
@@ -37,13 +45,56 @@ def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nea
     if old and start in old:
         return [[old.index(start)] for _ in new]
     near = difflib.get_close_matches(start, old or [], n=1, cutoff=0)
-    raise ValueError(f"start {start!r} is none of name, nearest, mean, random, an id in 0..{rows - 1}"
+    raise ValueError(f"start {start!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
                      + (f" or a class of the checkpoint; did you mean {near[0]!r}?" if near else ""))
+
+
+def superclass_rows(sources: list[list[int]], old: list[str] | None, classes: list[str],
+                    parents: dict[str, str]) -> list[list[int]]:
+    """Old row ids whose mean each superclass starts from, in the order of their names.
+
+    Its own row where the checkpoint has one of that name; else all rows that its classes start from, `sources`.
+    """
+    def rows(name):
+        own = [old.index(name)] if old and name in old else []
+        return own or sorted({row for label, ids in zip(classes, sources) if parents[label] == name for row in ids})
+
+    return [rows(name) for name in sorted(set(parents.values()))]
 
 
 def last_name(name):
     """"hazelnut/crack" -> "crack"."""
     return name.rsplit("/", 1)[-1]
+
+
+@torch.no_grad()
+def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None, rows: int) -> list[int]:
+    """row_s = argmax_k cos(f_s, f_k): for every class s of `images` the old class k that looks most like it.
+
+    f_s is the mean feature of its images and f_k that of the old class's, `known`. Without any, f_k is the row of the
+    feature network's head that recognises class k. (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661, takes CLIP's means
+    on both sides; here the network is tiny-features.) old: the names of the old classes, in the order of their `rows`;
+    a checkpoint without names has those of `known`. ValueError for an old class without f_k.
+    """
+    network, names = features.load(SHIPPED / "tiny-features" / "model.safetensors")
+    vectors = network.head.weight
+    if known is not None:
+        names, vectors = known.classes, class_means(network, known)
+    if old is None and (known is None or len(names) != rows):
+        raise ValueError(f"start features: the checkpoint names none of its {rows} classes; features:DATA takes images "
+                         f"of {rows} classes, in their order")
+    unknown = [name for name in old or [] if name not in names]
+    if unknown:
+        raise ValueError(f"start features: no features of {unknown[0]!r}, a class of the checkpoint; features:DATA "
+                         f"takes them from images of its classes")
+    f_k = F.normalize(vectors[[names.index(name) for name in old or names]])                     # (K, dim)
+    return (F.normalize(class_means(network, images)) @ f_k.T).argmax(1).tolist()
+
+
+def class_means(network: features.Features, images: ImageSet) -> torch.Tensor:
+    """Mean of each class's features, all of one length and as the classifier's head reads them -> (classes, dim)."""
+    f = F.relu(features.embed(network, to_tensor(images.pixels))[0])                             # (N, dim)
+    return torch.stack([f[images.labels == i].mean(0) for i in range(len(images.classes))])
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from data.grid import grid, save_image, sections
 from data.latents import LatentCache
 from data.source import captions_of, held_out, load_captioned
 from data.transforms import to_uint8
-from sampling import draw
+from sampling import draw, guided
 from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
@@ -68,7 +68,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
         drawn = kept(torch.randint(len(prior[1]), (len(index),), generator=generator), generator)
         return found | {f"prior_{key}": value for key, value in drawn.items()}
 
-    def loss(batch, generator):
+    def loss(batch, generator, progress):
         value, numbers = denoising_loss(cfg, model, sd.schedule, generator, batch["x0"], batch["cond"],
                                         batch.get("weight"))
         if "prior_x0" not in batch:
@@ -137,7 +137,7 @@ def new_sd(cfg) -> weights.StableDiffusion:
 
 def side(cfg, sd) -> int:
     """Image side in pixels: the config's, or what the UNet was trained on."""
-    return cfg.size or sd.unet.config.input_size * sd.vae.factor
+    return sd.side(cfg.size)
 
 
 def captioned(cfg, sd, source: str) -> tuple[ImageSet, Captions]:
@@ -145,19 +145,19 @@ def captioned(cfg, sd, source: str) -> tuple[ImageSet, Captions]:
     return load_captioned(source, transform(cfg, side(cfg, sd)), cfg.template)
 
 
-def batcher(cfg, sd, model: TextConditioned, device) -> Callable:
+def batcher(cfg, sd, model: TextConditioned, device, maps: Callable = mask_weights) -> Callable:
     """batches(images, texts) -> the function batch(index, generator) of these images with these captions.
 
-    held_out: without augmentation, dropped captions and weights.
+    held_out: without augmentation, dropped captions and `maps`, which else come along (see latent_batches).
     """
 
     def batches(images, texts, held_out=False):
         options = augmentations(cfg)[:1] if held_out else augmentations(cfg)
         encoded = encode(cfg, sd.vae, images, options, device)
-        weight = None if held_out else mask_weights(cfg, images, options, sd.vae.factor)
+        more = {} if held_out else maps(cfg, images, options, sd.vae.factor)
         conditions, row = read_once(model, sd.tokenizer, texts, device)
         drop = 0 if held_out else cfg.drop
-        return caption_batches(encoded, conditions, row, sd.vae.config.scaling_factor, drop, weight)
+        return caption_batches(encoded, conditions, row, sd.vae.config.scaling_factor, drop, more)
 
     return batches
 
@@ -177,9 +177,9 @@ def read_once(model: TextConditioned, tokenizer, texts: list[str], device) -> tu
         return torch.cat([model.text(part.to(device)).cpu() for part in tokens.split(16)]), row  # (U, L, D)
 
 
-def caption_batches(encoded: LatentCache, conditions: Tensor, row: Tensor, scale: float, drop: float, weight=None):
+def caption_batches(encoded: LatentCache, conditions: Tensor, row: Tensor, scale: float, drop: float, maps=None):
     """`latent_batches` with cond (B, L) or (B, L, D) in place of labels, some of them those of the empty caption."""
-    numbered = latent_batches(encoded, row, scale, len(conditions) - 1, drop, weight)
+    numbered = latent_batches(encoded, row, scale, len(conditions) - 1, drop, maps)
 
     def batch(index, generator):
         found = numbered(index, generator)
@@ -189,15 +189,20 @@ def caption_batches(encoded: LatentCache, conditions: Tensor, row: Tensor, scale
 
 
 def painter(cfg, model: TextConditioned, sd, device):
-    """pictures(prompts, seed, first) -> uint8 (N, S, S, 3): what sample.py draws for the same prompts and seed."""
+    """pictures(prompts, seed, numbers) -> uint8 (N, S, S, 3): what sample.py draws for the same prompts and seed.
+
+    numbers: which of the prompts, a range; all by default.
+    """
 
     @torch.no_grad()
-    def pictures(prompts, seed, first=0):
+    def pictures(prompts, seed, numbers=None):
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            states = encode_prompts(model.text, sd.tokenizer, [*prompts, ""]).float()            # (N + 1, L, D)
+            row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+            states = encode_prompts(model.text, sd.tokenizer, [*row, ""]).float()                # (U + 1, L, D)
+            cond = states[[row[prompt] for prompt in prompts]]                                   # (N, L, D)
             shape = (model.latent_shape[0], *[side(cfg, sd) // sd.vae.factor] * 2)
-            z = draw(model, shape, states[:-1], states[-1:], sd.schedule, cfg.sampler, cfg.sample_steps, cfg.guidance,
-                     seed=cfg.seed + seed, first=first)
+            z = draw(guided(model, cond, states[-1:], cfg.guidance), numbers or range(len(prompts)), shape, sd.schedule,
+                     cfg.sampler, cfg.sample_steps, cfg.seed + seed, device=device)
             return to_uint8(sd.vae.images(z))
 
     return pictures

@@ -8,10 +8,13 @@ from unet import TextConditioned, Tokenizer
 def learn_token(cfg, sd, texts: list[str]) -> tuple[list[str], dict[str, int] | None]:
     """Add cfg.token to the tokenizer -> (the adapter that trains its rows, {token: vectors}); ([], None) without one.
 
-    Raises ValueError for a token that exists, captions without it, a start that is not one token, and a token table
-    with other rows than the tokenizer has tokens, whose next row would not be the new word's.
+    Raises ValueError for a start without a token, a token that exists, captions without it, a start that is not one
+    token, and a token table with other rows than the tokenizer has tokens, whose next row would not be the new word's.
     """
     if not cfg.token:
+        if cfg.token_start or cfg.vectors != 1:
+            raise ValueError("token_start and vectors are of a new word, and --token names none: found "
+                             f"{cfg.token_start!r} and {cfg.vectors}")
         return [], None
     tokenizer, rows = sd.tokenizer, sd.text.token_embedding.num_embeddings
     if rows != len(tokenizer):

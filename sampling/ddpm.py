@@ -11,7 +11,8 @@ VARIANCES = ("learned", "small", "large")
 
 
 def ddpm(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence[int],
-         noise: Callable[[Tensor], Tensor], variance: str | None = None) -> Tensor:
+         noise: Callable[[Tensor], Tensor], variance: str | None = None,
+         before: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
     """x_prev = mean_x0 x0 + mean_x x_t + sigma z                     DDPM eq. 7 for the mean, eq. 15 for x0
 
     sigma^2: "small" beta_tilde (eq. 7); "large" beta (sec. 3.2); "learned" between the two (Nichol 2021, eq. 15), from
@@ -19,12 +20,13 @@ def ddpm(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence
     x0 is not clipped, for latents have no range; the last step adds no noise.
 
     x (B,C,H,W): the starting noise, float32. steps: a number, or ascending timesteps. noise(x): a standard normal draw
-    of x's shape. Returns latents (B,C,H,W).
+    of x's shape. before(x, t) changes the latents ahead of the step at t. Returns latents (B,C,H,W).
     Raises ValueError for another variance, or for "learned" when the network predicts none.
     """
     if variance not in (None, *VARIANCES):
         raise ValueError(f"variance must be one of {', '.join(VARIANCES)}: got {variance!r}")
     for c in schedule.chain(steps).backward():
+        x = x if before is None else before(x, c.t)
         out = denoise(x, torch.full((len(x),), c.t, device=x.device))
         _, x0 = schedule.solve(out, x, c.alpha_bar ** 0.5, (1 - c.alpha_bar) ** 0.5)
         _, v = split(out, x)

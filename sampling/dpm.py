@@ -15,7 +15,8 @@ def half_log_snr(alpha_bar: float) -> float:
 
 
 def dpm(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence[int],
-        noise: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        noise: Callable[[Tensor], Tensor] | None = None,
+        before: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
     """x_prev = (sigma_prev / sigma) x - alpha_prev (e^-h - 1) D,    h = lambda_prev - lambda               algorithm 2
     D = x0 + (x0 - x0_before) / (2 r),                              r = h_before / h
 
@@ -23,10 +24,12 @@ def dpm(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence[
     h = infinity: both take D = x0 (first order), so the last step ends in x0.
 
     x (B,C,H,W): the starting noise, float32. steps: a number, or ascending timesteps. noise is never drawn: it is there
-    because every sampler is called alike. Returns latents (B,C,H,W).
+    because every sampler is called alike. before(x, t) changes the latents ahead of the step at t.
+    Returns latents (B,C,H,W).
     """
     x0_before, h_before = None, None
     for c in schedule.chain(steps).backward():
+        x = x if before is None else before(x, c.t)
         alpha_prev, sigma_prev, sigma = c.alpha_bar_prev ** 0.5, (1 - c.alpha_bar_prev) ** 0.5, (1 - c.alpha_bar) ** 0.5
         h = half_log_snr(c.alpha_bar_prev) - half_log_snr(c.alpha_bar)
         out = denoise(x, torch.full((len(x),), c.t, device=x.device))

@@ -1,17 +1,19 @@
-"""Draw latents for a list of conditions: batches, guidance, and noise that belongs to the sample, not to the batch."""
+"""Draw latents in batches, with noise that belongs to the sample, not to the batch."""
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sampling.consistency import lcm, lcm_steps
 from sampling.ddim import ddim
 from sampling.ddpm import ddpm
 from sampling.dpm import dpm
-from sampling.guidance import bind, cfg, like
+from sampling.guidance import Denoiser
 from sampling.schedule import Schedule
 
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm}     # each: (denoise, x, schedule, steps, noise) -> latents
+# each: (denoise, x, schedule, steps, noise, before=) -> latents
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm, "lcm": lcm}
 
 
 def sample_noise(seed: int, indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
@@ -25,40 +27,43 @@ def sample_noise(seed: int, indices: Sequence[int]) -> Callable[[Tensor], Tensor
 
 
 @torch.no_grad()
-def draw(model: Callable, shape: Sequence[int], cond: Tensor, null: int | Tensor | None, schedule: Schedule,
-         sampler: str | Callable = "ddim", steps: int | Sequence[int] = 50, guidance: float = 4.0,
-         channels: int | None = None, seed: int = 0, batch: int = 16, first: int = 0, image: Tensor | None = None,
-         strength: float = 0.8) -> Tensor:
-    """One latent of `shape` (C,H,W) per condition -> (N,C,H,W) float32 on cond's device.
+def draw(denoiser: Callable[[slice], Denoiser], numbers: range, shape: Sequence[int], schedule: Schedule,
+         sampler: str | Callable = "ddim", steps: int | Sequence[int] = 50, seed: int = 0, batch: int = 16,
+         image: Tensor | None = None, strength: float = 0.8, device: torch.device | str = "cpu",
+         before: Callable[[slice], Callable[[Tensor, int], Tensor]] | None = None) -> Tensor:
+    """One latent of `shape` (C,H,W) for each of `numbers`, which follow each other -> (N,C,H,W) float32 on the device.
 
-    model(x, t, cond); cond (N,) labels or (N,L,D) text states; null as in cfg, unused at guidance 1 (no doubled batch).
+    denoiser(here): the denoiser of the samples numbered `here`; guided() makes one of a list of conditions.
     sampler: a name in SAMPLERS, or a function called like them, such as partial(ddim, eta=1.0).
-    Sample i has the noise of (seed, first + i), so a long list may be drawn in parts, on several devices, in any batch.
+    Sample i has the noise of (seed, i), so a long list may be drawn in parts, on several devices, in any batch.
     image (C,H,W): a latent to start from, noised to the step that `strength` of the way from clean to noise is at
     (SDEdit, Meng 2022, arXiv 2108.01073); strength 1 is none of the image, and without one all starts from noise.
-    Raises ValueError for an unknown sampler, guidance without null, or a strength that leaves no step.
+    before(here): what changes the latents of the samples numbered `here` before each step (unet/attend.py).
+    Raises ValueError for an unknown sampler, a batch below 1, or a strength that leaves no step.
     """
     if not callable(sampler) and sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}: got {sampler!r}")
-    if guidance != 1 and null is None:
-        raise ValueError(f"guidance {guidance} needs a null condition; without one use guidance 1")
     if batch < 1:
         raise ValueError(f"the batch must hold at least 1 sample: got {batch}")
     run = sampler if callable(sampler) else SAMPLERS[sampler]
     if image is not None:
-        steps = begun(schedule.timesteps(steps) if isinstance(steps, int) else list(steps), strength)
-    away = None if guidance == 1 else like(null, cond)
-    latents = [torch.empty((0, *shape), device=cond.device)]
-    for start in range(0, len(cond), batch):
-        here = slice(start, start + batch)
-        y = cond[here]
-        denoise = bind(model, y) if guidance == 1 else cfg(model, y, away[here], guidance, channels)
-        noise = sample_noise(seed, range(first + start, first + start + len(y)))
-        x = noise(torch.empty((len(y), *shape), device=cond.device))     # (B, C, H, W)
+        steps = begun(steps_of(run, schedule, steps) if isinstance(steps, int) else list(steps), strength)
+    latents = [torch.empty((0, *shape), device=device)]
+    for start in range(numbers.start, numbers.stop, batch):
+        here = range(start, min(start + batch, numbers.stop))
+        noise = sample_noise(seed, here)
+        x = noise(torch.empty((len(here), *shape), device=device))     # (B, C, H, W)
         if image is not None:
             x = schedule.add_noise(image.expand_as(x), x, torch.full((len(x),), steps[-1], device=x.device))
-        latents.append(run(denoise, x, schedule, steps, noise))
+        rows = slice(here.start, here.stop)
+        change = None if before is None else before(rows)
+        latents.append(run(denoiser(rows), x, schedule, steps, noise, before=change))
     return torch.cat(latents)
+
+
+def steps_of(sampler: str | Callable, schedule: Schedule, steps: int) -> list[int]:
+    """The timesteps, ascending, that a sampler takes of the schedule when it is asked for a number of them."""
+    return lcm_steps(schedule, steps) if sampler in ("lcm", lcm) else schedule.timesteps(steps)
 
 
 def begun(steps: list[int], strength: float) -> list[int]:

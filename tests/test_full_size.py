@@ -1,51 +1,71 @@
-"""docs/full_size.py on small models: every row is measured, what fails is said, and "full" is the published size."""
-import importlib.util
+"""The benchmarks of docs/ on small models: every row is measured, what fails is said, "full" is the published size."""
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 from dit import DiT
-from unet import VAE, VAEConfig
+from unet import VAE, TextTower, UNet, VAEConfig
+from unet.model import SIZES as UNETS
+from unet.text import SIZES as TOWERS
 
-ROOT = Path(__file__).parent.parent
-SCRIPT = ROOT / "docs" / "full_size.py"
-ROWS = ["import torch, weights", "weights.load", "weights.load, every weight read once",
+DOCS = Path(__file__).parent.parent / "docs"
+ROWS = {
+    "full_size": [
+        "import torch, weights", "weights.load", "weights.load, every weight read once",
         "train.py, steps: 1, a grid before and after", "train.py, steps: 3, a grid before and after",
-        "one training step, of these", "sample.py, one image in 2 guided steps", "one guided DDIM step"]
+        "one training step, of these", "sample.py, one image in 2 guided steps", "one guided DDIM step"],
+    "full_size_sd": [
+        "import torch, weights", "weights.load_sd, the single file",
+        "weights.load_sd, the single file, every weight read once",
+        "train.py, LoRA, steps: 2, a grid before and after", "one LoRA step, of these",
+        "sample.py, one image in 2 guided steps", "one guided DDIM step", "DreamBooth, up to the first step",
+        "DreamBooth, the first step", "DreamBooth, the second step"],
+}
+MADE = {"full_size": "92 tensors, 5,696,672 values", "full_size_sd": "420 tensors, 271,867 values"}   # the small models
+ONE = {"tensors": 1, "values": 1, "threads": 1, "precision": "float32"}
 
 
-@pytest.fixture(scope="module")
-def full_size():
-    spec = importlib.util.spec_from_file_location("full_size", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def full_size(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))   # as for a script started from there: one imports the other
+    return import_module("full_size")
 
 
-def test_the_page_has_every_row(tmp_path):
-    page = tmp_path / "page.md"
-    done = subprocess.run([sys.executable, str(SCRIPT), "--tiny", "--work", str(tmp_path), "--out", str(page)],
-                          capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path)
+@pytest.fixture
+def full_size_sd(full_size):
+    return import_module("full_size_sd")
+
+
+@pytest.mark.parametrize("script", ROWS)
+def test_the_page_has_every_row(script, tmp_path):
+    page, work = tmp_path / "page.md", tmp_path / "a" / "work"   # which is not there yet
+    command = [sys.executable, str(DOCS / f"{script}.py"), "--tiny", "--work", str(work), "--out", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+                          cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (-?[\d.]+) \| ([\d.]+) \|$", text, re.M)
-    assert [row[0] for row in rows] == ROWS and "failed" not in text and str(tmp_path) not in text
-    assert all(float(peak) > 0 for *_, peak in rows) and "92 tensors, 5,696,672 values" in text
-    assert [path.name for path in tmp_path.iterdir()] == ["page.md"]   # the files of the run are gone
+    assert [row[0] for row in rows] == ROWS[script] and "failed" not in text and str(tmp_path) not in text
+    assert all(float(peak) > 0 for *_, peak in rows) and MADE[script] in text
+    assert list(work.iterdir()) == []   # the files of the run are gone
 
 
-def test_full_size_is_that_of_the_published_files(full_size):
+def test_full_size_is_that_of_the_published_files(full_size, full_size_sd):
+    dit, sd = full_size.FULL, full_size_sd.FULL
     with torch.device("meta"):
-        model = DiT.from_name(full_size.FULL.model, image_size=full_size.FULL.side)
-        vae = VAE(VAEConfig(**full_size.FULL.vae))
-    state = model.state_dict().values()
-    assert (len(state), sum(tensor.numel() for tensor in state)) == (292, 675_129_632)
-    assert sum(parameter.numel() for parameter in vae.parameters()) == 83_653_863
+        models = [DiT.from_name(dit.model, image_size=dit.side), VAE(VAEConfig(**dit.vae)),
+                  UNet(replace(UNETS["SD-1"], **sd.unet)), TextTower(replace(TOWERS["CLIP-L"], **sd.text)),
+                  VAE(VAEConfig(**sd.vae))]
+    counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
+    assert counts == [675_129_632, 83_653_863, 859_520_964, 123_060_480, 83_653_863]
+    assert len(models[0].state_dict()) == 292
 
 
 @pytest.mark.parametrize("code, words", [
@@ -53,13 +73,14 @@ def test_full_size_is_that_of_the_published_files(full_size):
     ("raise SystemExit(3)", "exit status 3, nothing said"),
     ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, nothing said"),
 ])
-def test_a_command_that_fails_is_a_row_and_a_sentence(full_size, tmp_path, code, words):
+def test_a_command_that_fails_is_a_row_for_each_stage_and_a_sentence(full_size, full_size_sd, tmp_path, code, words):
     (tmp_path / "code.py").write_text(code.replace("WORK", str(tmp_path)))
     row = full_size.run("a step", tmp_path, "WORK/code.py")
     assert row.failure == words and row.seconds is None and row.peak > 0
-    made = {"tensors": 1, "values": 1, "threads": 1, "precision": "float32"}
-    page = full_size.report(full_size.TINY, made, full_size.reading(row), file=4, load=0.0)
+    page = full_size.report(full_size.TINY, ONE, full_size.reading(row), file=4, load=0.0)
     assert page.count("| failed |") == 3 and page.endswith(f"\n`python WORK/code.py` failed: {words}\n")
+    page = full_size_sd.report(full_size_sd.TINY, ONE, full_size.staged(row, "before", "first", "second"), 4, 0.0)
+    assert page.count("| failed |") == 3 and f"`python WORK/code.py` failed: {words}" in page
 
 
 def test_what_cannot_be_measured_is_one_sentence(full_size, tmp_path):

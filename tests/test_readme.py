@@ -30,7 +30,7 @@ UNET = [(name, count) for name, _, _, count, _ in ROWS if count and "a row" not 
 
 
 def test_every_method_has_its_row():
-    assert {name.split(":")[0] for name, *_ in ROWS} == set(adapters.METHODS) and len(DIT) == 6 and len(UNET) == 7
+    assert {name.split(":")[0] for name, *_ in ROWS} == set(adapters.METHODS) and len(DIT) == 11 and len(UNET) == 11
 
 
 @pytest.mark.parametrize("spec, count", UNET)

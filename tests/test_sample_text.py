@@ -1,13 +1,17 @@
-"""sample.py on Stable Diffusion: prompts, a learned word, an image to start from, and diffusers' own pipeline."""
+"""sample.py on Stable Diffusion: prompts, a learned word, an image to start from, files of other tools and back."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+import adapters
 import sample
 import train
 import weights
-from sampling import sample_noise
+from unet import TextConditioned, UNet
 from weights import convert
 
 FAST = ["--steps", "4", "--count", "1", "--precision", "fp32"]
@@ -85,26 +89,57 @@ def test_a_run_goes_to_other_tools_and_back(tiny_sd, tmp_path):
     assert np.abs(drawn - read(tmp_path / "a_other_000.png")).max() > 0
 
 
-def test_diffusers_draws_the_same_image(tiny_sd, tmp_path):
-    """From the same latents, with DDIM as the folder's scheduler_config.json says."""
-    diffusers = pytest.importorskip("diffusers")
-    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tiny_sd, safety_checker=None)
-    noise = sample_noise(0, [0])(torch.empty(1, 4, 4, 4))
-    theirs = pipeline("a photo of a hazelnut", negative_prompt="a hole", height=16, width=16, num_inference_steps=10,
-                      guidance_scale=4.0, latents=noise, output_type="np").images[0]
-    sample.main(["--model", str(tiny_sd), "--prompt", "a photo of a hazelnut", "--negative", "a hole", "--steps", "10",
-                 "--count", "1", "--precision", "fp32", "--out", str(tmp_path)])
-    ours = read(tmp_path / "a_photo_of_a_hazelnut_000.png")
-    assert ours.std() > 5 and np.abs(ours - theirs * 255).max() <= 2
+def test_a_prompt_of_spaces_is_the_empty_one(tiny_sd, tmp_path):
+    for name, prompt in (("a", ""), ("b", "  \t")):
+        sample.main(["--model", str(tiny_sd), "--prompt", prompt, "--out", str(tmp_path / name), *FAST])
+    assert np.array_equal(read(tmp_path / "a" / "000__000.png"), read(tmp_path / "b" / "000__000.png"))
+
+
+def test_a_gigantic_prompt_is_read_to_its_end(tiny_sd, tmp_path):
+    for name, last in (("a", "hole "), ("b", "pill ")):
+        prompt = "photo " * 200 + last * 200
+        sample.main(["--model", str(tiny_sd), "--prompt", prompt, "--out", str(tmp_path / name), *FAST])
+    a, b = (read(next((tmp_path / name).glob("photo_*.png"))) for name in "ab")
+    assert np.abs(a - b).max() > 0
+
+
+@pytest.mark.parametrize("name", ["kohya's", "ours"])
+def test_an_adapter_of_another_base_says_of_which(tiny_sd, tmp_path, name):
+    path, sd = tmp_path / "a.safetensors", weights.load_sd(tiny_sd)
+    if name == "kohya's":
+        stem = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+        save_file({f"{stem}.lora_down.weight": torch.ones(2, 768), f"{stem}.lora_up.weight": torch.ones(16, 2)}, path)
+        fault = "for a base with text states 16 wide, .* 768.*, here .16, 16.*; it was made for Stable Diffusion 1$"
+    else:
+        unet = UNet(replace(sd.unet.config, channels=(8, 24)))
+        model = TextConditioned(unet, sd.text)
+        header = {"base": weights.fingerprint(model), "adapter": ["unet.bitfit"]}
+        weights.save_adapter(path, adapters.attach(model, "unet.bitfit"), header)
+        fault = r"a.safetensors: trained on another base: unet channels \[8, 24\] but here \[8, 16\]$"
+    with pytest.raises(ValueError, match=fault):
+        sample.main(["--model", str(tiny_sd), "--prompt", "a", "--adapter", str(path), "--out", str(tmp_path), *FAST])
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_nothing_black_is_drawn_where_numbers_run_over(tiny_sd, tmp_path):
+    with pytest.raises(ValueError, match="found NaN or infinity in it: weights of the model or of an adapter"):
+        sample.main(["--model", str(tiny_sd), "--prompt", "a", "--guidance", "1e38", "--out", str(tmp_path), *FAST])
+    assert not list(tmp_path.glob("*.png"))
 
 
 @pytest.mark.parametrize(("flags", "fault"), [
     (["--prompts", "nowhere.txt"], "nowhere.txt"),
+    (["--prompts", "BLANK"], "blank.txt: expected a prompt in each line, found none"),
     (["--prompt", "a", "--strength", "0", "--image", "START"], "strength 0.0 leaves 0 of 4 steps"),
-    (["--prompt", "a", "--size", "20"], "x must be"),
+    (["--prompt", "a", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
+    (["--prompt", "a", "--size", "-16"], "size must be a multiple of 8 pixels, found -16"),
+    (["--prompt", "a", "--batch", "0"], "count and batch must be at least 1, found 1 and 0"),
+    (["--prompt", "a", "--adapter", "nowhere.safetensors"], "nowhere.safetensors: .*found no such file"),
 ])
 def test_a_wrong_request_is_one_sentence(tiny_sd, tmp_path, flags, fault):
     Image.new("RGB", (16, 16)).save(tmp_path / "start.png")
-    flags = [str(tmp_path / "start.png") if flag == "START" else flag for flag in flags]
+    (tmp_path / "blank.txt").write_text(" \n\n")
+    files = {"START": str(tmp_path / "start.png"), "BLANK": str(tmp_path / "blank.txt")}
+    flags = [files.get(flag, flag) for flag in flags]
     with pytest.raises((ValueError, OSError), match=fault):
         sample.main(["--model", str(tiny_sd), *FAST, "--out", str(tmp_path / "out"), *flags])

@@ -58,6 +58,14 @@ def test_batches_exceed_the_set_and_every_image_is_seen_equally_often():
     assert part.max() - part.min() <= 1
 
 
+def test_an_epoch_of_833_images_is_53_steps_of_16():
+    """In four micro-batches each; after 100 steps every image was seen once, and 767 of them twice."""
+    seen = torch.cat([batch_index(833, 4, number, seed=0) for number in range(400)])
+    whole = [len(seen[:16 * steps].unique()) for steps in (52, 53)]
+    assert whole == [832, 833]
+    assert torch.bincount(seen).bincount().tolist() == [0, 66, 767]
+
+
 def test_accumulation_equals_the_larger_batch(tiny, tmp_path):
     """Two micro-batches of 4 see the images of one batch of 8; only the noise differs, so compare what is drawn."""
     whole = batch_index(10, 8, 0, seed=3)

@@ -129,8 +129,8 @@ class Up(Level):
         return x if self.upsample is None else self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class UNet(nn.Module):
-    """out = up(mid(down(conv_in(x))), skips), every block told emb = silu(mlp(sinusoid(t))) and the text."""
+class Descent(nn.Module):
+    """mid(down(conv_in(x))), every block told emb = silu(mlp(sinusoid(t))) and the text: what a ControlNet copies."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -142,10 +142,39 @@ class UNet(nn.Module):
         self.conv_in = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
         self.down = nn.ModuleList(Down(c, level) for level in levels)
         self.mid = Middle(c)
+
+    def descend(self, x: Tensor, t: Tensor, cond: Tensor, more: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """-> emb (B, E), and the skips in the order they are left, the last followed by the middle (B, C, H/f, W/f).
+
+        more (B, C, H, W) is added to what conv_in makes of x. Raises ValueError for an x or cond that does not fit.
+        """
+        self.check(x, cond)
+        emb = self.time_embed(timestep_embedding(t, self.config.channels[0]).to(x.dtype))  # (B, E)
+        first = self.conv_in(x)
+        features = [first if more is None else first + more]
+        for level in self.down:
+            features += level(features[-1], emb, cond)
+        return emb, [*features, self.mid(features[-1], emb, cond)]
+
+    def check(self, x: Tensor, cond: Tensor) -> None:
+        """ValueError for what does not fit: channels or sides of x, or text states of another width."""
+        c, f = self.config, self.factor
+        if x.dim() != 4 or x.shape[1] != c.in_channels or x.shape[2] % f or x.shape[3] % f:
+            raise ValueError(f"x must be (B, {c.in_channels}, H, W), H and W multiples of {f}, found {tuple(x.shape)}")
+        if cond.dim() != 3 or cond.shape[0] != x.shape[0] or cond.shape[2] != c.text_width:
+            raise ValueError(f"cond must be text states ({len(x)}, L, {c.text_width}), found {tuple(cond.shape)}")
+
+
+class UNet(Descent):
+    """out = up(mid(down(conv_in(x))), skips), every block told emb = silu(mlp(sinusoid(t))) and the text."""
+
+    def __init__(self, config: UNetConfig):
+        super().__init__(config)
+        c, levels = config, range(len(config.channels))
         self.up = nn.ModuleList(Up(c, level, widths) for level, widths in zip(levels[::-1], up_widths(c)))
         self.norm_out = nn.GroupNorm(c.groups, c.channels[0], eps=1e-5)
         self.conv_out = nn.Conv2d(c.channels[0], c.out_channels, 3, padding=1)
-        initialise(self)
+        initialise(self, self.conv_out)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -158,12 +187,7 @@ class UNet(nn.Module):
         residuals: what a ControlNet adds, one tensor to each skip in the order they are left, the last to the middle.
         Raises ValueError for an x or cond of another shape than the model's, or another number of residuals.
         """
-        self.check(x, cond)
-        emb = self.time_embed(timestep_embedding(t, self.config.channels[0]).to(x.dtype))  # (B, E)
-        skips = [self.conv_in(x)]
-        for level in self.down:
-            skips += level(skips[-1], emb, cond)
-        x = self.mid(skips[-1], emb, cond)  # (B, C, H/f, W/f)
+        emb, (*skips, x) = self.descend(x, t, cond)
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
                 raise ValueError(f"expected {len(skips)} residuals and one for the middle, found {len(residuals)}")
@@ -173,14 +197,6 @@ class UNet(nn.Module):
             x = level(x, skips[-rows:], emb, cond)
             skips = skips[:-rows]
         return self.conv_out(F.silu(self.norm_out(x)))  # (B, out, H, W)
-
-    def check(self, x: Tensor, cond: Tensor) -> None:
-        """ValueError for what does not fit: channels or sides of x, or text states of another width."""
-        c, f = self.config, self.factor
-        if x.dim() != 4 or x.shape[1] != c.in_channels or x.shape[2] % f or x.shape[3] % f:
-            raise ValueError(f"x must be (B, {c.in_channels}, H, W), H and W multiples of {f}, found {tuple(x.shape)}")
-        if cond.dim() != 3 or cond.shape[0] != x.shape[0] or cond.shape[2] != c.text_width:
-            raise ValueError(f"cond must be text states ({len(x)}, L, {c.text_width}), found {tuple(cond.shape)}")
 
 
 def up_widths(config: UNetConfig) -> list[list[int]]:
@@ -197,10 +213,10 @@ def up_widths(config: UNetConfig) -> list[list[int]]:
     return widths
 
 
-def initialise(model: UNet) -> None:
-    """The original's start: torch's own, and zeros at the end of every branch, so that a new UNet's output is 0."""
+def initialise(model: Descent, *last: nn.Module) -> None:
+    """The original's start: torch's own, and zeros at the end of every branch and in the last layers: output 0."""
     ends = [layer.conv2 for layer in model.modules() if isinstance(layer, TimeResBlock)]
     ends += [layer.proj_out for layer in model.modules() if isinstance(layer, SpatialTransformer)]
-    for layer in (*ends, model.conv_out):
+    for layer in (*ends, *last):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)

@@ -1,11 +1,12 @@
 """Adapter files: what a fine-tune trained and nothing else, in safetensors.
 
     header["graft"] = {"kind": "adapter", "adapter": [specs], "classes": [names] or null, "sources": [[ids]] or null,
-                       "tokens": {word: vectors} or null, "base": fingerprint, "config": {...}}
+                       "parents": {class: superclass} or null, "tokens": {word: vectors} or null, "base": fingerprint,
+                       "config": {...}}
 
 A file goes onto a model with a strength s. With theta0 the value before training (that of the base, or the identity
-that the method starts from: B = 0 of LoRA, gamma = 1 of DiffFit, W_up = 0 and b_up = 0 of a bottleneck, w = 1 and
-b = 0 of a norm that gets them)
+that the method starts from: B = 0 of LoRA and DoRA, g = 1 of DoRA, M = 0 of OFT, gamma = 1 of DiffFit, W_up = 0 and
+b_up = 0 of a bottleneck, w = 1 and b = 0 of a norm that gets them, the first sigma of BNN, V, U, m and a of modulate)
 
     theta = theta0 + s (theta_file - theta0)
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import adapters
+from adapters.bnn import Gaussian
 from dit import resize_classes
 from weights import files, safe
 from weights.detect import graft_header
@@ -31,12 +33,13 @@ from weights.foreign_adapter import apply_foreign, is_foreign
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it rows of its own, so no fingerprint holds it
 # first halves of a path: they mean nothing without the second, which starts at 0 and alone carries the strength
-FIRST_HALVES = (".lora_down", ".bottleneck_down", ".bottleneck_down_bias")
-FIELDS = ("adapter", "classes", "sources", "tokens", "base", "config")  # in this order: the same run, the same bytes
+FIRST_HALVES = (".lora_down", ".dora_down", ".bottleneck_down", ".bottleneck_down_bias")
+# in this order: the same run, the same bytes
+FIELDS = ("adapter", "classes", "sources", "parents", "tokens", "base", "config")
 
 
 def fingerprint(model: nn.Module) -> dict:
-    """What tells a base model apart: its class, config, a digest of names and shapes, and one of sampled values.
+    """What tells a base model apart: its class, config or its parts', a digest of names and shapes, and one of values.
 
     Take it before adapters are attached. The values are 16 of every tensor, so that nothing large is read.
     """
@@ -46,8 +49,10 @@ def fingerprint(model: nn.Module) -> dict:
             structure.update(f"{name} {list(tensor.shape)}\n".encode())
             flat = tensor.detach().flatten()
             content.update(flat[:: max(1, len(flat) // 16)][:16].float().cpu().numpy().tobytes())
-    config = getattr(model, "config", None)
-    config = json.loads(json.dumps(asdict(config))) if is_dataclass(config) else None  # as it will be read again
+    parts = {"": model} if hasattr(model, "config") else {f"{name} ": part for name, part in model.named_children()}
+    config = {before + field: value for before, part in parts.items() if is_dataclass(getattr(part, "config", None))
+              for field, value in asdict(part.config).items()}  # fmt: skip
+    config = json.loads(json.dumps(config)) or None  # as it will be read again
     return {
         "model": type(model).__name__,
         "config": config,
@@ -60,8 +65,9 @@ def save_adapter(path, model: nn.Module, recipe: dict) -> None:
     """Writes the parameters with requires_grad, and `recipe`, which says how to put them onto a base again.
 
     recipe: "adapter" the specs as attached, "base" the fingerprint from before; where the class table was resized,
-    "classes" its names in order and "sources" as given to resize_classes; "tokens" the words that were learned, with
-    their numbers of vectors, in the order of their rows; "config" anything worth keeping, as JSON.
+    "classes" its names in order and "sources" as given to resize_classes; "parents" the superclasses of those classes
+    that have one, which are names of rows too; "tokens" the words that were learned, with their numbers of vectors, in
+    the order of their rows; "config" anything worth keeping, as JSON.
     Raises ValueError if nothing trains or the recipe has other or too few fields.
     """
     tensors = {name: parameter.detach() for name, parameter in adapters.trained(model).items()}
@@ -96,6 +102,12 @@ def load_adapter(path) -> tuple[dict[str, Tensor], dict]:
     rows = [] if sources is None else sources
     if not is_list(classes or [], str) or not is_list(rows, list) or not all(is_list(ids, int) for ids in rows):
         raise ValueError(f"{path}: expected class names and lists of row ids, found {classes!r}, {sources!r}")
+    parents = {} if recipe["parents"] is None else recipe["parents"]
+    if not isinstance(parents, dict) or not is_list([*parents, *parents.values()], str):
+        raise ValueError(f"{path}: expected one superclass name for each class name, found {parents!r}")
+    unknown = sorted({*parents, *parents.values()} - set(classes or []))
+    if unknown:
+        raise ValueError(f"{path}: {unknown[0]!r} has a superclass or is one, and is none of the classes {classes!r}")
     return tensors, recipe
 
 
@@ -103,14 +115,16 @@ def is_list(value, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
-def apply_adapters(model: nn.Module, files: list[tuple[str, float]]) -> nn.Module:
+def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bool = False) -> nn.Module:
     """Puts adapter files, each with a strength, onto their base and folds what folds; in place, returns it frozen.
 
     LoRA files of other tools (weights/foreign_adapter.py) go onto the result, in their order.
-    Class-conditional files first give the class table the rows that they were trained with, and the model's attribute
-    `classes` their names. Raises ValueError for a base of another structure, different classes, parameters that are
-    missing, unknown or of another shape, a second file with a method that does not fold, and for a file that changes
-    nothing; the model is then of no more use. Warns if the base has the same shape but other values.
+    sampled: Gaussian weights (adapters/bnn.py) are not folded to their mean but drawn in every forward.
+    Class-conditional files first give the class table the rows that they were trained with, and the model's attributes
+    `classes` and `parents` their names and superclasses. Raises ValueError for a base of another structure, different
+    classes, parameters that are missing, unknown or of another shape, a second file with a method that does not fold,
+    and for a file that changes nothing; the model is then of no more use. Warns if the base has the same shape but
+    other values.
     """
     theirs = [is_foreign(path) for path, _ in files]
     loaded = [(path, strength, *load_adapter(path)) for (path, strength), no in zip(files, theirs) if not no]
@@ -120,23 +134,26 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]]) -> nn.Modul
             raise ValueError(f"{path}: strength must be a finite number, found {strength}")
         check_base(path, recipe["base"], base)
     give_classes(model, loaded)
+    give_schedule(model, loaded)
     held = {name for _, _, tensors, _ in loaded for name in tensors}
     start = {name: p.detach() for name, p in model.named_parameters() if name in held}
     if len(loaded) > 1:  # one file's fold must not change what the next is measured from
         start = {name: tensor.clone() for name, tensor in start.items()}
     for path, strength, tensors, recipe in loaded:
         apply_one(model, path, strength, tensors, recipe, start)
+        adapters.fold(model, keep=Gaussian if sampled else ())
         left = dict(model.named_parameters())
         start = {name: tensor for name, tensor in start.items() if name in left}
     for (path, strength), foreign in zip(files, theirs):
         if foreign:
             apply_foreign(model, path, strength)
-    return model.requires_grad_(False).eval()
+    model.requires_grad_(False).eval()
+    return adapters.sampled(model) if sampled else model
 
 
 @torch.no_grad()
 def apply_one(model, path, strength, tensors, recipe, start) -> None:
-    """One file onto the model; `start` (theta0 by name) gains the parameters that the method adds."""
+    """One file onto the model, not folded yet; `start` (theta0 by name) gains the parameters that the method adds."""
     base_names = set(start)
     earlier = adapters.carried(model)  # this file's methods may train them by name, and it was made without them
     try:
@@ -172,7 +189,6 @@ def apply_one(model, path, strength, tensors, recipe, start) -> None:
         parameter.data = (parameter.float() + strength * (value.float() - theta0.float())).to(parameter)
     if not changed:
         raise ValueError(f"{path}: its {len(tensors)} tensors change nothing in this model; was it trained?")
-    adapters.fold(model)
 
 
 def check_base(path, expected: dict, found: dict) -> None:
@@ -180,15 +196,25 @@ def check_base(path, expected: dict, found: dict) -> None:
     if expected.get("structure") != found["structure"]:
         theirs, ours = expected.get("config") or {}, found["config"] or {}
         reasons = [
-            f"{name} {theirs.get(name)} but here {ours.get(name)}"
-            for name in sorted(theirs.keys() | ours.keys())
-            if name != "num_classes" and theirs.get(name) != ours.get(name)
+            f"{name} {theirs[name]} but here {ours[name]}"
+            for name in sorted(theirs.keys() & ours.keys())
+            if name != "num_classes" and theirs[name] != ours[name]
         ]
         if expected.get("model") != found["model"]:
             reasons.insert(0, f"a {expected.get('model')} but here a {found['model']}")
         raise ValueError(f"{path}: trained on another base: {'; '.join(reasons) or 'other names or shapes of tensors'}")
     if expected.get("content") != found["content"]:
         warnings.warn(f"{path}: trained on a base of the same shape with other weights than this model's", stacklevel=3)
+
+
+def give_schedule(model, loaded) -> None:
+    """The model's attribute `noise_schedule` becomes that of the files, the same in all; "fixed" leaves it as it is."""
+    named = [(path, (recipe["config"] or {}).get("noise_schedule", "fixed")) for path, _, _, recipe in loaded]
+    for path, name in named:
+        if name != named[0][1]:
+            raise ValueError(f"{path}: its noise_schedule {name} is not that of {named[0][0]}, {named[0][1]}")
+        if name != "fixed":
+            model.noise_schedule = name
 
 
 def give_classes(model, loaded) -> None:
@@ -203,11 +229,12 @@ def give_classes(model, loaded) -> None:
     for path, _, other in named[1:]:
         if (other["classes"], other["sources"]) != (recipe["classes"], recipe["sources"]):
             raise ValueError(f"{path}: its classes {other['classes']} are not those of {first}, {recipe['classes']}")
+        if other["parents"] != recipe["parents"]:
+            raise ValueError(f"{path}: its superclasses are not those of {first}, {recipe['parents']}")
     names, sources = recipe["classes"], recipe["sources"]
     if TABLE not in dict(model.named_parameters()):
         raise ValueError(f"{first}: it has classes, and a {type(model).__name__} has no class table")
-    model.classes = names
-    model.classes = list(names)
+    model.classes, model.parents = list(names), dict(recipe["parents"] or {})
     if sources is None and len(names) == model.config.num_classes:
         return
     if sources is None and not any(TABLE in tensors for _, tensors, _ in named):

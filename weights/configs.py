@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dit import DiT, DiTConfig
-from unet import VAE, UNet, UNetConfig, VAEConfig
+from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
 from unet.text import TextConfig, TextTower
 from weights import infer, settings
 
@@ -42,6 +42,10 @@ KINDS = {
         "a UNet", UNet, UNetConfig, lambda config: (config.layers, config.text),
         infer.measure_unet, infer.infer_unet, settings.unet_json, "unet", DIFFUSERS,
     ),
+    "controlnet": Kind(
+        "a ControlNet", ControlNet, ControlConfig, lambda config: (config.layers, config.text, len(config.hint_widths)),
+        infer.measure_controlnet, infer.infer_controlnet, settings.controlnet_json, "controlnet", DIFFUSERS,
+    ),
     "text": Kind(
         "a text tower", TextTower, TextConfig, lambda config: config.layers,
         infer.measure_text, infer.infer_text, settings.text_json, "text_encoder", TRANSFORMERS,
@@ -52,7 +56,7 @@ ANY = ", ".join(kind.words for kind in [*KINDS.values()][:-1]) + f" or {KINDS['t
 
 def size_of(config):
     """What a layout's table depends on, by the config's kind."""
-    return next(kind.size(config) for kind in KINDS.values() if isinstance(config, kind.config))
+    return next(kind.size(config) for kind in KINDS.values() if type(config) is kind.config)
 
 
 class NoDraws(TorchFunctionMode):

@@ -7,6 +7,8 @@
     vae-diffusers       a folder that diffusers' AutoencoderKL opens
     vae-diffusers-old   the same with the names of 2022
     unet-diffusers      a folder that diffusers' UNet2DConditionModel opens
+    controlnet-diffusers, controlnet-compvis
+                        a folder that diffusers' ControlNetModel opens, or one file with the names of the original
     text-transformers   a folder that transformers' CLIPTextModel opens
     sd-diffusers        a whole Stable Diffusion: a folder that diffusers' StableDiffusionPipeline opens
     sd-compvis          a whole Stable Diffusion: one file with the names of the original, .safetensors
@@ -33,7 +35,7 @@ from weights.load_sd import load_sd, read_single
 from weights.native import save_model
 from weights.save_sd import WRITERS, save_sd
 
-TARGETS = ("native", "dit-official", "vae-compvis", *FOLDERS, *WRITERS, *ADAPTERS)
+TARGETS = ("native", "dit-official", "vae-compvis", "controlnet-compvis", *FOLDERS, *WRITERS, *ADAPTERS)
 
 
 def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=None, ema=True, **overrides) -> None:

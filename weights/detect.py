@@ -23,14 +23,20 @@ SIGNS = [  # a name that only this layout has -> the layout; of each kind the fi
     ("decoder.mid_block.attentions.0.to_q.weight", "vae-diffusers"),
     ("decoder.mid.0.norm1.weight", "vae-native"),
     ("up_blocks.0.resnets.0.norm1.weight", "unet-diffusers"),
-    ("down.0.resnets.0.norm1.weight", "unet-native"),
+    ("up.0.resnets.0.norm1.weight", "unet-native"),
+    ("control_model.input_hint_block.0.weight", "controlnet-compvis"),
+    ("input_hint_block.0.weight", "controlnet-compvis-bare"),
+    ("controlnet_cond_embedding.conv_in.weight", "controlnet-diffusers"),
+    ("hint.conv_in.weight", "controlnet-native"),
     ("text_model.text_model.embeddings.token_embedding.weight", "text-transformers-double"),
     ("text_model.embeddings.token_embedding.weight", "text-transformers"),
     ("embeddings.token_embedding.weight", "text-transformers-bare"),
     ("token_embedding.weight", "text-native"),
 ]
-NEEDED = {  # else another transformer with the same blocks, or OpenCLIP's own file
+NEEDED = {  # else another transformer with the same blocks, OpenCLIP's own file, or a Control-LoRA
     "dit-official": "y_embedder.embedding_table.weight", "text-native": "final_norm.weight",
+    "controlnet-compvis": "control_model.input_blocks.1.0.in_layers.2.weight",
+    "controlnet-compvis-bare": "input_blocks.1.0.in_layers.2.weight",
 }  # fmt: skip
 OTHERS = [  # a regex that some tensor name matches -> what such a file is
     (r"(^|[._])lora[._]|\.hada_w|\.lokr_|\.oft_", "a LoRA file, which holds changes to a model and no model"),
@@ -65,7 +71,8 @@ def detect(tensors: dict[str, Tensor], metadata: dict, source, expect: str | Non
     if not found:
         raise ValueError(f"{source}: expected {wanted}, found {other(tensors)}")
     if expect is None and len(found) > 1:
-        raise ValueError(f"{source}: a whole Stable Diffusion checkpoint; weights.load_sd reads it, or expect= one of "
+        reads = "load_control reads its ControlNet" if "controlnet" in found else "load_sd reads it"
+        raise ValueError(f"{source}: a whole Stable Diffusion checkpoint; weights.{reads}, or expect= one of "
                          f"{', '.join(found)} the one part")  # fmt: skip
     if expect not in (None, *found):
         raise ValueError(f"{source}: expected a {expect}, found {', '.join(f'a {kind}' for kind in found)}")

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from unet.text import TextTower, add_tokens
 from unet.tokenizer import Tokenizer
 from weights import files, pickled, safe
+from weights.adapter_file import load_adapter
 from weights.detect import other
 from weights.families import VERSIONS
+from weights.foreign_adapter import is_foreign
 
 NAMELESS = ("*", "emb_params")  # keys that stand for any word
 
@@ -80,3 +82,11 @@ def add_embedding(tokenizer: Tokenizer, tower: TextTower, path, name: str | None
         raise ValueError(f"{path}: {error}") from None
     add_tokens(tower, rows)
     return token
+
+
+def add_words(tokenizer: Tokenizer, files: list[str]) -> None:
+    """The words that adapter files of this package have learned, into the tokenizer; apply_adapters adds the rows."""
+    for path in files:
+        recipe = {} if is_foreign(path) else load_adapter(path)[1]
+        for token, vectors in (recipe.get("tokens") or {}).items():
+            tokenizer.add(token, vectors)

@@ -8,13 +8,18 @@ from torch import nn
 
 from data.atomic import replacing
 from dit.embed import position_table
+from sampling import dit_schedule
 from weights import safe
 from weights.configs import KINDS, kind_of, plain_state, size_of
 from weights.layouts import LAYOUTS, spread
 from weights.load import MEASURE, load
+from weights.schedule import law_of
 from weights.settings import SCHEDULER_JSON
 
-FOLDERS = ("dit-diffusers", "vae-diffusers", "vae-diffusers-old", "unet-diffusers", "text-transformers")
+FOLDERS = (
+    "dit-diffusers", "vae-diffusers", "vae-diffusers-old", "unet-diffusers", "controlnet-diffusers",
+    "text-transformers",
+)  # fmt: skip
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -46,7 +51,8 @@ def export_pipeline(model: nn.Module, target: Path, dtype=None, vae=None, classe
     if classes is not None:
         index["id2label"] = {str(i): name for i, name in enumerate(classes)}
     export(model, target / "transformer", "dit-diffusers", dtype)
-    write_json(target / "scheduler" / "scheduler_config.json", SCHEDULER_JSON)
+    betas = law_of(dit_schedule(getattr(model, "noise_schedule", "fixed")).alpha_bar)
+    write_json(target / "scheduler" / "scheduler_config.json", SCHEDULER_JSON | betas)
     if vae is not None:
         export(vae if isinstance(vae, nn.Module) else load(vae, expect="vae"), target / "vae", "vae-diffusers", dtype)
     write_json(target / "model_index.json", index)

@@ -1,11 +1,12 @@
 """Adapter files of this package for other tools, as python -m weights.convert RUN/adapter.safetensors TARGET --layout
 
-    kohya               a LoRA for A1111, ComfyUI and most others, .safetensors
-    lora-diffusers      a LoRA for diffusers' load_lora_weights, .safetensors; alpha / r is in B, where none can miss it
+    kohya               a LoRA or DoRA for A1111, ComfyUI and most others, .safetensors; diffusers ignores its DoRA
+    lora-diffusers      one for diffusers' load_lora_weights, .safetensors; alpha / r is in B, where none can miss it
     learned-embeds      a learned word for diffusers' load_textual_inversion, .safetensors
     a1111-embedding     a learned word for A1111 and ComfyUI, .pt, which is called there by the name of the file
 
-These files hold LoRA and words alone, so nothing else that was trained beside LoRA may be left out.
+These files hold LoRA, DoRA and words alone, so nothing else that was trained beside them may be left out. A DoRA
+needs its base: the files hold the norms m = g |W|, and an adapter file g.
 """
 
 import json
@@ -20,24 +21,28 @@ from torch import Tensor
 import adapters
 from adapters.lora import ATTENTION
 from data.atomic import replacing
+from unet import TextConditioned
 from weights import safe
-from weights.adapter_file import load_adapter
+from weights.adapter_file import check_base, fingerprint, load_adapter
 from weights.export import check_ending
+from weights.load_sd import load_sd
 from weights.lora_names import DIFFUSERS, KOHYA, published, underscored
 
+TENSORS = {"lora": ("down", "up"), "dora": ("down", "up", "gain")}  # of one layer in an adapter file, after "lora_"
 ROWS = "text.token_embedding.token_rows"  # where a learned word lies in an adapter file
 VERSIONS = {768: {"ss_v2": "False", "ss_base_model_version": "sd_v1"},  # by the width of the text states
             1024: {"ss_v2": "True", "ss_base_model_version": "sd_v2"}}  # fmt: skip
 
 
 class LowRank(NamedTuple):
-    """scale B A of one layer."""
+    """scale B A of one layer, and what DoRA has besides."""
 
     part: str  # "unet" or "text"
     name: str  # ours within the part
     down: Tensor  # A (r, in[, k, k])
     up: Tensor  # B (out, r[, 1, 1])
     scale: float  # alpha / r
+    norms: Tensor | None = None  # m (out,) of DoRA
 
 
 def export_adapter(source, target, layout: str, dtype: torch.dtype | None = None) -> None:
@@ -62,28 +67,44 @@ def export_adapter(source, target, layout: str, dtype: torch.dtype | None = None
 
 
 def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> list[LowRank]:
-    """The LoRA of an adapter file. alpha is in its specs, and a spec's targets tell its layers."""
-    stems = [name.removesuffix(".lora_down") for name in tensors if name.endswith(".lora_down")]
-    odd = sorted(tensors.keys() - {stem + half for stem in stems for half in (".lora_down", ".lora_up")} - {ROWS})
+    """The LoRA and DoRA of an adapter file. alpha is in its specs, and a spec's targets tell its layers."""
+    stems = {name.removesuffix(f".{method}_down"): method for method in TENSORS for name in tensors
+             if name.endswith(f".{method}_down")}  # fmt: skip
+    known = {f"{stem}.{method}_{half}" for stem, method in stems.items() for half in TENSORS[method]}
+    odd = sorted(tensors.keys() - known - {ROWS})
     if odd or not stems:
-        specs, found = ", ".join(recipe["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "no LoRA"
-        raise ValueError(f"{source}: {layout} holds LoRA alone, found {found}, trained by {specs}")
+        specs, found = ", ".join(recipe["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "none"
+        raise ValueError(f"{source}: {layout} holds one LoRA or DoRA a layer, found {found}, trained by {specs}")
     scales = {}
     for spec in recipe["adapter"]:
         part, rest = adapters.split(spec)
         method, options = adapters.parse(rest)
         inside = [stem for stem in stems if stem.startswith(f"{part}.")] if part else stems
-        for stem in inside if method == "lora" else []:
+        for stem in [stem for stem in inside if stems[stem] == method]:
             if re.search(options.get("targets", ATTENTION), stem.removeprefix(f"{part}." if part else "")):
-                rank = len(tensors[f"{stem}.lora_down"])
+                rank = len(tensors[f"{stem}.{method}_down"])
                 scales[stem] = options.get("alpha", rank) / rank
     unclaimed = [stem for stem in stems if stem not in scales]
     if unclaimed:
         raise ValueError(f"{source}: {unclaimed[0]} has a LoRA that none of its specs is for: {recipe['adapter']}")
+    gains = {stem: tensors[f"{stem}.dora_gain"] for stem, method in stems.items() if method == "dora"}
+    norms = norms_of(gains, recipe, source, layout) if gains else {}
     return [
-        LowRank(*stem.split(".", 1), tensors[f"{stem}.lora_down"], tensors[f"{stem}.lora_up"], scales[stem])
-        for stem in stems
-    ]
+        LowRank(*stem.split(".", 1), *(tensors[f"{stem}.{of}_{half}"] for half in TENSORS["lora"]), scales[stem],
+                norms.get(stem)) for stem, of in stems.items()
+    ]  # fmt: skip
+
+
+def norms_of(gains: dict[str, Tensor], recipe: dict, source, layout: str) -> dict[str, Tensor]:
+    """m = g |W| of each layer, W as in the base that the run of the adapter file started from."""
+    name = (recipe["config"] or {}).get("model") or "new:"
+    if name.startswith("new:"):
+        raise ValueError(f"{source}: {layout} holds norms of the base's weights for DoRA, found no base in its header")
+    sd = load_sd(name, dtype=torch.float32, ema=False)
+    model = TextConditioned(sd.unet, sd.text)
+    check_base(source, recipe["base"], fingerprint(sd.unet if recipe["base"]["model"] == "UNet" else model))
+    weights = {stem: model.get_parameter(f"{stem}.weight").detach().flatten(1) for stem in gains}
+    return {stem: gain.float() * torch.linalg.vector_norm(weights[stem], dim=1) for stem, gain in gains.items()}
 
 
 def word_of(tensors: dict[str, Tensor], recipe: dict, source) -> tuple[str, Tensor]:
@@ -105,6 +126,8 @@ def kohya_tensors(layers: list[LowRank]) -> dict[str, Tensor]:
         stem = KOHYA[layer.part] + underscored(published(layer.part, layer.name))
         alpha = torch.tensor(layer.scale * len(layer.down))
         tensors |= {f"{stem}.lora_down.weight": layer.down, f"{stem}.lora_up.weight": layer.up, f"{stem}.alpha": alpha}
+        if layer.norms is not None:
+            tensors[f"{stem}.dora_scale"] = layer.norms.view(-1, *(1 for _ in layer.down.shape[1:]))  # (out, 1[, 1, 1])
     return tensors
 
 
@@ -138,10 +161,16 @@ def shared(layers: list[LowRank]) -> tuple[str, str]:
 def diffusers(layers: list[LowRank], target: Path, dtype) -> None:
     check_ending(target, (".safetensors",))
     infix, tensors = {"unet": "lora", "text": "lora_linear_layer"}, {}
+    if len({(layer.part, layer.norms is None) for layer in layers}) > len({layer.part for layer in layers}):
+        raise ValueError(f"{target}: lora-diffusers holds LoRA or DoRA for a whole part, found both in one")
     for layer in layers:
-        stem = f"{DIFFUSERS[layer.part]}{published(layer.part, layer.name)}.{infix[layer.part]}"
+        stem = f"{DIFFUSERS[layer.part]}{published(layer.part, layer.name)}"
         up = (layer.scale * layer.up.float()).to(layer.up.dtype)
-        tensors |= {f"{stem}.down.weight": layer.down, f"{stem}.up.weight": up}
+        halves = f"{stem}.{infix[layer.part]}"
+        tensors |= {f"{halves}.down.weight": layer.down, f"{halves}.up.weight": up}
+        if layer.norms is not None:
+            norms = layer.norms if layer.down.dim() == 2 else layer.norms.view(1, -1, 1, 1)
+            tensors[f"{stem}.lora_magnitude_vector.weight"] = norms
     safe.write(target, tensors, {"format": "pt"}, dtype)
 
 

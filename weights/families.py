@@ -6,7 +6,10 @@ from torch import Tensor
 
 VERSIONS = {768: "1", 1024: "2", 1280: "XL (refiner)", 2048: "XL"}  # by the width of the text states
 BY_NAME = [  # a regex that some tensor name matches -> what such a checkpoint is
-    (r"^control_model\.", "a ControlNet together with the Stable Diffusion it was trained on"),
+    (
+        r"^control_model\.",
+        "a ControlNet together with the Stable Diffusion it was trained on, and weights.load_control reads the first",
+    ),
     (r"^conditioner\.embedders\.1\.|\.?add_embedding\.", "Stable Diffusion XL, which has two text towers"),
     (r"^depth_model\.", "Stable Diffusion 2's depth-to-image model"),
     (r"^cc_projection\.", "Zero123, which is conditioned on an image and a camera"),

@@ -17,7 +17,7 @@ from torch import Tensor, strided
 from weights import pickled, safe
 
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-COMPONENTS = ("transformer", "unet", "vae", "text_encoder")  # subfolders of a diffusers pipeline that hold weights
+COMPONENTS = ("transformer", "unet", "controlnet", "vae", "text_encoder")  # a diffusers pipeline's, with weights
 
 
 def read(path, ema: bool = True, variant: str | None = None, component: str | None = None):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from weights import files, safe
-from weights.foreign_base import check_method, made_for
+from weights.foreign_base import base_of, check_method, made_for
 from weights.lora_change import Change, change, difference
 from weights.lora_names import Place, places
 
@@ -73,7 +73,7 @@ def read_foreign(path, model: nn.Module) -> dict[str, Change]:
     counted = [f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
                for names, what in reasons if names]  # fmt: skip
     if counted:
-        raise ValueError(f"{path}: expected a LoRA of this {type(model).__name__}, found among {len(tensors)} tensors "
+        raise ValueError(f"{path}: expected a LoRA for {base_of(model)}, found among {len(tensors)} tensors "
                          f"{' and '.join(counted)}; it was made for {made_for(tensors, metadata)}")  # fmt: skip
     return changes
 

@@ -2,7 +2,7 @@
 
 import re
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from weights.detect import other
 from weights.families import VERSIONS
@@ -48,8 +48,18 @@ def by_tensors(tensors: dict[str, Tensor]) -> str:
                   if pattern.search(key) and tensor.dim() > 1 and (pattern is CROSS or is_text(key))}  # fmt: skip
         if len(widths) == 1:
             (width,) = widths
-            return f"Stable Diffusion {VERSIONS[width]}" if width in VERSIONS else f"a base with {what} {width} wide"
+            return by_width(width, what)
     return "a base that its names and shapes do not tell"
+
+
+def base_of(model: nn.Module) -> str:
+    """ "Stable Diffusion 2", or "the UNet of Stable Diffusion 2" where the model is that alone."""
+    unet = getattr(model, "unet", model)
+    return f"{'the UNet of ' if unet is model else ''}{by_width(unet.config.text_width)}"
+
+
+def by_width(width: int, what: str = "text states") -> str:
+    return f"Stable Diffusion {VERSIONS[width]}" if width in VERSIONS else f"a base with {what} {width} wide"
 
 
 def is_text(key: str) -> bool:

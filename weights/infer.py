@@ -21,7 +21,7 @@ HEADS = {(size["width"], size["depth"]): size["heads"] for size in SIZES.values(
 SDXL = 0.13025  # scaling factor of Stable Diffusion XL's VAE, whose shapes are those of the first
 KNOWN_UNETS = {(size.channels, size.text_width): size for size in (UNETS["SD-1"], UNETS["SD-2"])}
 KNOWN_TOWERS = {size.width: size for size in (TOWERS["CLIP-L"], TOWERS["OpenCLIP-H"])}
-IN_SD = "model.diffusion_model."
+IN_SD, IN_CONTROL = "model.diffusion_model.", "control_model."
 
 
 def numbers(tensors: dict[str, Tensor], pattern: str) -> set[int]:
@@ -50,6 +50,20 @@ def measure_unet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...]]:
     rows = min(halvings, default=len(numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.")))
     first = [f"{IN_SD}input_blocks.{1 + level * rows}.1.norm.weight" for level in range(len(halvings) + 1)]
     return rows - 1, tuple(name in tensors for name in first)
+
+
+def control_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a file that holds a ControlNet beside its Stable Diffusion the ControlNet, its names without their prefix."""
+    found = {name.removeprefix(IN_CONTROL): tensors[name] for name in tensors if name.startswith(IN_CONTROL)}
+    return found or tensors
+
+
+def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...], int]:
+    """(residual blocks a level, for each level whether it has transformers, widths of what reads the hint)."""
+    own = control_part(tensors)
+    reads = [name for name in own if re.match(r"(hint|controlnet_cond_embedding|input_hint_block)\..*weight$", name)]
+    original = "input_hint_block.0.weight" in own
+    return *measure_unet({IN_SD + name: own[name] for name in own} if original else own), len(reads) // 2
 
 
 def measure_text(tensors: dict[str, Tensor]) -> int:
@@ -135,9 +149,29 @@ def groups_of(channels: tuple[int, ...], theirs: dict, given: dict, source) -> i
 
 def infer_unet(layout: Layout, tensors: dict[str, Tensor], metadata: dict, size, given: dict, source) -> dict:
     """A UNet's config; heads, upcast and the latent's side from `given`, config.json or the published size like it."""
-    theirs, (layers, text) = metadata.get("config", {}), size
     check_family(tensors, given.get("in_channels"), source)
-    check_fixed("unet", theirs, source)
+    check_fixed("unet", metadata.get("config", {}), source)
+    out = shapes_of(tensors, layout, size, source)("conv_out.weight")[0]
+    return infer_descent(layout, tensors, metadata, size, given, source) | {"out_channels": out}
+
+
+def infer_controlnet(layout: Layout, tensors: dict[str, Tensor], metadata: dict, size, given: dict, source) -> dict:
+    """A ControlNet's config, which is that of its UNet and of what reads the hint."""
+    own, shape = control_part(tensors), shapes_of(tensors, layout, size, source)
+    if "difference" in own:
+        raise ValueError(f"{source}: the differences of a ControlNet from its UNet, expected its own weights")
+    check_family(own, given.get("in_channels"), source)
+    check_fixed("controlnet", metadata.get("config", {}), source)
+    fields = infer_descent(layout, tensors, metadata, size, given, source)
+    first, channels = shape("hint.conv_in.weight")[:2]
+    wider = [shape(f"hint.blocks.{2 * i + 1}.weight")[0] for i in range(size[2] - 1)]
+    # nothing shows out_channels, and nothing reads them: those of a UNet that takes no more than latents
+    return fields | dict(out_channels=fields["in_channels"], hint_channels=channels, hint_widths=(first, *wider))
+
+
+def infer_descent(layout: Layout, tensors: dict[str, Tensor], metadata: dict, size, given: dict, source) -> dict:
+    """What `infer_unet` and `infer_controlnet` share."""
+    theirs, (layers, text) = metadata.get("config", {}), size[:2]
     shape = shapes_of(tensors, layout, size, source)
     channels = tuple(shape(f"down.{level}.resnets.0.conv1.weight")[0] for level in range(len(text)))
     text_width = shape("mid.attentions.0.transformer_blocks.0.attn2.to_k.weight")[-1]
@@ -148,9 +182,9 @@ def infer_unet(layout: Layout, tensors: dict[str, Tensor], metadata: dict, size,
         raise ValueError(f"{source}: channels {channels} and text width {text_width} are no published size, so give "
                          f"heads=, {len(channels)} numbers")  # fmt: skip
     return dict(
-        in_channels=shape("conv_in.weight")[1], out_channels=shape("conv_out.weight")[0], channels=channels, text=text,
-        heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads), layers=layers,
-        text_width=text_width, linear=len(shape("mid.attentions.0.proj_in.weight")) == 2,
+        in_channels=shape("conv_in.weight")[1], channels=channels, text=text, layers=layers,
+        heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads), text_width=text_width,
+        linear=len(shape("mid.attentions.0.proj_in.weight")) == 2,
         upcast=theirs.get("upcast_attention", False) if theirs or not known else known.upcast,
         groups=groups_of(channels, theirs, given, source), input_size=theirs.get("sample_size") or 64,
     )  # fmt: skip

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from weights.renames import (
+    controlnet_compvis,
+    controlnet_diffusers,
     dit_diffusers,
     same,
     text_openclip,
@@ -46,6 +48,7 @@ class Layout(NamedTuple):
 
 OTHER_PARTS = r"^(model\.diffusion_model|model_ema|cond_stage_model|conditioner|first_stage_model\.loss)\.|"
 BESIDE_UNET = rf"^(model_ema|cond_stage_model|conditioner|first_stage_model)\.|^({SCHEDULE})$"
+BESIDE_CONTROL = rf"^model\.diffusion_model\.|{BESIDE_UNET}"
 BESIDE_TEXT = rf"^(model\.diffusion_model|model_ema|first_stage_model)\.|^({SCHEDULE})$|"
 # position_ids count from 0 to 76, in some merges with rounding errors; the rest compares texts with images
 CLIP_ONLY = r"(^|\.)(embeddings\.position_ids|text_projection(\.weight)?|logit_scale|attn_mask)$"
@@ -55,6 +58,7 @@ LAYOUTS = {
     "dit-native": Layout("dit", same),
     "vae-native": Layout("vae", same),
     "unet-native": Layout("unet", same),
+    "controlnet-native": Layout("controlnet", same),
     "text-native": Layout("text", same),
     "dit-official": Layout("dit", same),
     "dit-diffusers": Layout("dit", dit_diffusers),
@@ -64,6 +68,9 @@ LAYOUTS = {
     "vae-in-sd": Layout("vae", vae_in_sd, rf"{OTHER_PARTS}^({SCHEDULE})$", convolutions=True),
     "unet-diffusers": Layout("unet", unet_diffusers),
     "unet-in-sd": Layout("unet", unet_in_sd, BESIDE_UNET),
+    "controlnet-diffusers": Layout("controlnet", controlnet_diffusers),
+    "controlnet-compvis": Layout("controlnet", controlnet_compvis("control_model."), BESIDE_CONTROL),
+    "controlnet-compvis-bare": Layout("controlnet", controlnet_compvis("")),
     "text-transformers": Layout("text", text_transformers("text_model."), WHOLE_CLIP),
     "text-transformers-bare": Layout("text", text_transformers(""), WHOLE_CLIP),
     "text-transformers-double": Layout("text", text_transformers("text_model.text_model."), WHOLE_CLIP),

@@ -38,7 +38,8 @@ def load(
     ema: averaged or raw weights of a training checkpoint. variant: infix of a folder's file names, such as "fp16".
     check: look for NaN and infinity; None does so up to 1 GB of weights, as it reads the whole file.
     overrides: fields of the model's config that the file does not tell or that shall differ (heads=, input_size=, ...).
-    Where the file names its classes, the model's attribute `classes` lists them.
+    Where the file names its classes, a DiT's attribute `classes` lists them, and `parents` says which superclass, a
+    row among them, a class has; `noise_schedule` names its betas.
     Raises ValueError in one sentence with the file, what was expected and what was found.
     """
     if expect not in (None, *configs.KINDS):
@@ -68,6 +69,8 @@ def assemble(
     if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
         check_finite(state, source)
     model.classes = class_names(metadata, source) if layout.kind == "dit" else None
+    model.parents = superclasses(metadata, source)
+    model.noise_schedule = noise_schedule(metadata, source)
     return model.eval()
 
 
@@ -94,6 +97,18 @@ def class_names(metadata: dict, source) -> list[str] | None:
     if isinstance(labels, dict):
         return [str(labels[key]) for key in sorted(labels, key=int)]
     return card.get("classes") if isinstance(card, dict) else None
+
+
+def superclasses(metadata: dict, source) -> dict[str, str]:
+    """class -> superclass of our own header's card; {} where it has none."""
+    card = graft_header(metadata, source).get("card")
+    return (card.get("parents") or {}) if isinstance(card, dict) else {}
+
+
+def noise_schedule(metadata: dict, source) -> str:
+    """What our own header's card says a DiT is drawn with, else "fixed"; see sampling/progressive.py."""
+    card = graft_header(metadata, source).get("card")
+    return card.get("noise_schedule", "fixed") if isinstance(card, dict) else "fixed"
 
 
 def resolve(path) -> Path:

@@ -32,6 +32,14 @@ class StableDiffusion(NamedTuple):
     vae: VAE
     schedule: Schedule
 
+    def side(self, size: int = 0) -> int:
+        """Side of images in pixels, 0 for what the UNet was trained on; ValueError where its latents do not halve."""
+        size = size or self.unet.config.input_size * self.vae.factor
+        step = self.unet.factor * self.vae.factor
+        if size < 1 or size % step:
+            raise ValueError(f"size must be a multiple of {step} pixels, found {size}")
+        return size
+
 
 def load_sd(
     path,
@@ -68,12 +76,23 @@ def load_sd(
     return checked(pipeline, path)
 
 
+def is_sd(path) -> bool:
+    """Whether `path`, a file, folder or name as for `load_sd`, holds a Stable Diffusion and not a model of its own."""
+    path = resolve(path)
+    if path.is_dir():
+        index = path / "model_index.json"
+        return index.is_file() and read_json(index).get("_class_name") in PIPELINES
+    return "unet" in parts(read(path)[0])
+
+
 def read_folder(path: Path, prediction, dtype, ema, variant, check, given: dict[str, dict]) -> StableDiffusion:
     """A diffusers folder. given: {"unet": fields, "text": fields, "vae": fields}; the rest as for `load_sd`."""
-    index = path / "model_index.json"
+    index, single = path / "model_index.json", path / "config.json"
     kind = read_json(index).get("_class_name") if index.is_file() else None
     if kind not in PIPELINES:
         found = f"{kind}, another kind of pipeline" if kind else "no model_index.json"
+        if single.is_file() and read_json(single).get("_class_name") == "ControlNetModel":
+            found = "a ControlNet, which weights.load_control reads"
         raise ValueError(f"{path}: expected a folder of {', '.join(PIPELINES)}, found {found}")
     models = {
         part: load(path, expect=part, dtype=dtype, ema=ema, variant=variant, check=check, **given[part])
@@ -93,6 +112,7 @@ def read_single(path: Path, prediction, dtype, ema, check, given: dict[str, dict
     layouts = parts(tensors)
     if "unet" not in layouts:
         found = " and ".join(KINDS[kind].words for kind in layouts) or other(tensors)
+        found += ", which weights.load_control reads" if "controlnet" in layouts else ""
         raise ValueError(f"{path}: expected a whole Stable Diffusion, found {found}")
     # the UNet comes first: its error is the one that tells which other model a file is of
     models = {"unet": assemble(layouts["unet"], tensors, metadata, path, given["unet"], dtype, ema, check)}

@@ -92,8 +92,8 @@ def unet_diffusers(size) -> list[tuple]:
     ]
 
 
-def unet_in_sd(size) -> list[tuple]:
-    """The UNet inside a single-file checkpoint, which counts rows through all levels.
+def unet_compvis(size) -> list[tuple]:
+    """The original Stable Diffusion code, which counts rows through all levels.
 
     A level is n rows: its residual blocks and then its downsampling, or one more residual block on the way up. Within
     a row slot 0 is the residual block, then come the transformer and the upsampling, each only where there is one.
@@ -124,8 +124,39 @@ def unet_in_sd(size) -> list[tuple]:
         (r"^up\.(\d+)\.resnets\.(\d+)\.", row("output", 0, 0)),
         (r"^up\.(\d+)\.attentions\.(\d+)\.", row("output", 0, 1)),
         (r"^up\.(\d+)\.upsample\.", doubling),
-        (r"^", "model.diffusion_model."),
     ]
+
+
+def unet_in_sd(size) -> list[tuple]:
+    """The UNet inside a single-file checkpoint."""
+    return unet_compvis(size) + [(r"^", "model.diffusion_model.")]
+
+
+def controlnet_diffusers(size) -> list[tuple]:
+    """ControlNetModel."""
+    return unet_diffusers(size) + [
+        (r"^hint\.", "controlnet_cond_embedding."),
+        (r"^zero\.", "controlnet_down_blocks."),
+        (r"^zero_mid\.", "controlnet_mid_block."),
+    ]
+
+
+def controlnet_compvis(prefix: str):
+    """The original ControlNet code, which counts the activations between the convolutions of the hint too."""
+
+    def rows(size) -> list[tuple]:
+        layers, text, widths = size
+        return [
+            *unet_compvis((layers, text)),
+            (r"^hint\.conv_in\.", "input_hint_block.0."),
+            (r"^hint\.blocks\.(\d+)\.", lambda match: f"input_hint_block.{2 * int(match[1]) + 2}."),
+            (r"^hint\.conv_out\.", f"input_hint_block.{4 * widths - 2}."),
+            (r"^zero\.(\d+)\.", r"zero_convs.\1.0."),
+            (r"^zero_mid\.", "middle_block_out.0."),
+            (r"^", prefix),
+        ]
+
+    return rows
 
 
 def text_transformers(prefix: str):

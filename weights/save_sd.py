@@ -47,7 +47,14 @@ def save_folder(pipeline: StableDiffusion, target: Path, dtype: torch.dtype | No
 
 
 def save_single(pipeline: StableDiffusion, target: Path, dtype: torch.dtype | None) -> None:
-    """One file. ValueError for a noise schedule or a scaling factor other than Stable Diffusion's: it holds neither."""
+    safe.write(target, *in_one_file(pipeline, target), dtype)
+
+
+def in_one_file(pipeline: StableDiffusion, target: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a single file, which holds neither the noise schedule nor the scaling factor.
+
+    Raises ValueError, in which `target` is named, for others of the two than Stable Diffusion's.
+    """
     check_ending(target, (".safetensors",))
     if not schedule.is_standard(pipeline.schedule):
         raise ValueError(f"{target}: sd-compvis stands for Stable Diffusion's noise schedule, found another; "
@@ -65,7 +72,7 @@ def save_single(pipeline: StableDiffusion, target: Path, dtype: torch.dtype | No
     for name, model in models.items():
         tensors |= spread(plain_state(model), LAYOUTS[name], size_of(model.config))
     tensors |= unused_openclip(tensors) if second else unused_clip(pipeline.text.config.max_length)
-    safe.write(target, tensors, {"format": "pt"} | schedule.model_spec(pipeline.schedule, second), dtype)
+    return tensors, {"format": "pt"} | schedule.model_spec(pipeline.schedule, second)
 
 
 def unused_clip(length: int) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
 """The JSON files of a diffusers folder: config.json of each kind of model, written, and what they may not say, read."""
 
 from dit import DiTConfig
-from unet import UNetConfig, VAEConfig
+from unet import ControlConfig, UNetConfig, VAEConfig
 from unet.text import TextConfig
 
-SCHEDULER_JSON = {  # the schedule that DiT was trained with
-    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 0.0001,
-    "beta_end": 0.02, "prediction_type": "epsilon", "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
+SCHEDULER_JSON = {  # of a DiT; its betas are added
+    "_class_name": "DDIMScheduler", "num_train_timesteps": 1000, "prediction_type": "epsilon",
+    "clip_sample": False, "set_alpha_to_one": True, "steps_offset": 0,
 }  # fmt: skip
 # fields of a config.json that must have this value, or be absent: our model has no other
 FIXED = {
@@ -26,6 +26,7 @@ FIXED = {
     },
     "text": {"layer_norm_eps": 1e-5, "attention_bias": True},
 }  # fmt: skip
+FIXED["controlnet"] = FIXED["unet"] | {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
 
 
 def check_fixed(kind: str, theirs: dict, source) -> None:
@@ -74,6 +75,18 @@ def unet_json(config: UNetConfig) -> dict:
         "use_linear_projection": config.linear, "upcast_attention": config.upcast, "norm_num_groups": config.groups,
         "norm_eps": 1e-5, "act_fn": "silu", "flip_sin_to_cos": True, "freq_shift": 0, "center_input_sample": False,
         "downsample_padding": 1, "mid_block_scale_factor": 1,
+    }  # fmt: skip
+
+
+def controlnet_json(config: ControlConfig) -> dict:
+    """controlnet/config.json of a diffusers folder: what the UNet's says of the way down, and the hint."""
+    unet = unet_json(config)
+    for field in ("sample_size", "out_channels", "up_block_types", "center_input_sample"):
+        del unet[field]
+    return unet | {
+        "_class_name": "ControlNetModel", "conditioning_channels": config.hint_channels,
+        "conditioning_embedding_out_channels": list(config.hint_widths),
+        "controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False,
     }  # fmt: skip
 
 

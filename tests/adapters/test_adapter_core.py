@@ -50,7 +50,7 @@ def test_a_layer_takes_a_mixin_once():
 
 
 @pytest.mark.parametrize("older_first", [(LoRA, Gamma), (Gamma, LoRA)])
-def test_fold_takes_the_oldest_mixin_first(older_first):
+def test_fold_takes_the_innermost_mixin_first(older_first):
     model, x = net(), torch.randn(3, 6)
     for mixin in older_first:
         for layer in (model[0], model[2]):

@@ -1,6 +1,7 @@
 """Trained parameters on DiT-XL/2 at 256 px, against the published counts (DiffFit, arXiv 2304.06648).
 
 The paper counts a class table of 102 rows (Food-101 and the null class) in every method, and leaves out pos_embed.
+OFT and DoRA on the UNet of Stable Diffusion 1.
 """
 
 import pytest
@@ -8,6 +9,8 @@ import torch
 
 import adapters
 from dit import DiT
+from unet import UNet
+from unet.model import SIZES as UNETS
 
 
 def xl2(num_classes: int) -> DiT:
@@ -23,6 +26,9 @@ def xl2(num_classes: int) -> DiT:
         (["bitfit", "classes"], 607_136),  # published 0.61M
         (["lora:rank=8", "classes"], 1_149_696),  # published 1.15M
         (["lora:rank=16", "classes"], 2_181_888),  # published 2.18M
+        ("dora:rank=8", 1_032_192 + 28 * 3 * 1152),  # LoRA, and a norm for each of q, k and v
+        ("oft", 28 * 4 * 288**2),
+        ("oft:blocks=8,share=1", 28 * 144**2),
         (["bottleneck", "classes"], 4_280_320),
         (["bottleneck:form=sequential", "classes"], 4_280_320),
         ("norm", 131_328),
@@ -35,6 +41,15 @@ def xl2(num_classes: int) -> DiT:
 def test_counts_with_102_class_rows(specs, count):
     model = adapters.attach(xl2(101), specs)
     assert adapters.counts(model)[0] == count
+
+
+def test_counts_on_the_unet():
+    with torch.device("meta"):
+        turned, scaled = (adapters.attach(UNet(UNETS["SD-1"]), spec) for spec in ("oft", "dora"))
+    assert adapters.counts(turned)[0] == 23_304_192
+    independent = [p.shape[0] * p.shape[1] * (p.shape[1] - 1) // 2 for p in adapters.trained(turned).values()]
+    assert sum(independent) == 11_602_368
+    assert adapters.counts(scaled)[0] == 797_184 + 99_840  # LoRA, and the outputs of 128 Linears
 
 
 def test_total_has_pos_embed_and_what_the_method_adds():

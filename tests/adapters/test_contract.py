@@ -20,12 +20,18 @@ X, T = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torc
 WORDS, WORD = 11, 5   # of the text tower's vocabulary, and the one that the learned token starts from
 CONDITIONS = {"dit": torch.tensor([0, 3]), "sd": torch.tensor([[1, WORD, 2], [3, 3, WORD]])}
 
-WITHOUT_MEANING = {("classes", "sd"), ("crossattn", "dit"), (f"tokens:start={WORD}", "dit")}
-STAYS = {"bottleneck", "bottleneck:form=sequential"}
+WITHOUT_MEANING = {("classes", "sd"), ("crossattn", "dit"), (f"tokens:start={WORD}", "dit"), ("vpt", "sd"),
+                   ("vpt:form=shallow", "sd")}
+STAYS = {"bottleneck", "bottleneck:form=sequential", "vpt", "vpt:form=shallow"}
+CHANGES_AT_START = {"vpt", "vpt:form=shallow"}   # the tokens of the image attend to the new ones, whatever these hold
+CLASH = {"dora", "modulate"}   # both equations are about the plain W of a layer
+NOISY = {"bnn", "bnn:parts=norm"}   # in training mode: they draw weights
 OPTIONS = {"tokens": f"tokens:start={WORD}"}
-SPECS = [*(OPTIONS.get(name, name) for name in adapters.METHODS), "bottleneck:form=sequential"]
+SPECS = [*(OPTIONS.get(name, name) for name in adapters.METHODS), "bottleneck:form=sequential", "bnn:parts=norm",
+         "vpt:form=shallow"]
 CASES = [case for case in itertools.product(SPECS, CONDITIONS) if case not in WITHOUT_MEANING]
-PAIRS = [(a, b, backbone) for a, backbone in CASES for b, other in CASES if a != b and backbone == other]
+PAIRS = [(a, b, backbone) for a, backbone in CASES for b, other in CASES
+         if a != b and backbone == other and {a, b} != CLASH]
 
 
 def build(backbone: str) -> nn.Module:
@@ -83,20 +89,22 @@ def test_base_weights_load_before_and_after_attaching(method, backbone):
     report = model.load_state_dict(base.state_dict(), strict=False)
     assert report.unexpected_keys == []
     assert set(report.missing_keys) == set(new) - set(old)
+    if method in CHANGES_AT_START:
+        return
     with torch.no_grad():   # words of the base's vocabulary: what was learned beside it has not changed
         assert torch.equal(*(m(X, T, CONDITIONS[backbone]) for m in (model, base)))
 
 
 @pytest.mark.parametrize(("method", "backbone"), CASES)
 def test_requires_grad_marks_exactly_what_trains(method, backbone):
-    model = attached(method, backbone)
+    model = attached(method, backbone).train()
     perturb(model)  # away from points such as B = 0, where the gradient of A is 0
     before = {name: p.clone() for name, p in model.named_parameters()}
     (model(X, T, condition(model, backbone)) - 1).square().mean().backward()
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     # the bias of a key adds the same to all scores of a query, and the softmax forgets it
-    still = {name for name in adapters.trained(model) if name.endswith(".attn.to_k.bias")}
+    still = {name for name in adapters.trained(model) if ".attn.to_k." in name and "bias" in name}
     assert changed <= set(adapters.trained(model)) <= changed | still
     assert "pos_embed" not in changed
 
@@ -105,8 +113,22 @@ def test_requires_grad_marks_exactly_what_trains(method, backbone):
 def test_output_is_bit_identical_at_step_0(method, backbone):
     expected = run(build(backbone), backbone)
     model = attached(method, backbone)
-    assert torch.equal(run(model, backbone), expected)
-    assert torch.equal(run(model.train(), backbone), expected)
+    start = run(model, backbone)
+    assert torch.equal(start, expected) != (method in CHANGES_AT_START)
+    assert torch.equal(run(model.train(), backbone), start) != (method in NOISY)
+
+
+@pytest.mark.parametrize(("method", "backbone"), [case for case in CASES if case[0] in NOISY])
+def test_noise_is_in_training_mode_alone_and_compiles(method, backbone):
+    model = attached(method, backbone).train()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    drawn = []
+    for seed, draw in ((0, model), (0, compiled), (1, model)):
+        torch.manual_seed(seed)
+        drawn.append(run(draw, backbone))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert torch.equal(run(model.eval(), backbone), run(build(backbone), backbone))
 
 
 @pytest.mark.parametrize(("method", "backbone"), CASES)
@@ -163,13 +185,23 @@ def test_what_trains_is_the_whole_adapter(method, backbone):
 @pytest.mark.parametrize(("first", "second", "backbone"), PAIRS)
 def test_two_methods_compose(first, second, backbone):
     model = attached([first, second], backbone)
-    assert torch.equal(run(model, backbone), run(build(backbone), backbone))
+    alone = [method for method in (first, second) if method in CHANGES_AT_START]
+    start = attached(alone, backbone) if alone else build(backbone)
+    start.load_state_dict({name: p for name, p in model.named_parameters() if "prompts" in name}, strict=False)
+    assert torch.equal(run(model, backbone), run(start, backbone))
     both = attached(first, backbone), attached(second, backbone)
     assert set(adapters.trained(model)) >= set().union(*(adapters.trained(one) for one in both))
 
     perturb(model)
     expected = run(model, backbone)
     torch.testing.assert_close(run(adapters.fold(model), backbone), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", CONDITIONS)
+@pytest.mark.parametrize("specs", list(itertools.permutations(sorted(CLASH))))
+def test_two_methods_about_plain_weights_take_no_layer_together(specs, backbone):
+    with pytest.raises(ValueError, match=r"\w+ and \w+ both need the plain weights of \w+Linear"):
+        attached(list(specs), backbone)
 
 
 @pytest.mark.parametrize(("method", "backbone"), sorted(WITHOUT_MEANING))

@@ -5,6 +5,7 @@ import torch
 import adapters
 from unet import TextConditioned, TextConfig, TextTower, UNet, UNetConfig
 from unet.model import SIZES
+from unet.text import SIZES as TOWERS
 
 
 def model():
@@ -74,7 +75,34 @@ def test_custom_diffusion_trains_the_published_number_of_parameters(parts, count
     assert adapters.counts(adapters.attach(unet, f"crossattn:parts={parts}")) == (count, 859_520_964)
 
 
-def test_lora_on_both_parts_reaches_every_attention_of_stable_diffusion_1():
+def full_size():
     with torch.device("meta"):
-        unet = adapters.attach(UNet(SIZES["SD-1"]), "lora:rank=4")
-    assert adapters.counts(unet)[0] == 797_184 and len(adapters.trained(unet)) == 256
+        return TextConditioned(UNet(SIZES["SD-1"]), TextTower(TOWERS["CLIP-L"]))
+
+
+@pytest.mark.parametrize(("spec", "tensors", "count"), [
+    ("unet.lora:rank=4", 256, 797_184),
+    ("text.lora:rank=4", 96, 294_912),
+    (r"unet.lora:rank=4,targets=(to_|ff\.net\.0)", 288, 1_246_464),   # what cloneofsimo's scripts train
+])
+def test_lora_reaches_every_attention_of_stable_diffusion_1(spec, tensors, count):
+    model = adapters.attach(full_size(), spec)
+    assert (len(adapters.trained(model)), adapters.counts(model)[0]) == (tensors, count)
+
+
+def test_the_bytes_of_a_lora_and_of_a_word():
+    """Of rank 4, 3.2 MB, and of one vector, 3 kB, in float32."""
+    for spec, size in (("unet.lora:rank=4", 3_188_736), ("text.tokens:vectors=1", 3_072)):
+        model = adapters.attach(full_size(), spec)
+        assert sum(p.nbytes for p in adapters.trained(model).values()) == size
+
+
+def test_difffit_has_three_of_the_eleven_scales_of_its_port_to_stable_diffusion():
+    """Of biases, norms and scales the port trains 581,124 (arXiv 2304.06648)."""
+    counts = {}
+    for specs in (("unet.bitfit", "unet.norm"), ("unet.difffit",)):
+        model = full_size()
+        width = sum(p.numel() for name, p in model.named_parameters() if "blocks.0.norm1.weight" in name)
+        counts[specs[-1]] = adapters.counts(adapters.attach(model, list(specs)))[0]
+    assert width == 12_480 and counts == {"unet.norm": 443_844, "unet.difffit": 443_844 + 3 * width}
+    assert counts["unet.norm"] + 11 * width == 581_124

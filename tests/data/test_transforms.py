@@ -69,6 +69,9 @@ def test_to_tensor_and_back():
     assert to_tensor(np.uint8([[[0, 255, 51]]])).flatten().tolist() == pytest.approx([-1, 1, -0.6])
     assert (to_uint8(x) == NOISE).all() and to_tensor(NOISE[None]).shape == (1, 3, 12, 16)
     assert to_uint8(torch.tensor([[[-9.0]], [[9.0]], [[0.0]]])).tolist() == [[[0, 255, 128]]]
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected an image, found NaN or infinity in it"):
+            to_uint8(torch.tensor([[[0.0]], [[value]], [[0.0]]]))
     with pytest.raises(ValueError, match="found float64"):
         to_tensor(NOISE / 255)
 

@@ -58,7 +58,7 @@ def test_the_config_that_a_model_was_made_from_is_left_alone():
 def test_the_recipe_learns_looks_and_leaves_a_model_with_its_scale(tmp_path):
     job = autoencoder(config(model="new:VAE-T"), torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
-    loss, numbers = job.loss(job.batch(torch.arange(2), generator), generator)
+    loss, numbers = job.loss(job.batch(torch.arange(2), generator), generator, 0.0)
     loss.backward()
     assert loss.item() > 0 and numbers.keys() == {"mse", "kl"}
     assert all(p.grad is not None and p.grad.isfinite().all() for p in job.model.parameters())

@@ -9,7 +9,6 @@ from data.latents import LatentCache
 from recipes.class_label import attach, backbone, fit_classes, new_model
 from recipes.latent import encode, latent_batches, settings
 from recipes.pixels import augmentations
-from sampling import Schedule
 from train import Config
 
 NULL = 9
@@ -107,8 +106,7 @@ def images(classes):
 
 
 def fit(dit, vae, classes, **fields):
-    return fit_classes(Config(**fields), dit, vae, images(classes), encoded(2 * len(classes)), Schedule.linear(),
-                       torch.device("cpu"))
+    return fit_classes(Config(**fields), dit, vae, images(classes), encoded(2 * len(classes)), torch.device("cpu"))
 
 
 def test_the_checkpoints_own_classes_keep_their_table(dit, vae, capsys):

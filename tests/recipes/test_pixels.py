@@ -61,7 +61,7 @@ def test_the_held_out_loss_is_the_mean_over_images_with_noise_that_stays(images)
     def batch(index, generator):
         return {"x": numbers[index] + torch.rand(len(index), generator=generator)}
 
-    def loss(part, generator):
+    def loss(part, generator, progress):
         return part["x"].mean(), {}
 
     value = held_out_loss(batch, loss, 7, "cpu", size=3)   # batches of 3, 3 and 1 weigh by their images

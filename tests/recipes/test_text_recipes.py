@@ -163,8 +163,13 @@ def test_offset_noise_is_part_of_what_is_predicted():
     (["--recipe", "text", "--token", "pill"], "token_start must be one token of the vocabulary, found '', which is 0"),
     (["--recipe", "text", "--token", "<x>", "--token_start", "zebra"], "found 'zebra', which is 5"),
     (["--recipe", "text", "--token", "<x>", "--token_start", "hazelnut"], "5 of 5 captions lack the token '<x>'"),
+    (["--recipe", "text", "--token", "<x>", "--token_start", "a hole"], r"'a hole', which is 2: \['a', 'hole'\]"),
     (["--recipe", "text", "--token", "hazelnut", "--token_start", "a"], "'hazelnut' is in the vocabulary"),
+    (["--recipe", "text", "--token", " ", "--token_start", "a"], "one word without white space, found ' '"),
+    (["--recipe", "text", "--token_start", "a"], "of a new word, and --token names none: found 'a' and 1"),
     (["--recipe", "dreambooth"], "dreambooth keeps the class by images that it draws"),
+    (["--recipe", "dreambooth", "--class_prompt", "  "], "dreambooth keeps the class by images that it draws"),
+    (["--recipe", "text", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
     (["--recipe", "text", "--adapter", "vae.lora"], "the model has no part 'vae': it has unet, text"),
     (["--recipe", "text", "--adapter", "classes"], "this UNet has none"),
     (["--recipe", "text", "--model", "new:SD-X"], "unknown size 'SD-X'; a new Stable Diffusion is new:SD-T"),
@@ -173,6 +178,34 @@ def test_what_cannot_be_trained(tmp_path, tiny_sd, flags, fault):
     with pytest.raises(ValueError, match=fault):
         train.main(["--model", str(tiny_sd), *FAST, "--adapter", "lora", *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("captions", "fault"), [
+    (["a", ""], "1.txt, first line: the caption is empty"),
+    (["a", " \n a"], "1.txt, first line: the caption is empty"),
+    (["a", "a" * 10_001], "1.txt, first line: 10001 characters; a caption has at most 10000"),
+    (["a", "a" * 10**6], "1.txt: 1000000 bytes; a caption has at most 10000 characters"),
+    (["a"], "of 2 images these have no caption, 1: 1.png; give a template, a .txt beside each, or a metadata.jsonl"),
+])
+def test_a_caption_that_is_none(tmp_path, tiny_sd, captions, fault):
+    photos = folder(tmp_path)
+    for i, caption in enumerate(captions):
+        (tmp_path / "photos" / f"{i}.txt").write_text(caption)
+    with pytest.raises(ValueError, match=fault):
+        run(tmp_path, tiny_sd, "text", "--adapter", "lora", "--data", photos)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_caption_that_is_too_long_is_cut_and_said(tmp_path, tiny_sd):
+    with pytest.warns(UserWarning, match="1 of 2 texts exceed 14 tokens; cut off: 'hole hole'$"):
+        run(tmp_path, tiny_sd, "text", "--adapter", "lora", "--data", folder(tmp_path), "--template", "hole " * 16)
+
+
+def test_a_mask_of_another_size_is_named(tmp_path, tiny_sd):
+    photos = folder(tmp_path)
+    Image.new("L", (8, 16)).save(tmp_path / "photos" / "1_mask.png")
+    with pytest.raises(ValueError, match="1_mask.png: a mask is as large as .*1.png is 16x16, the mask 8x16"):
+        run(tmp_path, tiny_sd, "text", "--adapter", "lora", "--data", photos, "--template", "a hole")
 
 
 def test_a_new_stable_diffusion_learns_its_vocabulary_from_the_captions(tmp_path, tiny):

@@ -1,8 +1,8 @@
-"""Guidance is a function from model and conditions to denoiser, in one doubled batch."""
+"""Guidance is a function from model and conditions to denoiser, in one batch with every condition once."""
 import pytest
 import torch
 
-from sampling import bind, cfg
+from sampling import Schedule, bind, cfg, draw, guided, within
 
 # 2C = 8 output channels per class; 3 is the null class, 4 and 5 are superclasses. Small integers keep sums exact.
 ROWS = torch.randint(-8, 8, (6, 8), generator=torch.Generator().manual_seed(0)).float()
@@ -53,15 +53,106 @@ def test_superclass_guidance_is_the_same_function():
         assert torch.equal(sup, alone(superclass)[:, guided])
 
 
-def test_one_call_with_the_batch_doubled():
-    sizes = []
+def counting(seen):
+    """The model, noting the conditions of every call."""
 
-    def counting(x, t, y):
-        sizes.append((len(x), len(t), len(y)))
+    def counted(x, t, y):
+        assert len(x) == len(t) == len(y)
+        seen.append(y.tolist())
         return model(x, t, y)
 
-    cfg(counting, LABELS, 3, 4.0)(X, T)
-    assert sizes == [(4, 4, 4)]
+    return counted
+
+
+def test_one_call_with_the_batch_doubled():
+    seen = []
+    cfg(counting(seen), LABELS, 3, 4.0)(X, T)
+    assert seen == [[0, 2, 3, 3]]
+
+
+@pytest.mark.parametrize("weight", [2.0, -2.0])
+def test_conditions_are_composed(weight):
+    """Towards label and 4, and towards or (NOT) away from 1; what is not guided is the label's."""
+    out = cfg(model, LABELS, 3, 4.0, more=[(torch.tensor([4, 4]), 3.0), (1, weight)])(X, T)
+    null = alone(3)
+    expected = null + 4 * (alone(LABELS) - null) + 3 * (alone(4) - null) + weight * (alone(1) - null)
+    assert torch.equal(out[:, :4], expected[:, :4]) and torch.equal(out[:, 4:], alone(LABELS)[:, 4:])
+
+
+@pytest.mark.parametrize(("scale", "more", "conditions"), [
+    (4.0, [(4, 2.0), (1, -1.0)], [0, 2, 4, 4, 1, 1, 3, 3]),
+    (4.0, [(4, 0.0)], [0, 2, 3, 3]),             # no weight: not computed
+    (1.0, [(4, 0.0)], [0, 2]),                   # the label alone
+    (0.0, [(4, 2.0)], [0, 2, 4, 4, 3, 3]),       # the label's variance is still needed
+    (4.0, [(4, -3.0)], [0, 2, 4, 4]),            # the weights add up to 1: no null
+    (0.3, [(1, 0.1), (4, 0.6)], [0, 2, 1, 1, 4, 4]),
+])
+def test_every_condition_that_counts_is_seen_once(scale, more, conditions):
+    seen = []
+    cfg(counting(seen), LABELS, 3, scale, more=more)(X, T)
+    assert seen == [conditions]
+
+
+def smooth(x, t, y):
+    """Another model, whose numbers are no integers."""
+    return torch.sin(x * (1 + y.view(-1, 1, 1, 1)) + t.view(-1, 1, 1, 1) / 100)
+
+
+SUPER = torch.tensor([4, 5])
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.3, 1.0, 1.7, 4.0])
+def test_superclass_guidance_is_two_weights_and_no_null(scale):
+    """Also to the last bit: s and 1 - s are cfg with the superclass as its null."""
+    by_weights = cfg(smooth, LABELS, None, scale, more=[(SUPER, 1 - scale)])(X, T)
+    assert torch.equal(by_weights, cfg(smooth, LABELS, SUPER, scale)(X, T))
+    if scale in (0, 1):
+        assert torch.equal(by_weights, smooth(X, T, LABELS if scale else SUPER))
+
+
+@pytest.mark.parametrize(("s1", "s2"), [(1.0, 4.0), (4.0, 4.0), (2.5, 4.0), (0.0, 2.0), (3.0, 1.0), (1.0, 1.0)])
+def test_guidance_in_two_stages_and_its_special_cases(s1, s2):
+    out = cfg(smooth, LABELS, 3, s2, more=[(SUPER, s1 - s2)])(X, T)
+    null, sup, sub = (smooth(X, T, torch.as_tensor(y).expand(2)) for y in (3, SUPER, LABELS))
+    torch.testing.assert_close(out, null + s1 * (sup - null) + s2 * (sub - sup), rtol=0, atol=5e-6)
+    if s1 == 1:
+        assert torch.equal(out, cfg(smooth, LABELS, SUPER, s2)(X, T))
+    if s1 == s2:
+        assert torch.equal(out, cfg(smooth, LABELS, 3, s2)(X, T))
+
+
+def test_each_part_of_a_list_has_its_own_conditions():
+    labels, superclass = torch.tensor([0, 1, 2, 0]), torch.tensor([4, 5, 4, 5])
+    denoiser = guided(smooth, labels, 3, 4.0, more=[(superclass, -1.0), (1, 2.0)])
+    for here in (slice(0, 2), slice(2, 4)):
+        own = cfg(smooth, labels[here], 3, 4.0, more=[(superclass[here], -1.0), (1, 2.0)])
+        assert torch.equal(denoiser(here)(X, T), own(X, T))
+
+
+def test_samples_of_a_composition_are_those_of_the_product_of_densities():
+    """Of N(m, s^2) with one narrow s for all: N's product p_0 prod (p_i / p_0)^w_i is around m_0 + sum w_i (m_i - m_0).
+    """
+    schedule, means = Schedule.linear(), torch.tensor([0.5, -1.0, 2.0, 0.25])       # 3 is the null class
+
+    def gaussian(x, t, y):
+        signal, sigma = schedule.roots(t, x)
+        return (x - signal * means[y].view(-1, 1, 1, 1)) * sigma / (1e-6 * signal ** 2 + sigma ** 2)
+
+    composed = guided(gaussian, torch.zeros(2).long(), 3, 1.5, more=[(1, 0.5), (2, -0.75)])
+    drawn = draw(composed, range(2), (4, 2, 2), schedule, steps=50)
+    expected = 0.25 + 1.5 * (0.5 - 0.25) + 0.5 * (-1.0 - 0.25) - 0.75 * (2.0 - 0.25)
+    torch.testing.assert_close(drawn, torch.full_like(drawn, expected), rtol=0, atol=0.02)
+
+
+def test_guidance_in_an_interval_spares_the_doubled_batch_outside():
+    seen = []
+    counted = counting(seen)
+    denoise = within(100, 500, cfg(counted, LABELS, 3, 4.0), bind(counted, LABELS))
+    for step in (99, 100, 300, 500, 501):
+        t = torch.tensor([step, step])
+        inside = cfg(model, LABELS, 3, 4.0)(X, t)
+        assert torch.equal(denoise(X, t), inside if 100 <= step <= 500 else model(X, t, LABELS))
+    assert [len(y) for y in seen] == [2, 4, 4, 4, 2]
 
 
 def test_text_conditions_take_one_null_state_for_all():
@@ -72,9 +163,16 @@ def test_text_conditions_take_one_null_state_for_all():
     assert torch.equal(cfg(text_model, cond, null, 3.0)(X, T), X + 3)
 
 
-def test_null_must_fit_the_conditions():
-    with pytest.raises(ValueError, match=r"shape \(3,\) do not fit conditions of shape \(2,\)"):
-        cfg(model, LABELS, torch.tensor([3, 3, 3]), 4.0)
+def test_all_conditions_must_fit_the_first():
+    three = torch.tensor([3, 3, 3])
+    for null, more in ((three, ()), (3, [(three, 2.0)])):
+        with pytest.raises(ValueError, match=r"shape \(3,\) do not fit conditions of shape \(2,\)"):
+            cfg(model, LABELS, null, 4.0, more=more)
+
+
+def test_a_null_is_needed_unless_the_weights_add_up_to_one():
+    with pytest.raises(ValueError, match="guidance 4.0 needs a null condition; without one use guidance 1"):
+        guided(model, LABELS, None, 4.0, more=[(4, -2.0)])
 
 
 @pytest.mark.parametrize("channels", [0, 5])

@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm
+from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm, steps_of
 from sampling.dpm import half_log_snr
 
 SHAPE = (2, 4, 3, 3)
@@ -32,7 +32,7 @@ def smooth(x, t):
     return torch.tanh(0.7 * x + 0.3 * x.flip(-1) + t.view(-1, 1, 1, 1) / 1000)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if name != "lcm"])     # which ends in f: see test_lcm.py
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 @pytest.mark.parametrize("steps", [20, [0, 10, 999], [999]])
 def test_oracle_is_recovered(name, prediction, steps):
@@ -105,7 +105,7 @@ def test_fixed_variances_ignore_a_learned_half():
         assert torch.equal(a, ddpm(smooth, X, schedule, 10, seeded(), variance))
 
 
-@pytest.mark.parametrize("name, draws", [("ddpm", 4), ("ddim", 0), ("ddim eta 1", 4), ("dpm++", 0)])
+@pytest.mark.parametrize("name, draws", [("ddpm", 4), ("ddim", 0), ("ddim eta 1", 4), ("dpm++", 0), ("lcm", 4)])
 def test_no_noise_at_the_last_step(name, draws):
     calls = []
 
@@ -124,10 +124,24 @@ def test_timesteps_reach_the_network_as_a_batch_in_descending_order():
         seen.append(t.tolist())
         return smooth(x, t)
 
-    for sampler in SAMPLERS.values():
+    for name, sampler in SAMPLERS.items():
         seen.clear()
         sampler(watching, X, Schedule.linear(), 3, seeded())
-        assert seen == [[999, 999], [500, 500], [0, 0]]
+        assert seen == [[t, t] for t in ([999, 679, 339] if name == "lcm" else [999, 500, 0])]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_before_changes_the_latents_ahead_of_a_step(name):
+    """Put in at the first step, other latents are another start; the same ones change no bit."""
+    schedule, other, seen = Schedule.linear(), X.flip(0), []
+
+    def replace(x, t):
+        seen.append(t)
+        return other if t == 999 else x
+
+    replaced = ALL[name](smooth, X, schedule, 5, seeded(), before=replace)
+    assert torch.equal(replaced, ALL[name](smooth, other, schedule, 5, seeded()))
+    assert seen == steps_of(name, schedule, 5)[::-1]
 
 
 def test_the_starting_noise_is_not_written_to():

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sampling import Schedule, ddim, ddpm, dpm
+from sampling import Schedule, ddim, ddpm, dpm, lcm, steps_of
+from sampling.consistency import scalings
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -114,3 +115,24 @@ def test_dpm(schedule, prediction, spacing):
     ours, theirs = build("DPMSolverMultistepScheduler", schedule, prediction, algorithm_type="dpmsolver++",
                          solver_order=2, lower_order_final=True, final_sigmas_type="zero", timestep_spacing=spacing)
     close(dpm(toy, X, ours, theirs.timesteps.flip(0).tolist()), walk(theirs, toy))
+
+
+@pytest.mark.parametrize("schedule, prediction", CASES)
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_lcm(schedule, prediction, steps, monkeypatch):
+    ours, theirs = build("LCMScheduler", schedule, prediction)
+    theirs.set_timesteps(steps)
+    draws = injected()     # as in test_ddpm
+    monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda shape, **_: draws(X))
+    close(lcm(toy, X, ours, steps, injected()), walk(theirs, toy))
+
+
+def test_the_steps_and_scalings_of_lcm():
+    theirs = diffusers.LCMScheduler(num_train_timesteps=1000)
+    for steps in range(1, 51):
+        theirs.set_timesteps(steps)
+        assert steps_of("lcm", Schedule.linear(), steps) == theirs.timesteps.flip(0).tolist()
+    t = torch.arange(1000)
+    expected = zip(*map(theirs.get_scalings_for_boundary_condition_discrete, t.double()))
+    for mine, wanted in zip(scalings(t), expected, strict=True):
+        torch.testing.assert_close(mine.double(), torch.stack(wanted), rtol=1e-6, atol=0)

@@ -46,7 +46,7 @@ def fresh_with(base, *files):
 
 
 BOTTLENECKS = ["bottleneck:width=4,scale=2", "bottleneck:width=4,scale=2,form=sequential"]
-METHODS = ["lora:rank=2", "bitfit", "norm", "difffit", "full", "classes", *BOTTLENECKS]
+METHODS = ["lora:rank=2", "dora", "oft", "modulate", "bitfit", "norm", "difffit", "full", "classes", *BOTTLENECKS]
 
 
 @pytest.mark.parametrize("spec", METHODS)
@@ -63,8 +63,8 @@ def test_the_file_holds_what_trained_and_nothing_else(tmp_path, tiny_dit):
     assert load_file(tmp_path / "a").keys() == adapters.trained(model).keys()
     tensors, recipe = weights.load_adapter(tmp_path / "a")
     assert tensors.keys() == adapters.trained(model).keys()
-    assert recipe == {"adapter": ["bitfit"], "classes": None, "sources": None, "tokens": None, "config": {"lr": 0.001},
-                      "base": weights.fingerprint(tiny_dit)}  # fmt: skip
+    assert recipe == {"adapter": ["bitfit"], "classes": None, "sources": None, "parents": None, "tokens": None,
+                      "config": {"lr": 0.001}, "base": weights.fingerprint(tiny_dit)}  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", METHODS)
@@ -260,7 +260,7 @@ def test_parameters_that_do_not_fit(tmp_path, tiny_dit):
         fresh_with(tiny_dit, (tmp_path / "a", 1.0))
 
 
-@pytest.mark.parametrize("spec", ["lora:rank=2", "bitfit", "norm", "bottleneck"])
+@pytest.mark.parametrize("spec", ["lora:rank=2", "dora", "oft", "bitfit", "norm", "bottleneck"])
 def test_a_file_that_changes_nothing_is_refused(tmp_path, tiny_dit, spec):
     model = copy.deepcopy(tiny_dit)
     recipe = {"adapter": spec, "base": weights.fingerprint(model)}

@@ -267,6 +267,51 @@ def test_our_lora_there_and_back(tmp_path, sd, layout):
     assert all(torch.allclose(value, state[name], atol=1e-6) for name, value in trained.state_dict().items())
 
 
+@pytest.mark.parametrize("layout", ["kohya", "lora-diffusers"])
+def test_our_dora_there_and_back(tmp_path, sd, layout):
+    """The files hold norms, and ours only their ratio to those of the base, which its header names."""
+    weights.save_sd(sd[0], tmp_path / "base", "sd-diffusers")
+    specs = ["unet.dora:rank=2,alpha=8,targets=attn1", "unet.dora:rank=3,alpha=1,targets=(conv|proj_)", "text.lora"]
+    config = {"model": str(tmp_path / "base")}
+    trained = adapters.fold(saved(tmp_path / "a.safetensors", sd, specs, config=config))
+    export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", layout)
+    back = joined(sd)
+    apply_foreign(back, tmp_path / "b.safetensors")
+    state = back.state_dict()
+    assert all(torch.allclose(value, state[name], atol=1e-6) for name, value in trained.state_dict().items())
+
+
+def test_a_dora_on_the_unet_alone_and_its_norms(tmp_path, sd1):
+    weights.save_sd(sd1[0], tmp_path / "base", "sd-diffusers")
+    unet, path = copy.deepcopy(sd1[0].unet), tmp_path / "a.safetensors"
+    header = {"base": weights.fingerprint(unet), "adapter": "dora", "config": {"model": str(tmp_path / "base")}}
+    adapters.attach(unet, "dora").mid.attentions[0].transformer_blocks[0].attn1.to_q.dora_gain.data.fill_(1.5)
+    weights.save_adapter(path, unet, header)
+    export_adapter(path, tmp_path / "b.safetensors", "kohya")
+    layer = sd1[0].unet.mid.attentions[0].transformer_blocks[0].attn1.to_q
+    norms = load_file(tmp_path / "b.safetensors")[
+        "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q.dora_scale"
+    ]
+    assert torch.allclose(norms, 1.5 * layer.weight.norm(dim=1, keepdim=True))
+
+
+def test_a_dora_that_does_not_travel(tmp_path, sd1):
+    path, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for config in (None, {"model": "new:SD-T"}):
+        saved(path, sd1, ["unet.dora"], config=config)
+        with pytest.raises(ValueError, match="kohya holds norms of the base's weights for DoRA, found no base in its"):
+            export_adapter(path, target, "kohya")
+    saved(path, sd1, ["unet.dora", "unet.lora"])
+    with pytest.raises(ValueError, match=r"kohya holds one LoRA or DoRA a layer, found \d+ other tensors"):
+        export_adapter(path, target, "kohya")
+    weights.save_sd(sd1[0], tmp_path / "base", "sd-diffusers")
+    config = {"model": str(tmp_path / "base")}
+    saved(path, sd1, ["unet.dora:targets=attn1", "unet.lora:targets=attn2"], config=config)
+    with pytest.raises(ValueError, match="lora-diffusers holds LoRA or DoRA for a whole part, found both in one"):
+        export_adapter(path, target, "lora-diffusers")
+    assert not target.exists()
+
+
 def test_what_kohya_files_say_of_themselves(tmp_path, sd1):
     specs = ["unet.lora:rank=4,alpha=2,targets=attn1", "unet.lora:rank=3,targets=resnets.*conv1"]
     saved(tmp_path / "a.safetensors", sd1, specs)
@@ -283,7 +328,7 @@ def test_what_kohya_files_say_of_themselves(tmp_path, sd1):
 def test_only_lora_and_words_travel(tmp_path, sd1, tiny_dit):
     path = tmp_path / "a.safetensors"
     saved(path, sd1, ["unet.lora", "text.bitfit"])
-    with pytest.raises(ValueError, match="kohya holds LoRA alone, found .* trained by unet.lora, text.bitfit"):
+    with pytest.raises(ValueError, match="kohya holds one LoRA or DoRA a layer, found .* trained by unet.lora, text"):
         export_adapter(path, tmp_path / "b.safetensors", "kohya")
     with pytest.raises(ValueError, match="learned word, found none"), pytest.warns(UserWarning, match="other tensors"):
         export_adapter(path, tmp_path / "b.safetensors", "learned-embeds")

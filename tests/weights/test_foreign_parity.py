@@ -1,14 +1,20 @@
 """Adapters travel between this package, diffusers and peft, and the output stays the same."""
 
+import json
+import re
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import adapters
 import weights
 from unet import TextConditioned
+from weights.configs import size_of
 from weights.embeddings import add_embedding
 from weights.export_adapter import export_adapter
 from weights.foreign_adapter import apply_foreign
+from weights.layouts import LAYOUTS, spread
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -86,6 +92,86 @@ def test_they_load_our_lora(tmp_path, tiny_sd, trained, layout):
     _, back = ours(tiny_sd)
     assert apply_foreign(back, tmp_path / "a.safetensors") == len(weights.load_adapter(path)[0]) // 2
     assert max(difference(back, pipeline)) < 1e-5
+
+
+def test_they_load_our_dora(tmp_path, tiny_sd):
+    _, model = ours(tiny_sd)
+    header = {"base": weights.fingerprint(model), "config": {"model": str(tiny_sd)}}
+    specs = [f"unet.dora:rank=2,alpha=6,targets={EVERYWHERE}", "text.dora:rank=3,targets=(to_|fc)"]
+    adapters.attach(model, specs, torch.Generator().manual_seed(0))
+    shaken(model)
+    weights.save_adapter(tmp_path / "ours.safetensors", model, header | {"adapter": specs})
+    export_adapter(tmp_path / "ours.safetensors", tmp_path / "a.safetensors", "lora-diffusers")
+    pipeline = theirs(tiny_sd)
+    pipeline.load_lora_weights(tmp_path, weight_name="a.safetensors")
+    assert max(difference(model, pipeline)) < 1e-5 and changed(model, tiny_sd)
+
+
+def kohya(part, name):
+    stem = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}[part]
+    stem += name.removeprefix("text_model.").replace(".", "_")
+    return f"{stem}.lora_down.weight", f"{stem}.lora_up.weight"
+
+
+def peft_names(part, name):
+    return f"{part}.{name}.lora_A.weight", f"{part}.{name}.lora_B.weight"
+
+
+def todays(part, name):
+    stem = f"{part}.{name}.{'lora' if part == 'unet' else 'lora_linear_layer'}"
+    return f"{stem}.down.weight", f"{stem}.up.weight"
+
+
+def processors(part, name):
+    """Of 2022, for attention alone."""
+    pattern, new = {"unet": (r"\.to_(q|k|v|out)(\.0)?$", r".processor.to_\1_lora"),
+                    "text_encoder": (r"\.(q|k|v|out)_proj$", r".to_\1_lora")}[part]  # fmt: skip
+    stem, found = re.subn(pattern, new, f"{part}.{name}")
+    return (f"{stem}.down.weight", f"{stem}.up.weight") if found else None
+
+
+def factors(parts, spelled):
+    """{name in a file: random A or B of rank 2} of every layer that the spelling has a name for, and those layers."""
+    generator, tensors, reached = torch.Generator().manual_seed(0), {}, []
+    for part, module in parts.items():
+        for name, layer in module.named_modules():
+            w, names = getattr(layer, "weight", None), spelled(part, name)
+            if names and w is not None and w.dim() > 1 and re.search(r"to_|proj|conv\d|shortcut|downs|net\.|fc", name):
+                down, up = names
+                tensors[down] = torch.randn(2, *w.shape[1:], generator=generator) / 4
+                tensors[up] = torch.randn(len(w), 2, *[1] * (w.dim() - 2), generator=generator) / 4
+                reached.append(f"{part}.{name}.weight")
+    return tensors, reached
+
+
+@pytest.mark.parametrize("spelled, alpha", [
+    (kohya, 0.5), (kohya, None), (peft_names, None), (peft_names, "metadata"), (todays, None), (processors, None)])
+def test_a_file_of_each_family_changes_every_weight_as_it_does_in_diffusers(tmp_path, tiny_sd, spelled, alpha):
+    pipeline = theirs(tiny_sd)
+    parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
+    before = {f"{part}.{name}": w.clone() for part, model in parts.items() for name, w in model.state_dict().items()}
+    tensors, reached = factors(parts, spelled)
+    layers = [name.removesuffix(".weight").split(".", 1) for name in reached]
+    note = {f"{part}.target_modules": [name for of, name in layers if of == part] for part in parts}
+    note |= {f"{part}.{name}": value for part in parts for name, value in (("r", 2), ("lora_alpha", 8))}
+    metadata = {"lora_adapter_metadata": json.dumps(note)} if alpha == "metadata" else None
+    if alpha == 0.5:
+        stems = {name.split(".")[0] for name in tensors}
+        tensors |= {f"{stem}.alpha": torch.tensor(0.5) for stem in stems}
+    save_file(tensors, tmp_path / "a.safetensors", metadata)
+    pipeline.load_lora_weights(tmp_path, weight_name="a.safetensors")
+    pipeline.fuse_lora()
+    pipeline.unload_lora_weights()
+    after = {f"{part}.{name}": w for part, model in parts.items() for name, w in model.state_dict().items()}
+    assert {name for name in after if not torch.equal(after[name], before[name])} == set(reached)
+
+    sd, model = ours(tiny_sd)
+    assert apply_foreign(model, tmp_path / "a.safetensors") == len(reached)
+    found = spread(sd.unet.state_dict(), LAYOUTS["unet-diffusers"], size_of(sd.unet.config))
+    text = spread(sd.text.state_dict(), LAYOUTS["text-transformers-bare"], size_of(sd.text.config))
+    found = {f"unet.{name}": w for name, w in found.items()} | {f"text_encoder.{name}": w for name, w in text.items()}
+    for name, expected in after.items():
+        assert (found[name.replace("text_encoder.text_model.", "text_encoder.")] - expected).abs().max() < 1e-6, name
 
 
 @pytest.fixture(scope="module", params=["plain", "rslora", "patterns", "dora"])
@@ -182,16 +268,17 @@ def test_they_and_we_read_our_word(tmp_path, tiny_sd, learned, layout, name):
 
 
 @pytest.mark.parametrize("rows", [torch.full((16,), 0.5), torch.arange(48.0).view(3, 16)])
-@pytest.mark.parametrize("layout", ["diffusers", "a1111", "original code"])
+@pytest.mark.parametrize("layout", ["diffusers", "a1111", "original code", "kohya"])
 def test_a_word_means_the_same_to_both(tmp_path, tiny_sd, rows, layout):
     a1111 = {"string_to_token": {"*": 265}, "string_to_param": {"*": rows[None] if rows.dim() == 1 else rows},
              "name": "<w>", "step": 7, "sd_checkpoint": None, "sd_checkpoint_name": None}  # fmt: skip
     old = {"string_to_token": {"*": torch.tensor(265)}, "name": "<w>",
            "string_to_param": torch.nn.ParameterDict(a1111["string_to_param"])}  # fmt: skip
-    content = {"diffusers": {"<w>": rows}, "a1111": a1111, "original code": old}[layout]
-    torch.save(content, tmp_path / "w.bin")
+    contents = {"diffusers": {"<w>": rows}, "a1111": a1111, "original code": old, "kohya": {"emb_params": rows}}
+    content = contents[layout]
+    torch.save(content, tmp_path / "<w>.bin")  # kohya's file has no other name for it
     sd, _ = ours(tiny_sd)
-    add_embedding(sd.tokenizer, sd.text, tmp_path / "w.bin")
+    assert add_embedding(sd.tokenizer, sd.text, tmp_path / "<w>.bin") == "<w>"
     pipeline = theirs(tiny_sd)
     pipeline.load_textual_inversion(a1111 if layout == "original code" else content, token="<w>")
     assert torch.equal(sd.text.token_embedding.weight, pipeline.text_encoder.get_input_embeddings().weight)

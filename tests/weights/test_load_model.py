@@ -222,7 +222,8 @@ UNET = {
 )
 def test_other_kinds_are_named(names, what):
     tensors = names if isinstance(names, dict) else {names: torch.zeros(1)}
-    with pytest.raises(ValueError, match=f"w: expected a DiT, a VAE, a UNet or a text tower, found .*{what}"):
+    expected = "w: expected a DiT, a VAE, a UNet, a ControlNet or a text tower"
+    with pytest.raises(ValueError, match=f"{expected}, found .*{what}"):
         detect(tensors, {}, "w")
 
 
@@ -272,7 +273,7 @@ def test_overrides(tmp_path, tiny_dit):
     assert weights.load(tmp_path / "w", norm2_eps=1e-5).blocks[0].norm2.eps == 1e-5
     with pytest.raises(ValueError, match="unknown override 'head', a DiTConfig has depth, width"):
         weights.load(tmp_path / "w", head=3)
-    with pytest.raises(ValueError, match="expect must be one of dit, vae, unet, text"):
+    with pytest.raises(ValueError, match="expect must be one of dit, vae, unet, controlnet, text"):
         weights.load(tmp_path / "w", expect="clip")
     with pytest.raises(ValueError, match="expected a vae, found a dit"):
         weights.load(tmp_path / "w", expect="vae")
@@ -302,7 +303,7 @@ def test_shipped_models_load_by_name(tmp_path, monkeypatch, tiny_dit):
 def test_only_plain_models_are_saved(tmp_path, tiny_dit):
     import adapters
 
-    with pytest.raises(ValueError, match="expected a DiT, a VAE, a UNet or a text tower, found Linear"):
+    with pytest.raises(ValueError, match="expected a DiT, a VAE, a UNet, a ControlNet or a text tower, found Linear"):
         weights.save_model(torch.nn.Linear(2, 2), tmp_path / "w")
     adapters.attach(tiny_dit, "lora:rank=2")
     with pytest.raises(ValueError, match=r"found 4 others \(blocks.0.attn.qkv.lora_down"):

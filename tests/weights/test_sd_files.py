@@ -86,6 +86,15 @@ def test_counts_at_full_size(kind, size, layout, tensors, values):
     assert KINDS[kind].measure(found) == size_of(size) or layout.startswith("text-openclip")
 
 
+def test_what_the_parts_of_stable_diffusion_1_weigh():
+    """UNet and VAE in float32, and all three in float16, as people know the files by."""
+    configs = {"unet": UNETS["SD-1"], "text": TOWERS["CLIP-L"], "vae": VAEConfig()}
+    size = {kind: sum(tensor.nbytes for tensor in empty(kind, config).state_dict().values())
+            for kind, config in configs.items()}  # fmt: skip
+    assert (round(size["unet"] / 2**30, 3), round(size["vae"] / 2**20, 1)) == (3.202, 319.1)
+    assert round(sum(size.values()) / 2 / 10**9, 3) == 2.132
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

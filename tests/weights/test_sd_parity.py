@@ -39,8 +39,9 @@ def test_they_open_our_folder_and_compute_the_same(sd, folder):
     ids = theirs.tokenizer(texts, padding="max_length", max_length=77, return_tensors="pt").input_ids
     with torch.no_grad():
         assert torch.equal(ours.tokenizer.tokens(texts), ids)
-        states = ours.text(ids)
-        assert (states - theirs.text_encoder(ids).last_hidden_state).abs().max() < 1e-5
+        states, expected = ours.text(ids), theirs.text_encoder(ids)
+        assert (states - expected.last_hidden_state).abs().max() < 1e-5
+        assert (states[range(2), ids.argmax(1)] - expected.pooler_output).abs().max() < 1e-5  # at the end token
         assert (ours.unet(x, t, states) - theirs.unet(x, t, states).sample).abs().max() < 1e-5
         mean = ours.vae.encode(image)[0]
         assert (mean - theirs.vae.encode(image).latent_dist.mean).abs().max() < 1e-5

@@ -1,0 +1,183 @@
+"""Distillation to a few steps, run as a user runs it, on the tiny models."""
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_train import ROOT, flags
+
+import adapters
+import sample
+import train
+import weights
+from dit import DiT, DiTConfig
+from launch import configure
+from recipes.consistency import distillation, few_steps
+from sampling import Schedule, cfg, consistency_loss
+from unet import TextConditioned, UNet
+from unet.model import SIZES as UNETS
+
+DRAW = ["--count", "1", "--precision", "fp32"]
+FOUR_STEPS = {"sampler": "lcm", "steps": 4, "guidance": 1.0}
+
+
+def read(path):
+    return np.asarray(Image.open(path)).astype(int)
+
+
+def consistency(tiny, out, *more):
+    return flags(tiny, out, "--recipe", "consistency", "--adapter", "lora:rank=2", "--lr", "0.01", *more)
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny, tmp_path_factory):
+    """The adapter file that taught the tiny DiT, which knows pills and tiles, the states of a hazelnut."""
+    run = tmp_path_factory.mktemp("runs") / "tuned"
+    train.main(flags(tiny, run, "--adapter", "lora:rank=2", "--adapter", "norm", "--lr", "0.05"))
+    return str(run / "adapter.safetensors")
+
+
+def test_a_fine_tuned_dit_is_distilled_and_drawn_in_four_steps(tiny, tuned, tmp_path):
+    run = tmp_path / "run"
+    train.main(consistency(tiny, run, "--init", tuned, "--measure", "1"))
+    _, recipe = weights.load_adapter(run / "adapter.safetensors")
+    assert recipe["adapter"] == ["lora:rank=2"] and recipe["classes"] is None
+    assert recipe["base"] == weights.load_adapter(tuned)[1]["base"]
+    assert (recipe["config"]["guidance"], recipe["config"]["teacher_guidance"]) == (1.0, 3.0)
+    assert few_steps([(tuned, 1.0)]) == {} and few_steps([(str(run / "adapter.safetensors"), 1.0)]) == FOUR_STEPS
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val" in line] == [0, 3, 6]
+    assert all("mse" in line for line in lines if "loss" in line)
+    assert json.loads((run / "metrics.json").read_text())["samples"] == 5 and (run / "grid.png").is_file()
+
+    last = read(run / "samples" / "step_000006.png")
+    for name, more in (("as distilled", []), ("one step", ["--steps", "1"])):
+        sample.main(["--run", str(run), *DRAW, *more, "--out", str(tmp_path / name)])
+        assert (np.abs(read(tmp_path / name / "grid.png") - last).max() <= 1) == (name == "as distilled")
+
+
+def test_resuming_gives_the_file_of_a_run_left_alone(tiny, tuned, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train.main(consistency(tiny, whole, "--init", tuned))
+    one_step = train.one_step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "one_step", lambda cfg, step, *rest: one_step(cfg, step, *rest)
+                      if step < 3 else (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train.main(consistency(tiny, broken, "--init", tuned))
+    train.main(["--resume", "--out", str(broken)])
+    assert (whole / "adapter.safetensors").read_bytes() == (broken / "adapter.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("tower", [[], ["--adapter", "text.lora:rank=2"]])
+def test_a_stable_diffusion_with_a_new_word_is_distilled(tiny_sd, tmp_path, tower):
+    """With a frozen text tower the states are read once; one that trains is its own teacher too."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(2):
+        Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(photos / f"{i}.png")
+    common = ["--model", str(tiny_sd), "--data", str(photos), "--template", "a <thing>", "--steps", "2", "--batch", "2",
+              "--sample_steps", "2", "--count", "1", "--cache", "", "--warmup", "0", "--precision", "fp32"]
+    train.main([*common, "--recipe", "textual_inversion", "--token", "<thing>", "--token_start", "hazelnut",
+                "--lr", "0.5", "--out", str(tmp_path / "word")])
+    word = str(tmp_path / "word" / "adapter.safetensors")
+    train.main([*common, "--recipe", "consistency", "--init", word, "--adapter", "lora:rank=2", *tower, "--lr", "0.05",
+                "--val", str(photos), "--out", str(tmp_path / "run")])
+    tensors, recipe = weights.load_adapter(tmp_path / "run" / "adapter.safetensors")
+    assert recipe["adapter"][0] == "unet.lora:rank=2" and recipe["tokens"] is None
+    moved = {name.split(".")[0] for name, tensor in tensors.items() if "lora_up" in name and tensor.any()}
+    assert moved == ({"unet", "text"} if tower else {"unet"})
+    sample.main(["--run", str(tmp_path / "run"), "--prompt", "a <thing>", *DRAW, "--out", str(tmp_path / "drawn")])
+    drawn = read(tmp_path / "drawn" / "grid.png")
+    assert np.abs(drawn - read(tmp_path / "run" / "samples" / "step_000002.png")).max() <= 1
+    assert (tmp_path / "run" / "grid.png").is_file() and "val" in (tmp_path / "run" / "log.jsonl").read_text()
+    with pytest.raises(ValueError, match="what shall be drawn"):
+        sample.main(["--run", str(tmp_path / "run"), *DRAW])
+
+
+def backbones(tiny, tiny_sd):
+    """A model with a student beside its weights, its copy from before, `before`, a batch and the null condition."""
+    sd = weights.load_sd(tiny_sd)
+    words = sd.tokenizer.tokens(["a hazelnut", "a hole", ""])
+    for model, cond, null, specs in (
+            (weights.load(tiny / "dit.safetensors"), torch.tensor([1, 3]), 5, "lora"),
+            (TextConditioned(sd.unet, sd.text), words[:2], words[2:], ["unet.lora", "text.lora"])):
+        teacher = copy.deepcopy(model)
+        before = adapters.attach_beside(model, specs, torch.Generator().manual_seed(0))
+        for parameter in adapters.trained(model).values():
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
+        yield model, teacher, before, {"x0": torch.randn(2, 4, 4, 4), "cond": cond}, null
+
+
+def test_the_teacher_is_the_guided_model_without_the_student(tiny, tiny_sd):
+    schedule = Schedule.linear()
+    for model, teacher, before, batch, null in backbones(tiny, tiny_sd):
+        found, _ = distillation(train.Config(guidance=4.0), model, before, schedule, null)(batch, seeded(), 0.0)
+        student, guided = (cfg(of, batch["cond"], null, scale) for of, scale in ((model, 1.0), (teacher, 4.0)))
+        expected, _ = consistency_loss(student, guided, batch["x0"], schedule, seeded())
+        assert torch.equal(found, expected)
+        itself, _ = consistency_loss(student, cfg(model, batch["cond"], null, 4.0), batch["x0"], schedule, seeded())
+        assert not torch.allclose(found, itself)
+
+
+def test_all_of_the_student_learns_in_bfloat16(tiny, tiny_sd):
+    """Autocast keeps the weights that it has cast, and three forwards share them, two without a gradient."""
+    for model, _, before, batch, null in backbones(tiny, tiny_sd):
+        loss = distillation(train.Config(), model, before, Schedule.linear(), null)
+        with torch.autocast("cpu", torch.bfloat16):
+            value, _ = loss(batch, seeded(), 0.0)
+        value.backward()
+        assert all(p.grad is not None and p.grad.any() for p in adapters.trained(model).values())
+
+
+def seeded():
+    return torch.Generator().manual_seed(2)
+
+
+def test_without_a_null_row_the_teacher_goes_unguided(tiny, tmp_path):
+    torch.manual_seed(0)
+    model = DiT(DiTConfig(depth=1, width=24, heads=2, patch=2, input_size=4, num_classes=5, class_dropout=0.0))
+    classes = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
+    weights.save_model(model, tmp_path / "dit.safetensors", card={"classes": classes})
+    common = ["--model", str(tmp_path / "dit.safetensors"), "--steps", "1"]
+    with pytest.raises(ValueError, match="class_dropout is 0: the class table has 5 rows and no null row"):
+        train.main(consistency(tiny, tmp_path / "run", *common))
+    train.main(consistency(tiny, tmp_path / "run", *common, "--guidance", "1"))
+
+
+@pytest.mark.parametrize(("more", "fault"), [
+    (["--adapter", "full"], "only what stands beside the weights, such as lora, can be switched off, and .* in place"),
+    (["--adapter", "lora", "--adapter", "bitfit"], "can be switched off, and .* of these parameters train in place"),
+    ([], "dit.safetensors does not know the class 'hazelnut/good', and what it does not draw cannot be distilled"),
+    (["--init", "nowhere.safetensors"], "nowhere.safetensors: expected an adapter file"),
+    (["--model", "new:DiT-T/2"], "new:DiT-T/2: no such file"),
+    (["--recipe", "class_label", "--init", "a"], "init is for the recipe consistency, and class_label does not read"),
+])
+def test_what_cannot_be_distilled(tiny, tmp_path, more, fault):
+    adapter = [] if "--adapter" in more else ["--adapter", "lora"]
+    with pytest.raises(ValueError, match=fault):
+        train.main(flags(tiny, tmp_path / "run", "--recipe", "consistency", *adapter, *more))
+    assert not (tmp_path / "run").exists()
+
+
+def student(name, model):
+    """The full-size model with what the config attaches to it, without memory."""
+    spec = adapters.split(configure(train.Config, [str(ROOT / "configs" / f"{name}.toml")]).adapter[0])[1]
+    with torch.device("meta"):
+        return adapters.attach(model(), spec)
+
+
+def test_the_config_of_stable_diffusion_trains_the_published_layers():
+    names = r"to_[qkv]|to_out\.0|proj_(in|out)|ff\.net\.(0\.proj|2)|conv[12]|shortcut|(down|up)sample|time_emb_proj"
+    model = student("lcm_lora_sd15", lambda: UNet(UNETS["SD-1"]))
+    with torch.device("meta"):
+        listed = adapters.attach(UNet(UNETS["SD-1"]), rf"lora:rank=64,targets=\b({names})$")
+    assert adapters.counts(model)[0] == 67_252_224 and len(adapters.trained(model)) == 2 * 278
+    assert adapters.trained(model).keys() == adapters.trained(listed).keys()
+
+
+def test_the_config_of_dit_trains_qkv_proj_fc1_fc2_and_adaln():
+    counted = 28 * 64 * 1152 * (4 + 2 + 5 + 5 + 7)   # blocks, rank, inputs + outputs of each
+    assert adapters.counts(student("lcm_lora_dit_xl", lambda: DiT.from_name("DiT-XL/2")))[0] == counted == 47_480_832
