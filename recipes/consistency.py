@@ -7,9 +7,9 @@ teacher is the model as loaded, with the adapter files of `init` folded in. The 
 adapter, which is off while the teacher answers, so that the weights are in memory once. The target comes from the
 student too, without an average of its past, as in LCM-LoRA.
 
-The teacher's guidance scale is cfg.guidance. The paper draws 1 + w of every sample, w from 5 to 15, and tells it the
-network; LCM-LoRA draws it and tells nothing, so that its student learns an average. With one scale the student has one
-function to learn, and it is drawn without guidance, in half the time a step.
+The teacher's guidance is cfg.guidance, away from the null class or the empty prompt. The paper draws w = scale - 1 from
+5 to 15 for every sample and tells the network; LCM-LoRA draws it and tells nothing, so that its student learns a mean.
+With one scale the student has one function to learn. It is drawn without guidance, with one evaluation a step.
 """
 from collections.abc import Callable
 from dataclasses import replace
@@ -110,7 +110,8 @@ def of_captions(cfg, device) -> Recipe:
         save_image(run / "grid.png", sections({"images": grid(some), "samples": pictures(text.ROWS, 1)}, beside=False))
         weights.save_adapter(run / "adapter.safetensors", model, header)
 
-    return Recipe(model, header["adapter"], [images.names[i] for i in places], batch, loss, look, finish)
+    names, rates = [images.names[i] for i in places], {"text.": cfg.text_lr} if cfg.text_lr else {}
+    return Recipe(model, header["adapter"], names, batch, loss, look, finish, rates)
 
 
 def as_student(cfg):

@@ -86,7 +86,7 @@ def test_what_was_trained_there_draws_the_same_image_here(pipeline, tmp_path):
     torch.manual_seed(0)
     for name, parameter in pipeline.unet.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+            torch.nn.init.normal_(parameter, std=0.3)
     pipeline.save_lora_weights(tmp_path, unet_lora_layers=peft.get_peft_model_state_dict(pipeline.unet),
                                weight_name="peft.safetensors")
     prompt = "a photo of a flawless tile"

@@ -117,7 +117,8 @@ def cross_attentions(unet: UNet) -> tuple[int, list[Attention]]:
     """A level, and its cross-attentions on the way down and up, and in the middle if that is its size.
 
     The level is the last one with text whose maps are SIDE wide or wider at the size that the UNet was trained on:
-    level 2 of Stable Diffusion (16, or 24 for 768 pixels), the first of UNet-T. If none is, the first that has text.
+    level 2 of Stable Diffusion (16, or 24 for 768 pixels), the first of UNet-T, whose 4x4 maps hardly tell one place
+    from another. If none is, the first that has text.
     """
     c = unet.config
     text = [level for level, has in enumerate(c.text) if has]

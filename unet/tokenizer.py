@@ -219,7 +219,8 @@ class Tokenizer:
         encoded = [self.encode(text) for text in texts]
         cut = [self.decode(ids[room:]) for ids in encoded if len(ids) > room]
         if cut:
-            lost = "; ".join(repr(words) for words in cut)
+            lost = "; ".join(repr(words if len(words) <= 100 else words[:100] + "...") for words in cut[:3])
+            lost += f" and {len(cut) - 3} more" * (len(cut) > 3)
             warnings.warn(f"{len(cut)} of {len(encoded)} texts exceed {room} tokens; cut off: {lost}", stacklevel=2)
         return torch.tensor([self.row(ids[:room]) for ids in encoded])  # (B, L)
 

@@ -1,4 +1,4 @@
-"""The control recipe: only the ControlNet trains, on masks, and sample.py draws with what it leaves, as diffusers does."""
+"""The control recipe: only the ControlNet trains, on masks; sample.py and diffusers then draw the same with it."""
 import numpy as np
 import pytest
 import torch
