@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 
 import numpy as np
 import torch
@@ -81,12 +81,14 @@ def main(argv=None):
 
 
 def learn(cfg, path: Path, run: Path, seed: int) -> dict:
-    """Train by one config, unless the run is there. What it cost: trained numbers, seconds, bytes that it leaves."""
+    """Train by one config, unless the run is there. What it cost: seconds of its steps, bytes that it leaves."""
     left = [run / "adapter.safetensors", run / "model"]
     if not any(file.exists() for file in left):
         train.main([str(path), "--model", cfg.model, "--data", str(run.parent / "images"), "--seed", str(seed),
                     "--out", str(run), *(["--resume"] if (run / "config.toml").exists() else [])])
-    seconds = json.loads((run / "log.jsonl").read_text().splitlines()[-2])["seconds"]
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    at = [line["seconds"] for line in lines if "seconds" in line]
+    seconds = len(at) * median(after - before for before, after in zip(at, at[1:]))   # pauses do not count
     files = [file for top in left for file in ([top] if top.is_file() else top.rglob("*")) if file.is_file()]
     return {"seconds": seconds, "bytes": sum(file.stat().st_size for file in files)}
 
@@ -168,6 +170,7 @@ a defect*, the same where it asks for a defect, which none of the six photograph
 asked state among the five of a hazelnut (chance 0.20); *others*, taken for the asked product where the prompt names one
 that tiny-sd knew before; *copies*, of the flawless ones those nearer to a photograph of the six than the nearest 5 % of
 real hazelnuts are. In brackets the smallest and largest of the runs.
+The seconds are those of the median step times their number, beside other work on this machine.
 """
 
 
