@@ -1,4 +1,4 @@
-"""The README says that a new method is one file and one line, and that the contract then covers it: tried with a toy."""
+"""The README says that a new method is one file and its line, and that the contract then covers it: tried by a toy."""
 import os
 import re
 import shutil
