@@ -252,6 +252,8 @@ def configure(argv):
     if cfg.noise_schedule not in known:
         raise ValueError(f"noise_schedule of recipe {cfg.recipe} must be {' or '.join(known)}, found "
                          f"{cfg.noise_schedule!r}")
+    if (cfg.superclass or cfg.hierarchy) and cfg.recipe != "class_label":
+        raise ValueError(f"superclass and hierarchy are for the recipe class_label, {cfg.recipe} does not read them")
     if cfg.init and cfg.recipe not in ("consistency", "control"):
         raise ValueError(f"init is for the recipes consistency and control, {cfg.recipe} does not read it: found "
                          f"{cfg.init}")

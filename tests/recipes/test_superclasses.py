@@ -127,6 +127,11 @@ def test_settings_that_do_not_fit(fields, words):
         with_superclasses(Config(**fields), images(["a", "b"]))
 
 
+def test_a_recipe_without_a_class_table_refuses_them():
+    with pytest.raises(ValueError, match="superclass and hierarchy are for the recipe class_label, text does not read"):
+        train.configure(["--recipe", "text", "--superclass", "0.1"])
+
+
 def test_superclasses_of_the_data_count_only_where_they_are_asked_for():
     data = images(CLASSES)._replace(parents=PARENTS)
     assert with_superclasses(Config(), data).parents == {}
