@@ -162,13 +162,12 @@ def prompted(cfg, settings, path, files, device) -> Job:
         words = [[positions(word, name, sd.tokenizer) for word in cfg.attend]
                  for name in names for _ in range(cfg.count)]
         before = attended(model.requires_grad_(False), cond, words, steps_of(cfg.sampler, sd.schedule, cfg.steps))
-    side, hint = sd.side(cfg.size or settings.get("size", 0)), None
+    size, hint = cfg.size or settings.get("size", 0), None
     if control := control_of(cfg):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
-        shown = hints(cfg, side, len(names)).to(device)
+        shown = hints(cfg, sd.side(size), len(names)).to(device)
         hint = shown.mean(1, keepdim=True) if model.control.config.hint_channels == 1 else shown
-    shape = (model.latent_shape[0], *[side // sd.vae.factor] * 2)
-    return Job(model.to(device), sd.vae.to(device), sd.schedule, shape, names, cond, states[-1:],
+    return Job(model.to(device), sd.vae.to(device), sd.schedule, sd.latent_shape(size), names, cond, states[-1:],
                [(state, weight) for state, (_, weight) in zip(states[len(names):], more)], before, hint)
 
 
@@ -230,7 +229,7 @@ def with_strength(text):
 
 def choose(cfg, model) -> tuple[list[str], list[int], list[tuple]]:
     """Class names as asked, by name or id, their labels, and the further rows that guidance weighs."""
-    classes = getattr(model, "classes", None) or [str(i) for i in range(model.config.num_classes)]
+    classes = model.classes or [str(i) for i in range(model.config.num_classes)]
     asked = [name.strip() for name in cfg.classes.split(",") if name.strip()]
     asked = asked or [name for name in classes if name not in model.parents.values()][:12]
     labels = [row_of(name, classes) for name in asked]

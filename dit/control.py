@@ -14,7 +14,6 @@ its own equation the copy of block 0 reads what block 0 has made already; that i
 
 from copy import deepcopy
 
-from einops import rearrange
 from torch import Tensor, nn
 
 from dit.model import DiT
@@ -73,5 +72,4 @@ class ControlledDiT(DiT):
             x = block(x + strength * after(h), c)
         for block in blocks[len(self.control.blocks) :]:
             x = block(x, c)
-        p, side = self.config.patch, self.config.input_size // self.config.patch
-        return rearrange(self.final_layer(x, c), "b (h w) (p q c) -> b c (h p) (w q)", h=side, w=side, p=p, q=p)
+        return self.unpatchify(x, c)

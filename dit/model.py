@@ -56,6 +56,10 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
         self.config = config
+        # what its file or its training told: names of the rows, class -> superclass, betas (sampling/progressive.py)
+        self.classes: list[str] | None = None
+        self.parents: dict[str, str] = {}
+        self.noise_schedule = "fixed"
         grid = config.input_size // config.patch
         self.x_embedder = PatchEmbed(config.in_channels, config.width, config.patch)
         self.t_embedder = TimestepEmbedder(config.width, config.freq_divisor)
@@ -107,9 +111,12 @@ class DiT(nn.Module):
         c = self.t_embedder(t, x.dtype) + self.y_embedder(y)  # (B, D)
         for block in self.blocks:
             x = block(x, c)  # (B, T, D)
-        p = self.config.patch
-        out = self.final_layer(x, c)  # (B, T, p p C)
-        return rearrange(out, "b (h w) (p q c) -> b c (h p) (w q)", h=side // p, p=p, q=p)
+        return self.unpatchify(x, c)
+
+    def unpatchify(self, x: Tensor, c: Tensor) -> Tensor:
+        """The last tokens x (B, T, D), c (B, D) -> the latent that they are patches of (B, C or 2C, H, W)."""
+        p, side = self.config.patch, self.config.input_size // self.config.patch
+        return rearrange(self.final_layer(x, c), "b (h w) (p q c) -> b c (h p) (w q)", h=side, w=side, p=p, q=p)
 
     def forward_with_cfg(
         self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3, *more

@@ -155,7 +155,7 @@ def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
         raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
     model = DiT.from_name(name, input_size=side // vae.factor, in_channels=vae.config.latent_channels,
                           num_classes=len(classes))
-    model.classes, model.noise_schedule = classes, "fixed"
+    model.classes = classes
     return model
 
 
@@ -172,8 +172,8 @@ def fit_classes(cfg, model: DiT, vae: VAE, images: ImageSet, encoded, device):
     Superclasses that it has besides stay. Returns the old rows that each new one started from, or None where the table
     was left alone.
     """
-    old, names, rows = getattr(model, "classes", None), row_names(images), model.config.num_classes
-    parents, model.parents, count = getattr(model, "parents", {}), images.parents, len(images.classes)
+    old, names, rows = model.classes, row_names(images), model.config.num_classes
+    parents, model.parents, count = model.parents, images.parents, len(images.classes)
     own = bool(old) and old[:count] == images.classes and set(old[count:]) <= set(parents.values())
     if own and set(names) <= set(old):
         model.parents = parents | images.parents

@@ -29,7 +29,7 @@ from sampling import Schedule, bind, consistency_loss, dit_schedule
 from unet import TextConditioned
 
 from . import Recipe, class_label, text
-from .latent import encode, settings, through
+from .latent import begin, encode, settings, through
 from .measure import show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val
 
@@ -132,8 +132,7 @@ def student(cfg, model, specs: list[str]) -> tuple[dict, Callable]:
     """cfg.init into the model, then the methods beside it -> the adapter file's header, and `before`, the teacher."""
     config = settings(as_student(cfg)) | {"teacher_guidance": cfg.guidance}
     header = {"adapter": specs, "base": weights.fingerprint(model), "config": config}
-    if cfg.init:
-        weights.apply_adapters(model, [(file, 1.0) for file in cfg.init])
+    begin(cfg, model)
     return header, adapters.attach_beside(model, specs, launch.keyed(cfg.seed, -2))
 
 

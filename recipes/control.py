@@ -25,7 +25,7 @@ from unet import ControlledText, ControlNet, TextConditioned, encode_prompts
 
 from . import Recipe, class_label, text
 from .consistency import rows_of
-from .latent import denoising_loss, encode, latent_batches, settings
+from .latent import begin, denoising_loss, encode, latent_batches, settings
 from .masks import mask_weights
 from .pixels import augmentations, transform
 
@@ -45,8 +45,7 @@ def of_classes(cfg, device) -> Recipe:
     """Beside a DiT, on images of classes that it knows."""
     vae = weights.load(cfg.vae, expect="vae", dtype=torch.float32).to(device).requires_grad_(False)
     base, side = class_label.backbone(cfg, vae, device)
-    if cfg.init:
-        weights.apply_adapters(base, [(file, 1.0) for file in cfg.init])
+    begin(cfg, base)
     images = masked(cfg, load(cfg.data, transform(cfg, side)))
     rows, scale, options = rows_of(cfg, base, images)[images.labels], vae.config.scaling_factor, augmentations(cfg)
     model = ControlledDiT(base)
@@ -73,8 +72,7 @@ def of_captions(cfg, device) -> Recipe:
     """Beside a Stable Diffusion, on images with captions."""
     sd = text.load(cfg, device)
     weights.add_words(sd.tokenizer, cfg.init)
-    if cfg.init:
-        weights.apply_adapters(TextConditioned(sd.unet, sd.text), [(file, 1.0) for file in cfg.init])
+    begin(cfg, TextConditioned(sd.unet, sd.text))
     model = ControlledText(sd.unet, sd.text, ControlNet.of(sd.unet, 1, sd.vae.factor))
     adapters.attach(model, SPEC)
     images, captions = text.captioned(cfg, sd, cfg.data)
@@ -85,9 +83,9 @@ def of_captions(cfg, device) -> Recipe:
 
     batch = text.batcher(cfg, sd, model, device, maps)(images, texts)
     states = encode_prompts(sd.text, sd.tokenizer, [*texts, ""]).float()                         # (N + 1, L, D)
-    shape = (model.latent_shape[0], *[text.side(cfg, sd) // sd.vae.factor] * 2)
     hints = mask_hints(images.masks, augmentations(cfg)[:1])[:, 0]                               # (N, 1, S, S)
-    look = watcher(cfg, model, sd.vae, images, states[:-1], states[-1:], hints, sd.schedule, shape, device)
+    look = watcher(cfg, model, sd.vae, images, states[:-1], states[-1:], hints, sd.schedule,
+                   sd.latent_shape(cfg.size), device)
 
     def loss(batch, generator, progress):
         return denoising_loss(cfg, partial(model, hint=batch["hint"]), sd.schedule, generator, batch["x0"],

@@ -19,7 +19,7 @@ from data.images import decode
 from unet import TextConditioned
 
 from . import Recipe
-from .text import captioned, fine_tune, load, painter, side
+from .text import captioned, fine_tune, load, painter
 
 AT_ONCE = 8   # images drawn in one batch
 SEED_APART = 2000   # between the seeds of these images and of those that are looked at
@@ -44,7 +44,7 @@ def class_images(cfg, sd, device) -> ImageSet:
     pictures, folder = painter(cfg, model, sd, device), None
     if cfg.cache:
         facts = [weights.fingerprint(model), cfg.class_prompt, cfg.sampler, cfg.sample_steps, cfg.guidance, cfg.seed]
-        digest = hashlib.sha256(json.dumps([*facts, side(cfg, sd)]).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([*facts, sd.side(cfg.size)]).encode()).hexdigest()
         folder = Path(cfg.cache) / f"class-{digest[:16]}"
     pixels, names = [], [f"class image {i}" for i in range(cfg.class_images)]
     for first in tqdm(range(0, cfg.class_images, AT_ONCE), desc=cfg.class_prompt):

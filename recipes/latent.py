@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import launch
+import weights
 from data import ImageSet
 from data.latents import LatentCache, latents, sample
 from sampling import diffusion_loss
@@ -65,6 +66,12 @@ def denoising_loss(cfg, model, schedule, generator, x0, cond, weight=None):
     eps = eps.to(x0)
     x_t = schedule.add_noise(x0, eps, t)
     return diffusion_loss(model(x_t, t, cond), x0, eps, x_t, t, schedule, cfg.min_snr or None, weight)
+
+
+def begin(cfg, model) -> None:
+    """The adapter files of cfg.init, folded into the model."""
+    if cfg.init:
+        weights.apply_adapters(model, [(file, 1.0) for file in cfg.init])
 
 
 @torch.no_grad()

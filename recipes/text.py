@@ -135,14 +135,9 @@ def new_sd(cfg) -> weights.StableDiffusion:
     return weights.StableDiffusion(UNet(shape), text, tokenizer, vae, weights.schedule.stable_diffusion())
 
 
-def side(cfg, sd) -> int:
-    """Image side in pixels: the config's, or what the UNet was trained on."""
-    return sd.side(cfg.size)
-
-
 def captioned(cfg, sd, source: str) -> tuple[ImageSet, Captions]:
     """Images of the side that the model works at, and their captions."""
-    return load_captioned(source, transform(cfg, side(cfg, sd)), cfg.template)
+    return load_captioned(source, transform(cfg, sd.side(cfg.size)), cfg.template)
 
 
 def batcher(cfg, sd, model: TextConditioned, device, maps: Callable = mask_weights) -> Callable:
@@ -200,9 +195,9 @@ def painter(cfg, model: TextConditioned, sd, device):
             row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
             states = encode_prompts(model.text, sd.tokenizer, [*row, ""]).float()                # (U + 1, L, D)
             cond = states[[row[prompt] for prompt in prompts]]                                   # (N, L, D)
-            shape = (model.latent_shape[0], *[side(cfg, sd) // sd.vae.factor] * 2)
-            z = draw(guided(model, cond, states[-1:], cfg.guidance), numbers or range(len(prompts)), shape, sd.schedule,
-                     cfg.sampler, cfg.sample_steps, cfg.seed + seed, device=device)
+            z = draw(guided(model, cond, states[-1:], cfg.guidance), numbers or range(len(prompts)),
+                     sd.latent_shape(cfg.size), sd.schedule, cfg.sampler, cfg.sample_steps, cfg.seed + seed,
+                     device=device)
             return to_uint8(sd.vae.images(z))
 
     return pictures

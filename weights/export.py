@@ -51,7 +51,7 @@ def export_pipeline(model: nn.Module, target: Path, dtype=None, vae=None, classe
     if classes is not None:
         index["id2label"] = {str(i): name for i, name in enumerate(classes)}
     export(model, target / "transformer", "dit-diffusers", dtype)
-    betas = law_of(dit_schedule(getattr(model, "noise_schedule", "fixed")).alpha_bar)
+    betas = law_of(dit_schedule(model.noise_schedule).alpha_bar)
     write_json(target / "scheduler" / "scheduler_config.json", SCHEDULER_JSON | betas)
     if vae is not None:
         export(vae if isinstance(vae, nn.Module) else load(vae, expect="vae"), target / "vae", "vae-diffusers", dtype)

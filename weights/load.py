@@ -68,9 +68,10 @@ def assemble(
     model.load_state_dict(state, assign=True)
     if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
         check_finite(state, source)
-    model.classes = class_names(metadata, source) if layout.kind == "dit" else None
-    model.parents = superclasses(metadata, source)
-    model.noise_schedule = noise_schedule(metadata, source)
+    card = graft_header(metadata, source).get("card")
+    card = card if isinstance(card, dict) else {}
+    model.classes = class_names(metadata, card) if layout.kind == "dit" else None
+    model.parents, model.noise_schedule = card.get("parents") or {}, card.get("noise_schedule", "fixed")
     return model.eval()
 
 
@@ -91,24 +92,12 @@ def averaged(tensors: dict[str, Tensor], ema: bool, source) -> dict[str, Tensor]
     return tensors | {name: tensors[twins[name]] for name in there} if ema else tensors
 
 
-def class_names(metadata: dict, source) -> list[str] | None:
-    """Names of the classes in the order of their ids: of our own header's card, or of a pipeline's labels."""
-    card, labels = graft_header(metadata, source).get("card"), metadata.get("model_index", {}).get("id2label")
+def class_names(metadata: dict, card: dict) -> list[str] | None:
+    """Names of the classes in the order of their ids: of a pipeline's labels, or of our own header's card."""
+    labels = metadata.get("model_index", {}).get("id2label")
     if isinstance(labels, dict):
         return [str(labels[key]) for key in sorted(labels, key=int)]
-    return card.get("classes") if isinstance(card, dict) else None
-
-
-def superclasses(metadata: dict, source) -> dict[str, str]:
-    """class -> superclass of our own header's card; {} where it has none."""
-    card = graft_header(metadata, source).get("card")
-    return (card.get("parents") or {}) if isinstance(card, dict) else {}
-
-
-def noise_schedule(metadata: dict, source) -> str:
-    """What our own header's card says a DiT is drawn with, else "fixed"; see sampling/progressive.py."""
-    card = graft_header(metadata, source).get("card")
-    return card.get("noise_schedule", "fixed") if isinstance(card, dict) else "fixed"
+    return card.get("classes")
 
 
 def resolve(path) -> Path:

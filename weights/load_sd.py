@@ -40,6 +40,11 @@ class StableDiffusion(NamedTuple):
             raise ValueError(f"size must be a multiple of {step} pixels, found {size}")
         return size
 
+    def latent_shape(self, size: int = 0) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of images of that `side`."""
+        side = self.side(size) // self.vae.factor
+        return self.unet.config.out_channels, side, side
+
 
 def load_sd(
     path,
