@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import inspect
 import re
+import resource
 import sys
 import tomllib
 import typing
@@ -143,6 +144,14 @@ def has_cpu_bf16():
     """Whether this processor has bfloat16 matrix instructions; without, autocast on a CPU is slower than float32."""
     capability = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(capability())
+
+
+def peak_gib(where):
+    """The most memory that this process has held so far: what torch took of a GPU, else what is resident, in GiB."""
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024   # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def keyed(*numbers):

@@ -3,7 +3,6 @@
 --classes says what to draw with a class-conditional model, --prompt (repeated) or --prompts FILE with Stable Diffusion.
 Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
-import re
 import sys
 import tomllib
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 import launch
 import weights
+from data.drawn import GRID, file_names
 from data.grid import grid, save_image
 from data.images import decode
 from data.transforms import Transform, to_tensor, to_uint8
@@ -106,7 +106,7 @@ def main(argv=None):
             column, row = divmod(i, cfg.count)
             save_image(out / f"{stems[column]}_{row:03d}.png", image)
             columns[column].append(image)
-    save_image(out / "grid.png", grid(dict(zip(job.names, columns))))
+    save_image(out / GRID, grid(dict(zip(job.names, columns))))
     print(f"{total} images and grid.png in {out}")
 
 
@@ -261,12 +261,6 @@ def encoded(cfg, job: Job, device) -> Tensor:
     """The picture to start from as a latent of the job's shape (C, H, W), scaled."""
     pixels = Transform(job.shape[1] * job.vae.factor)(decode(cfg.image))                         # (S, S, 3)
     return job.vae.config.scaling_factor * job.vae.encode(to_tensor(pixels)[None].to(device))[0][0].float()
-
-
-def file_names(names) -> list[str]:
-    """Names that a file may have, different for different columns."""
-    plain = [re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] for name in names]
-    return [f"{i:03d}_{name}" if plain.count(name) > 1 or not name else name for i, name in enumerate(plain)]
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ def loop(cfg, run, job, parameters, optimizer, ema, first):
                 sys.exit(128 + stop[0])
         with averaged(job.model, parameters, ema):
             log(job.look(run, cfg.steps))
+        log({"step": cfg.steps, **cost(job.model)})
 
 
 def one_step(cfg, step, job, optimizer):
@@ -157,6 +158,12 @@ def one_step(cfg, step, job, optimizer):
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": total, **numbers, "lr": cfg.lr * factor, "grad": norm}
+
+
+def cost(model):
+    """What the run took besides time: the parameters that trained, of how many, and the most memory in GiB."""
+    trained, total = adapters.counts(model)
+    return {"trained": trained, "total": total, "peak_gib": launch.peak_gib(next(model.parameters()).device)}
 
 
 def rated(parameters, rates, lr):

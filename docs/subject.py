@@ -23,6 +23,7 @@ import sample
 import train
 from data import load
 from data.atomic import write_atomic
+from data.drawn import file_names
 from data.generated import image
 from data.grid import grid, save_image
 from data.images import decode
@@ -103,7 +104,7 @@ def draw(cfg, method: str, run: Path, seed: int) -> dict[str, list[np.ndarray]]:
         sample.main([*source, *(part for prompt in prompts for part in ("--prompt", prompt)), "--seed", str(seed),
                      "--count", str(cfg.count), "--out", str(out)])
     files = sorted(out.glob("*_[0-9][0-9][0-9].png"))
-    names = sample.file_names(prompts)
+    names = file_names(prompts)
     return {prompt: [decode(file) for file in files if file.name[:-8] == name]
             for prompt, name in zip(SUBJECT | OTHERS, names)}
 

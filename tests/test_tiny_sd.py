@@ -7,6 +7,7 @@ from PIL import Image
 import sample
 import train
 import weights
+from data.drawn import file_names
 from data.generated import BASE, caption, image
 from metrics import features
 from sampling import draw, guided, sample_noise
@@ -21,7 +22,7 @@ def ours(tmp_path, prompt, *flags):
     """The image (64, 64, 3) that sample.py draws first."""
     sample.main([*flags, "--prompt", prompt, "--count", "1", "--steps", str(STEPS), "--guidance", str(GUIDANCE),
                  "--precision", "fp32", "--out", str(tmp_path)])
-    return np.asarray(Image.open(tmp_path / f"{sample.file_names([prompt])[0]}_000.png")).astype(int)
+    return np.asarray(Image.open(tmp_path / f"{file_names([prompt])[0]}_000.png")).astype(int)
 
 
 def theirs(pipeline, prompt, **more):
