@@ -56,7 +56,8 @@ def read_flags(kind, argv):
         flag = argv[position]
         if not flag.startswith("--"):
             raise ValueError(f"expected a flag such as --{dataclasses.fields(kind)[0].name}, found {flag!r}")
-        key, equals, value = flag[2:].replace("-", "_").partition("=")
+        key, equals, value = flag[2:].partition("=")
+        key = key.replace("-", "_")
         wanted = field_type(kind, key, "")
         if wanted is bool and not equals:
             value = "true"

@@ -1,11 +1,11 @@
 """A folder of samples: how sample.py names its files, and reading them back with the class of each."""
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from .images import decode_all
+from .images import read as read_image
 from .source import ImageSet, load
 from .transforms import Transform
 from .tree import read_tree
@@ -17,6 +17,18 @@ def file_names(names) -> list[str]:
     """Names that a file may have, different for different columns; image i of a column is NAME_00i.png."""
     plain = [re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:60] for name in names]
     return [f"{i:03d}_{name}" if plain.count(name) > 1 or not name else name for i, name in enumerate(plain)]
+
+
+def smallest_side(folder) -> int:
+    """The shortest side in pixels of all images of a folder and the folders in it, the overview aside."""
+    nodes, sides = [read_tree(folder)], []
+    while nodes:
+        node = nodes.pop()
+        nodes += node.folders
+        sides += [min(read_image(path)[1].size) for path in node.images if path.name != GRID]
+    if not sides:
+        raise ValueError(f"{folder}: expected images, found none")
+    return min(sides)
 
 
 def read_drawn(folder, transform: Transform, columns: list[str] | None = None) -> ImageSet:
@@ -40,5 +52,4 @@ def read_drawn(folder, transform: Transform, columns: list[str] | None = None) -
         raise ValueError(f"{folder}: expected samples of {', '.join(known.values())}; {found}")
     classes = list(dict.fromkeys(known.values()))
     labels = torch.tensor([classes.index(known[stem]) for stem in stems])
-    pixels = np.stack(decode_all(paths, transform))
-    return ImageSet(pixels, labels, classes, [str(Path(path)) for path in paths])
+    return ImageSet(np.stack(decode_all(paths, transform)), labels, classes, [str(path) for path in paths])

@@ -47,6 +47,13 @@ def load_captioned(source: str, transform: Transform, template: str = "") -> tup
     return images, captions
 
 
+def classes_of(source: str) -> list[str]:
+    """The classes of `load`, in its order, without a look at the images."""
+    if source.startswith(GENERATED):
+        return [f"{product}/{state}" for product in parse(source)[0] for state in generated.PRODUCT_STATES[product]]
+    return folders.recognise(source).classes
+
+
 def captions_of(source: str, template: str = "") -> list[str]:
     """The captions of `load_captioned`, without a look at the images."""
     if source.startswith(GENERATED):

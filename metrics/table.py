@@ -1,49 +1,135 @@
-"""The table that ends a run: is it what was asked for, is it like the real images, is it a copy."""
+"""All numbers about samples: are they what was asked for, like real images, varied, and no copies.
 
-from .features import embed
-from .kid import kid
-from .nearest import copy_report, turned
+Every number stands with how many images it was made of. A statistic that needs more images than there are is left out,
+and the sentence that says why is kept under `left_out`.
+"""
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from data import ImageSet
+from data.transforms import to_tensor
+
+from .clusters import intra_cluster
+from .frechet import frechet
+from .inception_score import inception_score
+from .kid import kid, kid_interval
+from .nearest import authentic, by_image, copy_report, ratio, turned
+from .neighbours import density_coverage, precision_recall
+from .networks import Network
+from .rows import distances
+
+VIEWS = 8    # of a training image: four quarter turns, mirrored or not
+SMALL = 64   # side that pixels are compared at, at most
 
 
-def measure(network, names: list[str], fake, fake_labels, held_out, train, classes: list[str]) -> dict:
-    """Numbers about samples; images (N, 3, S, S) in [-1, 1], fake_labels (N,) positions in `classes`.
+def measure(network: Network, fake: ImageSet, real: ImageSet, train: ImageSet | None = None,
+            judge: Network | None = None) -> dict:
+    """Numbers about the samples `fake`, beside real images held out of training and those trained on.
 
-    network, names: a Features network and the names of its outputs. The share of samples that it takes for their own
-    class, among `classes`, is told only if it knows them all. held_out, train: real images not seen and seen.
+    The three sets share their classes, as positions in `classes`. judge: a classifier; how many samples it takes for
+    their own class is told only if it knows all of these.
     """
-    network = network.eval()
-    f_fake, logits = embed(network, fake)
-    f_held, f_train, f_turned = (embed(network, x)[0] for x in (held_out, train, turned(train)))
-    numbers = {"samples": len(fake)}
-    numbers |= {"kid_x1000": 1000 * kid(f_fake, f_held), "kid_real_x1000": 1000 * kid(f_train, f_held)}
-    numbers |= copy_report(f_fake, f_held, f_turned)
-    pixels = copy_report(*(x.flatten(1) for x in (fake, held_out, turned(train))))
-    numbers |= {f"{name}_pixels": value for name, value in pixels.items()}
-    right = recognised(logits, names, fake_labels, classes)
-    if right is not None:
-        numbers["asked_state"] = right.mean().item()
-        by_class = {name: right[fake_labels == i].mean().item() for i, name in enumerate(classes)}
-        numbers["asked_state_by_class"] = by_class
-    return numbers
+    f, f_real = (network.embed(to_tensor(images.pixels)) for images in (fake, real))
+    numbers = {"network": network.name, "samples": len(f), "real": len(f_real)}
+    left_out = {}
+
+    def add(name, statistic, *sets):
+        try:
+            found = statistic(*sets)
+            numbers.update(found if isinstance(found, dict) else {name: found})
+        except ValueError as error:
+            left_out[name] = str(error)
+
+    add("kid", likeness, f_real, f)
+    add("fid", frechet, f_real, f)
+    add("precision", lambda *sets: dict(zip(("precision", "recall"), precision_recall(*sets))), f_real, f)
+    add("density", lambda *sets: dict(zip(("density", "coverage"), density_coverage(*sets))), f_real, f)
+    if train is not None:
+        f_train = network.embed(turned(to_tensor(train.pixels)))                                 # (8 T, D)
+        numbers["train"] = len(train.pixels)
+        add("kid_real", lambda x, y: {"kid_real_x1000": 1000 * kid(x, y)}, f_real, f_train[:len(train.pixels)])
+        add("diversity", variety, f, f_train)
+        add("copies", copies, f, f_real, f_train)
+        add("copies_pixels", pixel_copies, fake, real, train)
+    add("by_class", by_class, f_real, real, f, fake)
+    if judge is not None:
+        numbers |= judged(judge, fake)
+    return numbers | ({"left_out": left_out} if left_out else {})
 
 
-def recognised(logits, names: list[str], labels, classes: list[str]):
-    """(N,) 1 where an image is taken for the class of its label, among `classes`; None if `names` lack one of them.
+def likeness(f_real, f) -> dict[str, float]:
+    """KID and its deviation over resamples, both times 1000."""
+    deviation = kid_interval(f_real, f, torch.Generator().manual_seed(0))[1]
+    return {"kid_x1000": 1000 * kid(f_real, f), "kid_deviation_x1000": 1000 * deviation}
 
-    logits (N, len(names)); labels (N,) positions in `classes`.
-    """
-    if not set(classes) <= set(names):
+
+def variety(f, f_train) -> dict[str, float]:
+    """Intra-cluster distance, its clusters being the training images in all their views."""
+    f, f_train = f.cpu().double(), f_train.cpu().double()
+    found = intra_cluster(by_image(f, f_train, VIEWS), distances(f, f))
+    return {"diversity": found.pop("intra_cluster")} | found
+
+
+def copies(f, f_real, f_train) -> dict[str, float]:
+    """Distances to the training images, and what they say about copies."""
+    found = {"authentic": authentic(f, f_train, VIEWS).mean(), "ratio": ratio(f, f_train, views=VIEWS).median()}
+    return copy_report(f, f_real, f_train) | {name: value.item() for name, value in found.items()}
+
+
+def pixel_copies(fake: ImageSet, real: ImageSet, train: ImageSet) -> dict[str, float]:
+    """The same in pixels."""
+    small = [F.interpolate(x, (SMALL, SMALL), mode="area") if x.shape[-1] > SMALL else x
+             for x in (to_tensor(images.pixels) for images in (fake, real, train))]
+    found = copy_report(*(x.flatten(1) for x in (*small[:2], turned(small[2]))))
+    return {f"{name}_pixels": value for name, value in found.items()}
+
+
+def by_class(f_real, real: ImageSet, f, fake: ImageSet) -> dict[str, dict]:
+    """class -> its distances and how many images they are of; of all classes that both have twice at least."""
+    found = {}
+    for label, name in enumerate(real.classes if len(real.classes) > 1 else []):
+        x, y = f_real[real.labels == label], f[fake.labels == label]
+        if min(len(x), len(y)) > 1:
+            found[name] = {"fid": frechet(x, y), "kid_x1000": 1000 * kid(x, y), "samples": len(y), "real": len(x)}
+    return {"by_class": found} if found else {}
+
+
+def judged(judge: Network, images: ImageSet) -> dict:
+    """The share that the judge takes for its own class, of all and by class, and the inception score of its answers."""
+    among = answers(judge, images)
+    if among is None:
+        return {}
+    right = (among.argmax(1) == images.labels).double()
+    shares = {name: right[images.labels == i].mean().item() for i, name in enumerate(images.classes)
+              if (images.labels == i).any()}
+    return {"asked_state": right.mean().item(), "asked_state_by_class": shares,
+            "inception_score": inception_score(among)[0]}
+
+
+def answers(judge: Network, images: ImageSet) -> Tensor | None:
+    """The judge's logits among the classes of the images, (N, classes); None if it does not know all of these."""
+    if not set(images.classes) <= set(judge.classes):
         return None
-    among = logits[:, [names.index(name) for name in classes]]                                  # (N, classes)
-    return (among.argmax(1).cpu() == labels.cpu()).double()
+    return judge.logits(to_tensor(images.pixels))[:, [judge.classes.index(name) for name in images.classes]]
 
 
 def as_text(numbers: dict) -> str:
-    """Two columns, name and value, classes indented under their mean."""
+    """Two columns, name and value; classes, and what was left out, indented under their name."""
     lines = []
     for name, value in numbers.items():
         if isinstance(value, dict):
-            lines += [f"  {key:<26}{v:8.3f}" for key, v in value.items()]
+            lines += [] if name == "asked_state_by_class" else [name]
+            lines += [f"  {key:<26}{shown(found)}" for key, found in value.items()]
         else:
-            lines.append(f"{name:<28}" + (f"{value:8.3f}" if isinstance(value, float) else f"{value:>8}"))
+            lines.append(f"{name:<28}{shown(value)}")
     return "\n".join(lines)
+
+
+def shown(value) -> str:
+    """A value of the table, numbers in a column of 8."""
+    if isinstance(value, dict):
+        return " ".join(f"{key} {shown(found).strip()}" for key, found in value.items())
+    if isinstance(value, str):
+        return f"{value:>8}"
+    return f"{value:8.3f}" if isinstance(value, float) else f"{value:8}"

@@ -8,10 +8,9 @@ from PIL import Image
 from data import ImageSet
 from data.atomic import write_atomic
 from data.grid import grid, save_image, sections
-from data.transforms import to_tensor
-from metrics import features
-from metrics.table import as_text, measure, recognised
-from weights.load import SHIPPED
+from data.transforms import to_tensor, to_uint8
+from metrics import networks
+from metrics.table import as_text, judged, measure
 
 ROWS, COLUMNS = 4, 8   # of the picture
 SEED_APART = 1000      # between the seeds of these samples and of those that were watched during training
@@ -29,14 +28,12 @@ def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSe
     if val is None:
         print("no metrics.json: distances need real images that were not trained on (--val)")
         return
-    network, names = features.load(SHIPPED / "tiny-features" / "model.safetensors")
-    fake, held_out, train = (to_tensor(pixels).to(device) for pixels in (drawn, val.pixels, images.pixels))
-    numbers = {"network": "tiny-features"}
-    numbers |= measure(network.to(device), names, fake, labels, held_out, train, images.classes)
-    for name, x in (("asked_state_real", held_out), ("asked_state_decoded", through(held_out))):
-        right = recognised(features.embed(network, x)[1], names, val.labels, images.classes)
-        if right is not None:
-            numbers[name] = right.mean().item()
+    judge = networks.load("tiny-features", device)
+    numbers = measure(judge, images._replace(pixels=drawn, labels=labels), val, images, judge)
+    decoded = val._replace(pixels=to_uint8(through(to_tensor(val.pixels).to(device))))
+    for name, real in (("asked_state_real", val), ("asked_state_decoded", decoded)):
+        if (share := judged(judge, real)):
+            numbers[name] = share["asked_state"]
     write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
     print(as_text(numbers))
 

@@ -26,6 +26,7 @@ from data.atomic import write_atomic
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 BRACES = r"\{(\w+)\}"
+LEFT = ("adapter.safetensors", "model.safetensors", "model", "control.safetensors", "control")   # by a finished run
 
 
 def main(argv):
@@ -97,7 +98,7 @@ def write_settings(run, config):
 
 
 def finished(run):
-    return any((run / name).exists() for name in ("adapter.safetensors", "model.safetensors", "model"))
+    return any((run / name).exists() for name in LEFT)
 
 
 def train(run):

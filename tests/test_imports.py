@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LOCAL = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes",
-         "train", "sample"}
+PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
+LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence"}
 ALLOWED = {  # part: the parts that it may import
     "ops": set(), "sampling": set(), "adapters": set(), "data": set(), "launch": set(),
     "dit": {"ops"}, "unet": {"ops"},
-    "metrics": {"ops", "unet"},
+    "metrics": {"ops", "unet", "data", "weights"},
     "weights": {"dit", "unet", "adapters", "data", "sampling"},
-    "recipes": LOCAL - {"recipes", "train", "sample"},
-    "train": LOCAL - {"train", "sample"}, "sample": LOCAL - {"train", "sample"},
+    "recipes": PACKAGES - {"recipes"},
+    "train": PACKAGES, "sample": PACKAGES, "evaluate": PACKAGES,
+    "compare": PACKAGES | {"train", "sample"},
+    "evidence": PACKAGES | {"train", "sample", "compare"},
 }
 OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 

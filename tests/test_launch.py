@@ -23,7 +23,7 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
 
 
 def test_a_list_flag_is_repeated_and_values_may_be_joined_by_equals():
-    assert launch.configure(Config, ["--adapter", "p", "--adapter=q", "--fast=false"]) == Config(adapter=["p", "q"])
+    assert launch.configure(Config, ["--adapter", "p", "--adapter=q-r", "--fast=false"]) == Config(adapter=["p", "q-r"])
 
 
 @pytest.mark.parametrize("argv, words", [

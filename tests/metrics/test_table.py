@@ -1,69 +1,121 @@
-"""The table of a run: what it holds, with classes that the judge knows and with others."""
+"""The table: what it holds, with classes that the judge knows and with others, and what it says of copies."""
+from typing import NamedTuple
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
 
+from data import ImageSet
+from metrics.kid import kid
 from metrics.table import as_text, measure
 
 
-class Judge(nn.Module):
-    """A network whose features are the mean colour, and whose three logits are red, green and blue."""
+class Colours(NamedTuple):
+    """A network whose features and three logits are the mean of red, green and blue."""
+    name: str = "colours"
+    classes: tuple = ("red", "green", "blue")
 
-    config = {"side": 4}
+    def embed(self, x):
+        return x.mean((2, 3))
 
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Identity()
-
-    def features(self, x):
-        return x.mean((2, 3)) + 1   # (B, 3), above 0
+    logits = embed
 
 
-def pictures(count, seed):
-    return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) - 1
+def images(count, seed, classes=("crack",), labels=None):
+    pixels = np.random.default_rng(seed).integers(0, 128, (count, 4, 4, 3), dtype=np.uint8)
+    labels = torch.zeros(count).long() if labels is None else torch.tensor(labels)
+    return ImageSet(pixels, labels, list(classes), [str(i) for i in range(count)])
 
 
-def coloured(*channels):
-    x = pictures(len(channels), 5)
-    x[range(len(channels)), list(channels)] += 1
-    return x
+def coloured(channels, classes, labels):
+    found = images(len(channels), 5, classes, labels)
+    for pixels, channel in zip(found.pixels, channels):
+        pixels[..., channel] += 127
+    return found
 
 
-@pytest.fixture
-def real():
-    return {"held_out": pictures(20, 1), "train": pictures(20, 2)}
+HELD_OUT, TRAIN = images(20, 1), images(20, 2)
+JUDGE = Colours()
 
 
-def test_classes_that_the_judge_knows_are_counted(real):
+def test_classes_that_the_judge_knows_are_counted():
     """Asked for blue, blue, red, red; drawn blue, green, red, red. Green is not among the run's classes."""
-    numbers = measure(Judge(), ["red", "green", "blue"], coloured(2, 1, 0, 0), torch.tensor([0, 0, 1, 1]),
-                      classes=["blue", "red"], **real)
+    fake = coloured([2, 1, 0, 0], ["blue", "red"], [0, 0, 1, 1])
+    numbers = measure(Colours(), fake, HELD_OUT, TRAIN, JUDGE)
     by_class = numbers["asked_state_by_class"]
     assert by_class["red"] == 1.0 and by_class["blue"] in (0.5, 1.0)   # green must be called blue or red
     assert numbers["asked_state"] == (by_class["red"] + by_class["blue"]) / 2
+    assert 1 < numbers["inception_score"] <= 2
 
 
-def test_classes_that_it_does_not_know_are_not_told(real):
-    names = ["red", "green", "blue"]
-    numbers = measure(Judge(), names, coloured(2, 1), torch.tensor([0, 0]), classes=["crack"], **real)
-    assert numbers.keys() == {"samples", "kid_x1000", "kid_real_x1000", "nearest", "nearest_real", "copies",
-                              "nearest_pixels", "nearest_real_pixels", "copies_pixels"}
+def test_classes_that_it_does_not_know_are_not_told():
+    numbers = measure(Colours(), coloured([2, 1], ["crack"], [0, 0]), HELD_OUT, TRAIN, JUDGE)
+    assert not {"asked_state", "asked_state_by_class", "inception_score"} & numbers.keys()
 
 
-def test_copies_of_the_training_images_show_as_such(real):
-    numbers = measure(Judge(), [], real["train"][:6].rot90(1, (2, 3)), torch.zeros(6).long(), classes=["crack"], **real)
+def test_every_number_says_of_how_many_and_of_what():
+    numbers = measure(Colours(), images(8, 3), HELD_OUT, TRAIN)
+    assert [numbers[key] for key in ("network", "samples", "real", "train")] == ["colours", 8, 20, 20]
+    assert {"kid_x1000", "kid_deviation_x1000", "fid", "precision", "recall", "density", "coverage", "kid_real_x1000",
+            "diversity", "clusters", "single", "empty", "copies", "authentic", "ratio", "nearest", "nearest_real",
+            "copies_pixels", "nearest_pixels"} <= numbers.keys()
+    assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 20 and "left_out" not in numbers
+
+
+def test_without_training_images_nothing_is_said_of_copies():
+    numbers = measure(Colours(), images(8, 3), HELD_OUT)
+    assert "kid_x1000" in numbers and not {"train", "copies", "diversity", "kid_real_x1000"} & numbers.keys()
+
+
+def test_what_needs_more_images_is_left_out_with_the_reason():
+    numbers = measure(Colours(), images(3, 3), HELD_OUT, TRAIN)
+    assert "precision" not in numbers and "fid" in numbers
+    assert numbers["left_out"] == {"precision": "precision needs 4 and 4 images at least, found 20 and 3"}
+    assert "precision needs 4" in as_text(numbers)
+
+
+def test_copies_of_the_training_images_show_as_such():
+    turned = TRAIN._replace(pixels=np.rot90(TRAIN.pixels[:6], axes=(1, 2)), labels=TRAIN.labels[:6])
+    numbers = measure(Colours(), turned, HELD_OUT, TRAIN)
     assert numbers["samples"] == 6 and numbers["copies"] == numbers["copies_pixels"] == 1.0
-    assert numbers["nearest"] < 1e-5 < numbers["nearest_real"]
+    assert numbers["authentic"] == 0 and numbers["nearest"] < 1e-5 < numbers["nearest_real"]
 
 
-def test_the_distance_between_samples_and_held_out_images_stands_beside_that_of_real_ones(real):
-    numbers = measure(Judge(), [], coloured(*[0] * 20), torch.zeros(20).long(), classes=["crack"], **real)
+def test_identical_samples_have_no_diversity():
+    one = images(1, 3)
+    numbers = measure(Colours(), one._replace(pixels=one.pixels.repeat(8, 0), labels=torch.zeros(8).long()), HELD_OUT,
+                      TRAIN)
+    assert numbers["diversity"] == 0 and numbers["clusters"] == 1
+
+
+def test_the_distance_between_samples_and_held_out_images_stands_beside_that_of_real_ones():
+    numbers = measure(Colours(), coloured([0] * 20, ["crack"], [0] * 20), HELD_OUT, TRAIN)
     assert numbers["kid_x1000"] > 10 * abs(numbers["kid_real_x1000"])
 
 
+def test_distances_by_class_are_of_that_class_and_say_of_how_many():
+    fake, real = images(9, 3, ("a", "b"), [0] * 4 + [1] * 5), images(20, 1, ("a", "b"), [0] * 8 + [1] * 12)
+    found = measure(Colours(), fake, real)["by_class"]
+    assert [(row["samples"], row["real"]) for row in found.values()] == [(4, 8), (5, 12)]
+    def colours(pixels):
+        return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float().mean((2, 3)) / 127.5 - 1
+    assert found["b"]["kid_x1000"] == pytest.approx(1000 * kid(colours(real.pixels[8:]), colours(fake.pixels[4:])),
+                                                    abs=1e-3)
+
+
+def test_pixels_of_large_images_are_compared_small():
+    large = [found._replace(pixels=found.pixels.repeat(32, 1).repeat(32, 2))
+             for found in (images(8, 3), HELD_OUT, TRAIN)]
+    far = measure(Colours(), *large)["nearest_real_pixels"]
+    near = measure(Colours(), images(8, 3), HELD_OUT, TRAIN)["nearest_real_pixels"]
+    assert far == pytest.approx(16 * near, rel=1e-5)   # 64 pixels a side instead of 4
+
+
 def test_text_has_two_columns_and_classes_under_their_mean():
-    numbers = {"network": "tiny-features", "samples": 8, "asked_state": 0.5, "asked_state_by_class": {"crack": 0.25}}
+    numbers = {"network": "tiny-features", "samples": 8, "asked_state": 0.5, "asked_state_by_class": {"crack": 0.25},
+               "by_class": {"crack": {"fid": 1.5, "samples": 4}}}
     lines = as_text(numbers).splitlines()
     assert [line.split() for line in lines] == [
-        ["network", "tiny-features"], ["samples", "8"], ["asked_state", "0.500"], ["crack", "0.250"]]
+        ["network", "tiny-features"], ["samples", "8"], ["asked_state", "0.500"], ["crack", "0.250"], ["by_class"],
+        ["crack", "fid", "1.500", "samples", "4"]]
     assert lines[3].startswith("  ") and len(lines[1]) == len(lines[2]) == len(lines[3])

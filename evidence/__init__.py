@@ -1,0 +1,42 @@
+"""What the papers claim, tried here at small scale: one file a claim, `python -m evidence` runs them and writes the page.
+
+A claim is a module with three parts: its docstring says what is claimed, by whom, and what is done; `numbers(work,
+quick)` does it and returns what a JSON file can hold; `section(numbers)` makes of these alone the Markdown of the page.
+NAME.toml beside it, where there is one, is the comparison that it runs (see compare.py).
+"""
+from pathlib import Path
+from statistics import mean
+
+import compare
+
+HERE = Path(__file__).resolve().parent
+
+
+def compared(name: str, work: Path, quick: bool) -> list[dict]:
+    """The rows of the comparison NAME.toml, trained, drawn and measured as far as `work` does not hold them."""
+    plan = compare.read(HERE / f"{name}.toml")
+    return compare.compare(compare.shortened(plan) if quick else plan, work / name)
+
+
+def of(rows: list[dict], key: str, **which) -> list[float]:
+    """The numbers `key` of the rows that have these values, as of(rows, "fid", method="lora"), in the order of seeds."""
+    return [row[key] for row in rows if all(row[name] == value for name, value in which.items())]
+
+
+def spread(values: list[float], digits: int = 2) -> str:
+    """"0.90 (0.88 to 0.93)": the mean, and the smallest and largest of the runs."""
+    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), mean(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def verdict(better: list[float], worse: list[float]) -> str:
+    """Whether every run of one is above every run of the other: "holds here", "the reverse holds here" or neither."""
+    if min(better) > max(worse):
+        return "holds here"
+    return "the reverse holds here" if max(better) < min(worse) else "no difference beyond the spread of the runs here"
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

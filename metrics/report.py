@@ -1,0 +1,112 @@
+"""The result of a comparison as Markdown and as one page with its pictures: a row for each method, mean and range.
+
+A row of numbers is a dict with "method", "way" and "seed"; what is no number, or is missing, is left out of the table.
+"""
+import base64
+from html import escape
+from pathlib import Path
+from statistics import mean
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    key: str      # of the numbers
+    title: str
+    format: str
+    better: str   # which way, and what it is
+    best: int     # 1: the largest, -1: the smallest, 0: neither
+
+
+COLUMNS = (
+    Column("trained", "trained parameters", ",.0f", "numbers that the optimizer changed", 0),
+    Column("megabytes", "on disk, MB", ".2f", "what the run leaves for drawing", 0),
+    Column("step_seconds", "s a step", ".3f", "median of the run's steps", 0),
+    Column("peak_gib", "peak, GiB", ".2f", "most memory of the training process", 0),
+    Column("asked_state", "asked class", ".2f", "share of samples that the judge takes for the class asked for", 1),
+    Column("kid_x1000", "KID x1000", ".1f", "kernel distance to the held-out images, 0 for equal distributions", -1),
+    Column("fid", "FID", ".2f", "Frechet distance to them; at few images it rewards copies", -1),
+    Column("precision", "precision", ".2f", "share of samples within the real images' neighbourhoods", 1),
+    Column("recall", "recall", ".2f", "share of real images within the samples' neighbourhoods", 1),
+    Column("density", "density", ".2f", "how many real neighbourhoods hold a sample, 1 for equal distributions", 0),
+    Column("coverage", "coverage", ".2f", "share of real images with a sample in their neighbourhood", 1),
+    Column("diversity", "diversity", ".2f", "mean distance between the samples nearest to one training image", 1),
+    Column("copies", "copies", ".2f", "share nearer to a training image than the nearest 5 % of real ones are", -1),
+    Column("copies_pixels", "copies, pixels", ".2f", "the same in pixels", -1),
+    Column("authentic", "authentic", ".2f", "share of samples whose nearest training image is nearer to another of its "
+                                            "own kind", 1),
+)
+
+
+def grouped(rows: list[dict]) -> dict[str, list[dict]]:
+    """"method" or "method, way" -> the rows of its seeds."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(", ".join(filter(None, (row["method"], row["way"]))), []).append(row)
+    return groups
+
+
+def used(rows: list[dict]) -> list[Column]:
+    """The columns that some row has a number for."""
+    return [column for column in COLUMNS if any(row.get(column.key) is not None for row in rows)]
+
+
+def cell(rows: list[dict], column: Column) -> str:
+    """"0.90 (0.88 to 0.93)" over the seeds, "0.90" where all are equal, "" without a number."""
+    values = [row[column.key] for row in rows if row.get(column.key) is not None]
+    if not values:
+        return ""
+    low, middle, high = (format(value, column.format) for value in (min(values), mean(values), max(values)))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def markdown(rows: list[dict]) -> str:
+    """A table, and a line for each column that says what it is."""
+    columns = used(rows)
+    lines = [["", *(column.title for column in columns)], ["---"] + ["---:"] * len(columns)]
+    lines += [[name, *(cell(group, column) for column in columns)] for name, group in grouped(rows).items()]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table + "\n" + "".join(f"- *{column.title}*: {column.better}\n" for column in columns)
+
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 1200px; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
+td small { color: #777; display: block } td.best { font-weight: 600 }
+figure { display: inline-block; margin: 1rem 1rem 1rem 0; vertical-align: top } img { max-width: 560px }
+dt { font-weight: 600; float: left; clear: left; width: 11rem } dd { margin-left: 11.5rem; color: #444 }
+"""
+
+
+def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str) -> str:
+    """One file without links: the protocol, the table with the best of each column, and a picture of each row."""
+    columns, groups = used(rows), grouped(rows)
+    best = {column.key: winner(groups, column) for column in columns}
+    head = "".join(f"<th>{escape(column.title)}</th>" for column in columns)
+    body = "".join(f"<tr><td>{escape(name)}</td>" + "".join(
+        f"<td{' class=best' if best[column.key] == name else ''}>{split(cell(group, column))}</td>"
+        for column in columns) + "</tr>\n" for name, group in groups.items())
+    terms = "".join(f"<dt>{escape(column.title)}</dt><dd>{escape(column.better)}</dd>"
+                    for column in columns)
+    figures = "".join(f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}" '
+                      f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></figure>\n'
+                      for name, path in pictures.items())
+    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+            f"<style>{STYLE}</style><h1>{escape(title)}</h1><p>{escape(protocol)}</p>"
+            f"<table><tr><th></th>{head}</tr>\n{body}</table><dl>{terms}</dl>{figures}</html>\n")
+
+
+def winner(groups: dict[str, list[dict]], column: Column) -> str | None:
+    """The row with the best mean, if the column has a best and more than one row."""
+    means = {name: mean(values) for name, group in groups.items()
+             if (values := [row[column.key] for row in group if row.get(column.key) is not None])}
+    if not column.best or len(means) < 2:
+        return None
+    return max(means, key=lambda name: column.best * means[name])
+
+
+def split(text: str) -> str:
+    """The range on a line of its own."""
+    middle, bracket, spread = text.partition(" (")
+    return f"{middle}<small>{spread.removesuffix(')')}</small>" if bracket else middle

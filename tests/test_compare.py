@@ -1,0 +1,139 @@
+"""Comparisons: what a config may say, and a whole one on the tiny models that is stopped and goes on."""
+import json
+
+import pytest
+
+import compare
+
+SETTINGS = """
+seeds = 2
+real = "generated:pill+tile/test/2"
+[train]
+model = "{tiny}/dit.safetensors"
+vae = "{tiny}/vae.safetensors"
+data = "generated:pill+tile/few/1"
+steps = 2
+batch = 2
+warmup = 0
+save_every = 1
+sample_every = 2
+sample_steps = 2
+count = 1
+precision = "fp32"
+cache = ""
+[sample]
+steps = 2
+count = 1
+precision = "fp32"
+"""
+
+
+def config(tmp_path, tiny, more):
+    path = tmp_path / "plan.toml"
+    path.write_text(SETTINGS.replace("{tiny}", str(tiny)) + more)
+    return path
+
+
+def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tmp_path, monkeypatch):
+    path = config(tmp_path, tiny, """
+        [methods.biases]
+        adapter = ["bitfit"]
+        [methods.fast]
+        recipe = "consistency"
+        init = ["{biases}/adapter.safetensors"]
+        adapter = ["lora:rank=2"]
+        [ways.plain]
+        [ways.weak]
+        guidance = 1.5
+        of = ["biases"]
+        """)
+    out = tmp_path / "out"
+    compare.main([str(path), "--out", str(out)])
+    rows = json.loads((out / "numbers.json").read_text())
+    assert [(row["method"], row["way"], row["seed"]) for row in rows] == [
+        ("biases", "plain", 0), ("biases", "weak", 0), ("biases", "plain", 1), ("biases", "weak", 1),
+        ("fast", "plain", 0), ("fast", "plain", 1)]
+    assert all(row["trained"] > 0 and row["peak_gib"] > 0 and row["megabytes"] > 0 and row["step_seconds"] > 0
+               and row["samples"] == 14 and row["real"] == 28 and row["train"] == 14 for row in rows)
+    assert rows[0]["kid_x1000"] != rows[1]["kid_x1000"] and rows[0]["kid_x1000"] != rows[2]["kid_x1000"]
+    assert "| biases, weak |" in (out / "table.md").read_text()
+    assert (out / "index.html").read_text().count("data:image/png;base64") == 3
+    monkeypatch.setattr(compare.search, "train", lambda run: pytest.fail("trained again"))
+    monkeypatch.setattr(compare.sample, "main", lambda argv: pytest.fail("drawn again"))
+    compare.main([str(path), "--out", str(out)])
+    assert json.loads((out / "numbers.json").read_text()) == rows
+    path.write_text(path.read_text().replace("steps = 2\nbatch", "steps = 3\nbatch"))
+    with pytest.raises(ValueError, match="begun with other settings"):
+        compare.main([str(path), "--out", str(out)])
+
+
+def test_prompts_are_compared_with_the_classes_that_they_ask_for(tiny_sd, tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text(f"""
+        seeds = 1
+        real = "generated:pill/test/1"
+        [train]
+        model = "{tiny_sd}"
+        recipe = "text"
+        data = "generated:pill/few/1"
+        adapter = ["unet.lora:rank=2"]
+        steps = 1
+        batch = 2
+        count = 1
+        sample_steps = 2
+        precision = "fp32"
+        cache = ""
+        [sample]
+        steps = 2
+        count = 2
+        precision = "fp32"
+        [methods.lora]
+        [asked]
+        "a photo of a flawless pill" = "pill/good"
+        "a pill with a hole" = "pill/hole"
+        """)
+    compare.main([str(path), "--out", str(tmp_path / "out")])
+    (row,) = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    assert row["samples"] == 4 and set(row["asked_state_by_class"]) == {"pill/good", "pill/hole"}
+    path.write_text(path.read_text().replace('= "pill/hole"', '= "pill/bump"'))
+    with pytest.raises(ValueError, match="asked: 'pill/bump' is no class of generated:pill/test/1"):
+        compare.main([str(path), "--out", str(tmp_path / "out")])
+
+
+def test_a_run_that_fails_ends_the_comparison_with_its_last_line(tiny, tmp_path):
+    path = config(tmp_path, tiny, '[methods.a]\nadapter = ["lora:rank=0"]')
+    with pytest.raises(ValueError, match=r"a-0: error: .*rank.* \(all that it printed: .*a-0.log\)"):
+        compare.main([str(path), "--out", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("more, said", [
+    ("", r"expected real, .*, and at least one \[methods.NAME\]"),
+    ("[methods.a]\nstep = 3", "plan.toml: unknown key 'step'; did you mean 'steps'"),
+    ("[methods.a]\n[ways.b]\nguidanse = 3", "plan.toml: unknown key 'guidanse'; did you mean 'guidance'"),
+    ("[methods.a]\nlr = 'high'", "plan.toml: --lr must be float, found 'high'"),
+    ("[methods.a]\n[way.b]", "plan.toml: unknown key 'way'; did you mean 'ways'"),
+    ("[methods.a]\n[ways.b]\nof = ['c']", "plan.toml: way 'b' is of 'c', which is no method"),
+    ("[methods]\na = 1", "plan.toml: methods must be tables of settings, found 1 for 'a'"),
+    ("[methods.a", "config file .*plan.toml: "),
+])
+def test_what_a_config_must_not_say(tiny, tmp_path, more, said):
+    with pytest.raises(ValueError, match=said):
+        compare.read(config(tmp_path, tiny, more))
+
+
+def test_kinds_and_the_command_line(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text("seeds = '3'")
+    with pytest.raises(ValueError, match="seeds must be int, found '3'"):
+        compare.read(path)
+    with pytest.raises(ValueError, match="config file .*nowhere.toml"):
+        compare.read(tmp_path / "nowhere.toml")
+    with pytest.raises(ValueError, match="name a config"):
+        compare.main(["--seeds", "2"])
+
+
+def test_the_short_form_is_short(tiny, tmp_path):
+    path = config(tmp_path, tiny, "[methods.a]\nsteps = 5000\n[ways.b]\nguidance = 2.0")
+    plan = compare.shortened(compare.read(path))
+    assert plan.seeds == 1 and compare.settings(plan, tmp_path, "a", 0)["steps"] == 20
+    assert compare.drawing(plan, "b") == {"steps": 5, "count": 2, "precision": "fp32", "guidance": 2.0}
