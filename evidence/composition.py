@@ -18,8 +18,8 @@ from weights.load import SHIPPED
 from . import HERE, mean, spread, table, verdict
 
 STATES = ("good", "crack", "hole", "cut", "print")
-WEIGHTS = (1.0, 2.0, 4.0)
-COUNT = 100
+WEIGHTS = (1.0, 2.0)
+COUNT, STEPS = 60, 20
 
 
 def numbers(work, quick):
@@ -44,8 +44,7 @@ def draw(run: Path, seed: int, count: int, quick: bool, without: str = "", weigh
     if not (out / "grid.png").exists():
         away = ["--without", f"hazelnut/{without}:{weight:g}"] if without else []
         sample.main(["--run", str(run), "--classes", "hazelnut", "--guidance-from", "null", "--guidance", "2", *away,
-                     "--count", str(count), "--seed", str(seed), "--out", str(out)]
-                    + (["--steps", "5"] if quick else []))
+                     "--count", str(count), "--seed", str(seed), "--out", str(out), "--steps", "5" if quick else str(STEPS)])
     return out
 
 
