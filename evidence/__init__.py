@@ -1,4 +1,4 @@
-"""What the papers claim, tried here at small scale: one file a claim, `python -m evidence` runs them and writes the page.
+"""What the papers claim, tried at small scale: one file a claim; `python -m evidence` runs them and writes the page.
 
 A claim is a module with three parts: its docstring says what is claimed, by whom, and what is done; `numbers(work,
 quick)` does it and returns what a JSON file can hold; `section(numbers)` makes of these alone the Markdown of the page.
@@ -19,7 +19,7 @@ def compared(name: str, work: Path, quick: bool) -> list[dict]:
 
 
 def of(rows: list[dict], key: str, **which) -> list[float]:
-    """The numbers `key` of the rows that have these values, as of(rows, "fid", method="lora"), in the order of seeds."""
+    """The numbers `key` of the rows that have these values, as of(rows, "fid", method="lora"), by seed."""
     return [row[key] for row in rows if all(row[name] == value for name, value in which.items())]
 
 
@@ -29,11 +29,21 @@ def spread(values: list[float], digits: int = 2) -> str:
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
-def verdict(better: list[float], worse: list[float]) -> str:
+def verdict(more: list[float], less: list[float]) -> str:
     """Whether every run of one is above every run of the other: "holds here", "the reverse holds here" or neither."""
-    if min(better) > max(worse):
+    if min(more) > max(less):
         return "holds here"
-    return "the reverse holds here" if max(better) < min(worse) else "no difference beyond the spread of the runs here"
+    return "the reverse holds here" if max(more) < min(less) else "no difference beyond the spread of the runs"
+
+
+def verdicts(claims: dict[str, tuple[list[float], list[float]]]) -> str:
+    """A line for each claim: what is said, of whose runs' numbers to be above whose, and the verdict."""
+    return "\n" + "".join(f"- {claim}: **{verdict(*numbers)}**\n" for claim, numbers in claims.items())
+
+
+def below(first: list[float], second: list[float]) -> tuple[list[float], list[float]]:
+    """For `verdicts`: the first numbers are said to be below the second."""
+    return second, first
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:

@@ -16,11 +16,10 @@ import torch
 import launch
 from data.atomic import write_atomic
 
-from . import HERE
-
 CLAIMS = {  # module: title, in the order of the page
     "starts": "Rows that start near", "superclass": "Superclass guidance", "composition": "NOT",
-    "control": "A mask says where", "few_steps": "Few steps", "bayesian": "Gaussian weights",
+    "control": "A mask says where", "few_steps": "Few steps", "sampler_steps": "Many steps",
+    "subject": "A new subject", "parameters": "Few weights", "bayesian": "Gaussian weights",
 }
 
 
@@ -65,11 +64,12 @@ def processor() -> str:
 def page(folder: Path) -> str:
     """The page, of the claims whose numbers are there."""
     parts = ["# What was claimed, and what shows here\n\n"
-             "Each section is a published claim, tried with the small models and the generated photographs that ship with "
-             "the package, three runs with seeds of their own where no other number is given. A cell is the mean of the "
-             "runs, with the smallest and largest in brackets. A claim *holds here* if every run on one side is above "
-             "every run on the other; with three runs each, equal methods reach that by chance one time in twenty. What "
-             "holds here need not hold for a large model and real photographs, nor the other way round.\n\n"
+             "Each section is a published claim, tried with the small models and the generated photographs that ship "
+             "with the package, in three runs with seeds of their own where no other number is given. A cell is the "
+             "mean of the runs, with the smallest and largest in brackets. A claim *holds here* if every run on one "
+             "side is above every run on the other; with three runs each, equal methods reach that by chance one time "
+             "in twenty. What holds here need not hold for a large model and real photographs, nor the other way "
+             "round.\n\n"
              "`python -m evidence` writes this page; the numbers are in [evidence](evidence/).\n"]
     for name, title in CLAIMS.items():
         if (folder / f"{name}.json").exists():

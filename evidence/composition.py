@@ -15,7 +15,7 @@ from data.transforms import Transform, to_tensor
 from metrics import features
 from weights.load import SHIPPED
 
-from . import HERE, mean, spread, table, verdict
+from . import HERE, below, mean, spread, table, verdicts
 
 STATES = ("good", "crack", "hole", "cut", "print")
 WEIGHTS = (1.0, 2.0)
@@ -44,7 +44,8 @@ def draw(run: Path, seed: int, count: int, quick: bool, without: str = "", weigh
     if not (out / "grid.png").exists():
         away = ["--without", f"hazelnut/{without}:{weight:g}"] if without else []
         sample.main(["--run", str(run), "--classes", "hazelnut", "--guidance-from", "null", "--guidance", "2", *away,
-                     "--count", str(count), "--seed", str(seed), "--out", str(out), "--steps", "5" if quick else str(STEPS)])
+                     "--count", str(count), "--steps", "5" if quick else str(STEPS), "--seed", str(seed),
+                     "--out", str(out)])
     return out
 
 
@@ -64,8 +65,7 @@ def section(found):
               spread([shares["a hazelnut"] for shares in found["before"]])]]
     lines += [[f"this state, weight {weight}", *(spread(after[state]) for state in STATES),
                spread(found["a hazelnut"][weight])] for weight, after in found["after"].items()]
-    said = [f"{state}: **{verdict([-x for x in found['after']['2.0'][state]], [-x for x in before[state]])}**"
-            for state in STATES]
     return (table(["without", *(f"share of {state}" for state in STATES), "of them hazelnuts"], lines)
-            + f"\n{found['count']} samples each. Each state is rarer when guidance leads away from it (weight 2): "
-            + ", ".join(said) + ".\n")
+            + f"\n{found['count']} samples each. With weight 2:\n"
+            + verdicts({f"fewer are of the state {state}": below(found["after"]["2.0"][state], before[state])
+                        for state in STATES}))

@@ -7,7 +7,6 @@ of photographs that neither has seen are asked for, and a network that was train
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import compare
 import sample
@@ -16,7 +15,7 @@ from data.drawn import read_drawn
 from data.grid import grid, save_image
 from data.transforms import Transform
 
-from . import HERE, spread, table, verdict
+from . import HERE, spread, table, verdicts
 from .finder import overlap, share_near, trained
 
 STATES = ("crack", "hole", "cut", "print")
@@ -79,5 +78,8 @@ def section(found):
     iou = {key: [run[0] for run in found[key]] for key in names}
     return (table(["", "intersection over union", "likeliest pixel in the mask"], lines)
             + f"\n{len(STATES) * found['count']} masks; a pixel chosen at random is in a mask, or within 2 pixels, in "
-            f"{found['chance']:.2f} of the images. The defect lies where it was asked for rather than where another mask "
-            f"is: **{verdict(iou['asked'], iou['another'])}**.\n\n![Masks and what was drawn](evidence/control.png)\n")
+            + f"{found['chance']:.2f} of the images.\n"
+            + verdicts({"the defect lies where it was asked for rather than where another mask is":
+                        (iou["asked"], iou["another"]),
+                        "it lies there more often than without a ControlNet": (iou["asked"], iou["plain"])})
+            + "\n![Masks and what was drawn into them, the first seed.](evidence/control.png)\n")

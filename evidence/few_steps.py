@@ -4,7 +4,7 @@ Claimed by LCM (Luo et al. 2023, arXiv 2310.04378; as a LoRA, arXiv 2311.05556),
 on 20 images of each state of a hazelnut, and that model with its guidance distilled into a LoRA on the same images.
 An evaluation is one pass of the network for one image; guidance takes two a step.
 """
-from . import compared, of, spread, table, verdict
+from . import compared, of, spread, table, verdicts
 
 WAYS = {  # way -> what it is, evaluations an image
     "ddim-50": ("fine-tuned, DDIM", 100), "ddim-8": ("fine-tuned, DDIM", 16), "ddim-4": ("fine-tuned, DDIM", 8),
@@ -23,8 +23,9 @@ def section(rows):
                 for key in ("asked_state", "kid_x1000", "coverage", "diversity"))]
              for way, (what, evaluations) in WAYS.items()]
     asked = {way: of(rows, "asked_state", way=way) for way in WAYS}
-    return (table(["model, sampler", "evaluations", "asked class", "KID x1000", "coverage", "diversity"], lines)
-            + f"\n4 distilled steps above 4 of the undistilled model with DDIM: "
-            f"**{verdict(asked['lcm-4'], asked['ddim-4'])}**; above 8 of them: "
-            f"**{verdict(asked['lcm-4'], asked['ddim-8'])}**; above 50: "
-            f"**{verdict(asked['lcm-4'], asked['ddim-50'])}** (by the asked class).\n")
+    head = ["model, sampler", "evaluations", "asked class", "KID x1000", "coverage", "diversity"]
+    return table(head, lines) + verdicts({
+        "4 distilled steps show the asked class more often than 4 of the undistilled model":
+            (asked["lcm-4"], asked["ddim-4"]),
+        "more often than 8 of them": (asked["lcm-4"], asked["ddim-8"]),
+        "more often than 50 of them": (asked["lcm-4"], asked["ddim-50"])})

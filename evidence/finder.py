@@ -42,7 +42,7 @@ def twice(a: int, b: int) -> nn.Sequential:
 
 
 def trained(product: str, path, steps: int, count: int) -> Finder:
-    """The finder for a product's defects; read from `path` if it is there, else trained on `count` images of a state."""
+    """The finder for a product's defects: read from `path`, else trained on `count` images of a state."""
     torch.manual_seed(0)
     finder = Finder()
     if path.exists():

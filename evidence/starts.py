@@ -5,7 +5,7 @@ arXiv 2407.15661: the class whose images look most alike). Here: tiny-dit, 20 im
 steps, rows that start at random, from the mean of all, or from an old class chosen by features, by the model's own
 denoising error, or by its name.
 """
-from . import compared, mean, of, spread, table, verdict
+from . import compared, mean, of, spread, table, verdicts
 
 STARTS = {"random": "random numbers", "mean": "the mean of all rows", "features": "the class most alike by features",
           "nearest": "the class that denoises it best", "name": "the same state of other products"}
@@ -20,8 +20,8 @@ def section(rows):
               spread(of(rows, "coverage", method=start))] for start, text in STARTS.items()]
     asked = {start: of(rows, "asked_state", method=start) for start in STARTS}
     chosen = max(("features", "nearest", "name"), key=lambda start: mean(asked[start]))
-    return (table(["rows start from", "asked class", "KID x1000", "coverage"], lines)
-            + f"\nThe best of the chosen rows ({STARTS[chosen]}) against random ones: "
-            f"**{verdict(asked[chosen], asked['random'])}**; against the mean: "
-            f"**{verdict(asked[chosen], asked['mean'])}**. The class most alike by features against random ones: "
-            f"**{verdict(asked['features'], asked['random'])}**.\n")
+    return table(["rows start from", "asked class", "KID x1000", "coverage"], lines) + verdicts({
+        f"{STARTS[chosen]} is better than random numbers": (asked[chosen], asked["random"]),
+        f"{STARTS[chosen]} is better than the mean of all rows": (asked[chosen], asked["mean"]),
+        f"{STARTS['features']} is better than random numbers": (asked["features"], asked["random"]),
+        f"{STARTS['features']} is better than the mean of all rows": (asked["features"], asked["mean"])})
