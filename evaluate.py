@@ -6,7 +6,6 @@ generated:hazelnut/test/20. Prints a table for each network, and with --out writ
 import json
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -15,8 +14,10 @@ from data import ImageSet, load
 from data.atomic import write_atomic
 from data.drawn import file_names, read_drawn, smallest_side
 from data.source import GENERATED
-from data.transforms import Transform
+from data.transforms import Transform, to_tensor
 from metrics import networks
+from metrics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, fidelity
+from metrics.scores import combined, load_scorer
 from metrics.table import as_text, measure
 
 SIDE = 64   # of generated images
@@ -27,7 +28,9 @@ class Config:
     real: str = ""  # images that were not trained on; the more, the surer
     fake: str = ""  # the samples
     train: str = ""  # the images that were trained on: are the samples copies of them
-    features: list[str] = field(default_factory=lambda: ["tiny-features"])  # network, or file of a published one; repeat
+    features: list[str] = field(default_factory=lambda: ["tiny-features"])  # network or file of one; repeat
+    prompt: list[str] = field(default_factory=list)  # that sample.py drew, repeat; a {red|blue} box: with alternatives
+    scorer: list[str] = field(default_factory=list)  # function of the samples, module:NAME or file.py:NAME; repeat
     size: int = 0  # side in pixels that all images are brought to; 0: that of the smallest sample
     device: str = "auto"  # auto | cpu | cuda | mps
     out: str = ""  # .json file of the numbers
@@ -38,28 +41,50 @@ def main(argv=None):
     for name in ("real", "fake"):
         if not getattr(cfg, name):
             raise ValueError(f"--{name} must name a folder of images, found none")
-    device = launch.device(cfg.device)
-    fake, real, train = images_of(cfg)
+    device, scorers = launch.device(cfg.device), [load_scorer(text) for text in cfg.scorer]
+    asked = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in cfg.prompt]
+    drawn, real, train = images_of(cfg, [choices[0] for choices in asked])
+    fake, real, train = sharing(drawn, real, train)
     tables, judge = [], networks.load("tiny-features", device)
     for spec in cfg.features:
-        tables.append(measure(networks.load(spec, device), fake, real, train, judge))
-        print(as_text(tables[-1]), end="\n\n")
+        network = networks.load(spec, device)
+        tables.append(measure(network, fake, real, train, judge)
+                      | (spoken(network, drawn, asked) if network.texts else {}))
+    for text, scorer in zip(cfg.scorer, scorers):
+        tables.append({"scorer": text, "samples": len(fake.pixels)} | scores(scorer(fake.pixels)))
+    print("\n\n".join(map(as_text, tables)))
     if cfg.out:
         write_atomic(cfg.out, json.dumps(tables, indent=2).encode() + b"\n")
 
 
-def images_of(cfg) -> tuple[ImageSet, ImageSet, ImageSet | None]:
-    """Samples, real and training images at one size, with the classes that they share, or all of one class."""
+def spoken(network: networks.Network, drawn: ImageSet, asked: list[list[str]]) -> dict:
+    """What a network of images and texts says: is it a good photo, does it show its prompt rather than another.
+
+    asked: for each class of `drawn` its prompt, and after it the alternatives if there are any.
+    """
+    f, good = network.embed(to_tensor(drawn.pixels)), network.texts(list(PAIRS["quality"]))
+    numbers = {"clip_iqa": clip_iqa(f, good, network.scale).mean().item()}
+    if asked:
+        texts = network.texts([choices[0] for choices in asked])                                 # (P, D)
+        numbers["clip_t"] = clip_t(f, texts[drawn.labels]).mean().item()
+    choices = [choose(f[drawn.labels == i], network.texts(texts), network.scale)
+               for i, texts in enumerate(asked) if len(texts) > 1]
+    return numbers | ({f"prompt_{name}": value for name, value in fidelity(choices).items()} if choices else {})
+
+
+def scores(found: dict) -> dict[str, float]:
+    """Means of what a scorer found; of a detector's and a reader's the logo study's scores."""
+    numbers = {name: values.mean().item() for name, values in found.items()}
+    return numbers | (combined(found["detector"], found["text"]) if {"detector", "text"} <= found.keys() else {})
+
+
+def images_of(cfg, prompts: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | None]:
+    """Samples, real and training images, all at one size; the classes of the samples are the prompts, if there are."""
     side = cfg.size or (SIDE if cfg.fake.startswith(GENERATED) else smallest_side(cfg.fake))
     real, train = (read(source, Transform(side)) if source else None for source in (cfg.real, cfg.train))
-    fake = read(cfg.fake, Transform(side), real.classes)
-    sets = [images for images in (fake, real, train) if images is not None]
-    common = [name for name in real.classes if all(name in images.classes for images in sets)]
-    whole = all(set(images.classes) == set(common) for images in sets)
-    if not whole:
-        print(f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
-              f"differ, so that nothing is told by class")
-    return tuple(images and recast(images, common if whole else ["all"]) for images in (fake, real, train))
+    if prompts:
+        return read_drawn(cfg.fake, Transform(side), prompts), real, train
+    return read(cfg.fake, Transform(side), real.classes), real, train
 
 
 def read(source: str, transform: Transform, classes: list[str] = ()) -> ImageSet:
@@ -71,10 +96,20 @@ def read(source: str, transform: Transform, classes: list[str] = ()) -> ImageSet
     return found._replace(classes=[known.get(name, name) for name in found.classes])
 
 
+def sharing(fake: ImageSet, real: ImageSet, train: ImageSet | None) -> list[ImageSet | None]:
+    """The same images with the classes that they share; where they differ, all of one class."""
+    sets = [fake, real, train]
+    if any(images is not None and set(images.classes) != set(real.classes) for images in sets):
+        print(f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
+              f"differ, so that nothing is told by class")
+        return [images and images._replace(labels=torch.zeros_like(images.labels), classes=["all"]) for images in sets]
+    return [images and recast(images, real.classes) for images in sets]
+
+
 def recast(images: ImageSet, classes: list[str]) -> ImageSet:
-    """The images with these classes in this order; all of the first if they have others."""
-    rows = [classes.index(name) if name in classes else 0 for name in images.classes]
-    return images._replace(labels=torch.tensor(rows)[images.labels], classes=classes)
+    """The images with the same classes in this order."""
+    return images._replace(labels=torch.tensor([classes.index(name) for name in images.classes])[images.labels],
+                           classes=classes)
 
 
 if __name__ == "__main__":

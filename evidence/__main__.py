@@ -20,6 +20,7 @@ CLAIMS = {  # module: title, in the order of the page
     "starts": "Rows that start near", "superclass": "Superclass guidance", "composition": "NOT",
     "control": "A mask says where", "few_steps": "Few steps", "sampler_steps": "Many steps",
     "subject": "A new subject", "parameters": "Few weights", "bayesian": "Gaussian weights",
+    "gain": "A classifier that gains",
 }
 
 

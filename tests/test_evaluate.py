@@ -1,8 +1,10 @@
 """Measuring folders: which classes they share, what is refused, and known answers for known folders."""
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate
 from data.generated import image
@@ -56,9 +58,49 @@ def test_images_are_brought_to_the_side_of_the_smallest_sample_or_to_size(tmp_pa
     real = write(tmp_path / "real", "test", 2)
     write(tmp_path / "fake", "val", 2)
     save_image(tmp_path / "fake" / "hazelnut" / "good" / "small.png", np.zeros((40, 50, 3), np.uint8))
-    sets = evaluate.images_of(evaluate.Config(real=real, fake=str(tmp_path / "fake")))
+    sets = evaluate.images_of(evaluate.Config(real=real, fake=str(tmp_path / "fake")), [])
     assert [None if images is None else images.pixels.shape[1:3] for images in sets] == [(40, 40), (40, 40), None]
-    assert evaluate.images_of(evaluate.Config(real=real, fake=real, size=16))[0].pixels.shape[1] == 16
+    assert evaluate.images_of(evaluate.Config(real=real, fake=real, size=16), [])[0].pixels.shape[1] == 16
+
+
+def test_a_scorer_is_any_function_of_the_samples(tmp_path):
+    (tmp_path / "mine.py").write_text("""
+def bright(images):
+    return images.mean((1, 2, 3)) / 255
+
+def logo(images):
+    return {"detector": [0.9] * 2 + [0.6] * (len(images) - 2), "text": [1] + [0] * (len(images) - 1)}
+""")
+    numbers = run(tmp_path, "--real", "generated:hazelnut/test/2", "--fake", "generated:hazelnut/val/2",
+                  "--scorer", f"{tmp_path}/mine.py:bright", "--scorer", f"{tmp_path}/mine.py:logo")
+    assert 0 < numbers[1]["bright"] < 1 and numbers[1]["samples"] == 10
+    assert numbers[2]["detector"] == pytest.approx(0.18) and numbers[2]["text"] == 0.1
+    assert numbers[2]["combined"] == pytest.approx(0.14)
+
+
+class Reader(NamedTuple):
+    """Images and texts as directions: red or blue."""
+    scale: float = 10.0
+
+    def embed(self, x):
+        return x.mean((2, 3))[:, [0, 2]] + 1
+
+    def texts(self, words):
+        return torch.tensor([[1.0, 0.0] if "red" in word or "Good" in word else [0.0, 1.0] for word in words])
+
+
+def test_prompts_are_compared_with_what_was_drawn_and_with_their_alternatives(tmp_path):
+    for name, channel in (("a_red_box_000", 0), ("a_red_box_001", 2), ("a_blue_box_000", 2)):
+        pixels = np.zeros((8, 8, 3), np.uint8)
+        pixels[..., channel] = 255
+        save_image(tmp_path / "fake" / f"{name}.png", pixels)
+    asked = [["a red box", "a blue box"], ["a blue box"]]
+    cfg = evaluate.Config(real="generated:hazelnut/test/2", fake=str(tmp_path / "fake"))
+    drawn = evaluate.images_of(cfg, [choices[0] for choices in asked])[0]
+    numbers = evaluate.spoken(Reader(), drawn, asked)
+    assert numbers["clip_t"] == pytest.approx(2 / 3) and numbers["clip_iqa"] == pytest.approx(1 / 3, abs=1e-3)
+    assert numbers["prompt_images"] == 2 and numbers["prompt_right"] == 0.5 and numbers["prompt_chance"] == 0.5
+    assert evaluate.spoken(Reader(), drawn, []).keys() == {"clip_iqa"}
 
 
 @pytest.mark.parametrize("flags, said", [
