@@ -15,7 +15,8 @@ from data.atomic import write_atomic
 from data.drawn import file_names, read_drawn, smallest_side
 from data.source import GENERATED
 from data.transforms import Transform, to_tensor
-from metrics import networks
+from metrics import lpips, networks
+from metrics.clusters import intra_cluster, pairwise_diversity
 from metrics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, fidelity
 from metrics.scores import combined, load_scorer
 from metrics.table import as_text, measure
@@ -29,6 +30,7 @@ class Config:
     fake: str = ""  # the samples
     train: str = ""  # the images that were trained on: are the samples copies of them
     features: list[str] = field(default_factory=lambda: ["tiny-features"])  # network or file of one; repeat
+    lpips: str = ""  # linear weights of LPIPS, file or downloaded name: how far apart are the samples
     prompt: list[str] = field(default_factory=list)  # that sample.py drew, repeat; a {red|blue} box: with alternatives
     scorer: list[str] = field(default_factory=list)  # function of the samples, module:NAME or file.py:NAME; repeat
     size: int = 0  # side in pixels that all images are brought to; 0: that of the smallest sample
@@ -50,6 +52,8 @@ def main(argv=None):
         network = networks.load(spec, device)
         tables.append(measure(network, fake, real, train, judge)
                       | (spoken(network, drawn, asked) if network.texts else {}))
+    if cfg.lpips:
+        tables.append({"network": f"LPIPS ({cfg.lpips})"} | apart(lpips.load(cfg.lpips).to(device), fake, train))
     for text, scorer in zip(cfg.scorer, scorers):
         tables.append({"scorer": text, "samples": len(fake.pixels)} | scores(scorer(fake.pixels)))
     print("\n\n".join(map(as_text, tables)))
@@ -70,6 +74,18 @@ def spoken(network: networks.Network, drawn: ImageSet, asked: list[list[str]]) -
     choices = [choose(f[drawn.labels == i], network.texts(texts), network.scale)
                for i, texts in enumerate(asked) if len(texts) > 1]
     return numbers | ({f"prompt_{name}": value for name, value in fidelity(choices).items()} if choices else {})
+
+
+def apart(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
+    """Mean LPIPS between samples, and between those nearest to one training image (Ojha et al. 2021)."""
+    device = next(network.parameters()).device
+    x = to_tensor(fake.pixels).to(device)
+    between = lpips.pairwise(network, x)                                                         # (N, N)
+    numbers = {"samples": len(x), "pairwise_lpips": pairwise_diversity(between)}
+    if train is None:
+        return numbers
+    to_train = lpips.pairwise(network, x, to_tensor(train.pixels).to(device))                    # (N, T)
+    return numbers | {"train": len(train.pixels)} | intra_cluster(to_train, between)
 
 
 def scores(found: dict) -> dict[str, float]:

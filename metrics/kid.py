@@ -19,13 +19,13 @@ def kid(x: Tensor, y: Tensor) -> float:
 
 def kid_interval(x: Tensor, y: Tensor, generator: torch.Generator, size: int | None = None,
                  times: int = 100) -> tuple[float, float]:
-    """Features x (N, D) and y (M, D) -> mean and standard deviation of KID over `times` resamples.
+    """Features x (N, D) and y (M, D), N and M at least 3 -> mean and standard deviation of KID over `times` resamples.
 
     By default a resample is as large as the sets, drawn with replacement. Its deviation is right for sets that differ
     and nearly twice too wide for sets that do not. With a size, as in torch-fidelity, it is min(N, M, size) images of
     each, without replacement: the deviation is then that of KID at so few images, and 0 if they are all of both sets.
     """
-    x, y = pair("KID", x, y, (2, 2))
+    x, y = pair("the deviation of KID", x, y, (3, 3))     # all resamples of two images are the same two
     if size is not None and size < 2:
         raise ValueError(f"KID needs subsets of 2 images at least, found size {size}")
     values = resample(lambda i, j: mmd(x[i], y[j], i, j), (len(x), len(y)), generator, times, size)

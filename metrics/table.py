@@ -20,6 +20,7 @@ from .networks import Network
 from .rows import distances
 
 VIEWS = 8    # of a training image: four quarter turns, mirrored or not
+NEIGHBOURS = 5   # training images that the ratio of distances is of, or all of them
 SMALL = 64   # side that pixels are compared at, at most
 
 
@@ -73,7 +74,8 @@ def variety(f, f_train) -> dict[str, float]:
 
 def copies(f, f_real, f_train) -> dict[str, float]:
     """Distances to the training images, and what they say about copies."""
-    found = {"authentic": authentic(f, f_train, VIEWS).mean(), "ratio": ratio(f, f_train, views=VIEWS).median()}
+    few = min(NEIGHBOURS, len(f_train) // VIEWS)
+    found = {"authentic": authentic(f, f_train, VIEWS).mean(), "ratio": ratio(f, f_train, few, VIEWS).median()}
     return copy_report(f, f_real, f_train) | {name: value.item() for name, value in found.items()}
 
 

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 import evaluate
+from data import load
 from data.generated import image
 from data.grid import save_image
+from data.transforms import Transform
+from metrics.lpips import LPIPS
 
 STATES = ("good", "crack")
 
@@ -101,6 +104,18 @@ def test_prompts_are_compared_with_what_was_drawn_and_with_their_alternatives(tm
     assert numbers["clip_t"] == pytest.approx(2 / 3) and numbers["clip_iqa"] == pytest.approx(1 / 3, abs=1e-3)
     assert numbers["prompt_images"] == 2 and numbers["prompt_right"] == 0.5 and numbers["prompt_chance"] == 0.5
     assert evaluate.spoken(Reader(), drawn, []).keys() == {"clip_iqa"}
+
+
+def test_lpips_tells_samples_that_vary_from_copies():
+    torch.manual_seed(0)
+    network = LPIPS("alex").eval()
+    fake, train = (load(f"generated:hazelnut/{split}/1", Transform(64)) for split in ("val", "few"))
+    numbers = evaluate.apart(network, fake, train)
+    assert numbers["samples"] == numbers["train"] == 5 and numbers["pairwise_lpips"] > 0
+    assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 5
+    twice = train._replace(pixels=train.pixels.repeat(2, 0), labels=train.labels.repeat_interleave(2))
+    assert evaluate.apart(network, twice, train)["intra_cluster"] < 1e-9 < evaluate.apart(network, twice, None)[
+        "pairwise_lpips"]
 
 
 @pytest.mark.parametrize("flags, said", [

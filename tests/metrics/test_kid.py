@@ -93,12 +93,12 @@ def test_the_deviation_is_that_of_fresh_images():
 
 
 def test_the_least_sets_have_an_interval_and_the_generator_decides_it():
-    """Two images: half of all draws show only one of them."""
-    x, y = normal(2), normal(2, seed=1)
-    assert kid_interval(x, y, draws(), times=20)[1] > 0
-    x, y = normal(5), normal(5, seed=1)
+    """Of three images, one draw in nine shows only one of them."""
+    x, y = normal(3), normal(3, seed=1)
     same, again, other = (kid_interval(x, y, draws(seed), times=20) for seed in (1, 1, 2))
-    assert same == again != other
+    assert same == again != other and same[1] > 0
+    with pytest.raises(ValueError, match="the deviation of KID needs 3 and 3 images at least, found 3 and 2"):
+        kid_interval(x, y[:2], draws())
 
 
 def test_a_subset_of_one_has_no_pair():

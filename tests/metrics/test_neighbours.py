@@ -27,10 +27,13 @@ def by_loops(real, fake, k, rim):
 
 
 def test_on_a_line():
-    """Balls of real 0, 1, 4 with k = 1: [-1, 1], [0, 2], [1, 7]; of the samples 2, 3, 9: [1, 3], [2, 4], [3, 15]."""
-    real, fake = line(0, 1, 4), line(2, 3, 9)
-    assert precision_recall(real, fake, k=1) == pytest.approx((2 / 3, 2 / 3))   # 1 and 4 lie on a rim or inside
-    assert density_coverage(real, fake, k=1) == pytest.approx((2 / 3, 1 / 3))   # 2 is on the rim of 1's ball: not in it
+    """Two samples have a real image within reach, -1 at the rim of the ball; one real image a sample, 0 at the rim.
+
+    Balls of the real: [-1, 1], [0, 2], [1, 7]. Of the samples: [-2, 0], [-3, -1], [5, 8], [6.5, 9.5].
+    """
+    real, fake = line(0, 1, 4), line(-1, -2, 6.5, 8)
+    assert precision_recall(real, fake, k=1) == pytest.approx((2 / 4, 1 / 3))
+    assert density_coverage(real, fake, k=1) == pytest.approx((1 / 4, 1 / 3))   # the rim does not count
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
