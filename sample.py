@@ -141,6 +141,8 @@ def labelled(cfg, settings, path, files, device) -> Job:
 
 def prompted(cfg, settings, path, files, device) -> Job:
     """A Stable Diffusion with its adapters folded in and its new words known, and the prompts, read in one go."""
+    if cfg.classes:
+        raise ValueError(f"--classes {cfg.classes!r} is for a DiT; Stable Diffusion draws prompts, --prompt")
     sd = weights.load_sd(path, dtype=torch.float32)
     model = TextConditioned(sd.unet, sd.text)
     weights.add_words(sd.tokenizer, [file for file, _ in files])

@@ -143,3 +143,9 @@ def test_a_wrong_request_is_one_sentence(tiny_sd, tmp_path, flags, fault):
     flags = [files.get(flag, flag) for flag in flags]
     with pytest.raises((ValueError, OSError), match=fault):
         sample.main(["--model", str(tiny_sd), *FAST, "--out", str(tmp_path / "out"), *flags])
+
+
+def test_classes_are_for_a_dit(tiny_sd, tmp_path):
+    with pytest.raises(ValueError, match="--classes 'pill' is for a DiT; Stable Diffusion draws prompts, --prompt"):
+        sample.main(["--model", str(tiny_sd), "--classes", "pill", "--out", str(tmp_path / "drawn")])
+    assert not (tmp_path / "drawn").exists()
