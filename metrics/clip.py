@@ -26,7 +26,7 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 HEAD = {1280: 80, 1408: 88, 1664: 104}  # K of OpenCLIP's larger image towers by their width; 64 elsewhere
 IMAGE_BLOCK = r"(?:visual\.transformer\.resblocks|vision_model\.encoder\.layers)\.(\d+)\."
 TEXT_BLOCK = r"(?:transformer\.resblocks|text_model\.encoder\.layers)\.(\d+)\."
-OPENAI = "input_resolution"  # an entry that only OpenAI's own files have
+OWN = "input_resolution"  # an entry that only OpenAI's own files have
 
 
 def openai(size) -> list[tuple]:
@@ -89,32 +89,27 @@ class CLIP(nn.Module):
 
     def texts(self, tokens: Tensor) -> Tensor:
         """tokens (N, L), whose end has the largest id, as in every vocabulary of CLIP -> v (N, D), not normalised."""
-        states = self.text(tokens)                                                  # (N, L, D')
-        return self.text_projection(states[torch.arange(len(tokens)), tokens.argmax(1)])
+        ends = torch.arange(len(tokens), device=tokens.device), tokens.argmax(1)
+        return self.text_projection(self.text(tokens)[ends])                        # of (N, L, D') one row each
 
 
-def build(tensors: dict[str, Tensor], metadata: dict, source, activation: str | None = None) -> CLIP:
-    """The CLIP of a file's tensors, with the activation of its towers where the file is known better than by the rule.
-
-    Raises ValueError for tensors that do not fit, and a config.json that asks for what our towers do not do.
-    """
+def build(tensors: dict[str, Tensor], metadata: dict, source) -> CLIP:
+    """The CLIP of a file's tensors. ValueError for tensors that do not fit, and for other activations than ours."""
     layout = next(layout for sign, layout in SIGNS.items() if sign in tensors)
     tensors, config = in_our_shapes(tensors), metadata.get("config", {})
     shape = shapes_of(tensors, layout, None, source)
     width, _, patch, _ = shape("image.patches.weight")
+    rows, text_width = shape("text.token_embedding.weight")
     told = [config.get("vision_config"), config.get("text_config")]
-    acts = [activation or trained_with(each, tensors, layout, width) for each in told]
+    acts = [trained_with(each, tensors, layout, width) for each in told]
     for found in set(acts) - ACTIVATIONS.keys():
         raise ValueError(f"{source}: expected the activation {' or '.join(ACTIVATIONS)}, found {found!r}")
-    heads = [(each or {}).get("num_attention_heads") for each in told]
-    image = ViTConfig(
-        width, len(numbers(tensors, IMAGE_BLOCK)), heads[0] or width // HEAD.get(width, 64), patch,
-        math.isqrt(shape("image.pos_embed")[1]), shape("image.blocks.0.mlp.fc1.weight")[0], acts[0],
-        eps=1e-5, entrance=True,
-    )  # fmt: skip
-    vocabulary, width = shape("text.token_embedding.weight")
+    usual = [max(1, width // HEAD.get(width, 64)), max(1, text_width // 64)]
+    heads = [(each or {}).get("num_attention_heads", number) for each, number in zip(told, usual)]
+    grid, hidden = math.isqrt(shape("image.pos_embed")[1]), shape("image.blocks.0.mlp.fc1.weight")[0]
+    image = ViTConfig(width, len(numbers(tensors, IMAGE_BLOCK)), heads[0], patch, grid, hidden, acts[0], 1e-5, True)
     length = shape("text.position_embedding.weight")[0]
-    text = TextConfig(vocabulary, width, len(numbers(tensors, TEXT_BLOCK)), heads[1] or width // 64, length, acts[1])
+    text = TextConfig(rows, text_width, len(numbers(tensors, TEXT_BLOCK)), heads[1], length, acts[1])
     return filled(lambda: CLIP(image, text, shape("image_projection.weight")[0]), tensors, layout, source)
 
 
@@ -135,5 +130,5 @@ def trained_with(config: dict | None, tensors: dict[str, Tensor], layout: Layout
     """The activation by the rule above; config: of the tower, from a config.json."""
     if config is not None:
         return config.get("hidden_act", "quick_gelu")  # transformers' own default
-    own = OPENAI in tensors if layout.rows is openai else width <= 1024
+    own = OWN in tensors if layout.rows is openai else width <= 1024
     return "quick_gelu" if own else "gelu"

@@ -52,6 +52,7 @@ def dino(size) -> list[tuple]:
     ]
 
 
+HEADS = r"(dino_|ibot_)?head\.(mlp|last_layer)\."
 IGNORE = r"(^|\.)mask_token$|^pooler\."  # used in training only
 SIGNS = {  # a name that only this layout has
     "blocks.0.norm1.weight": Layout("vision transformer", original, IGNORE),
@@ -62,12 +63,14 @@ SIGNS = {  # a name that only this layout has
 
 def normalised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without what training adds: the heads beside the backbone, and blocks in chunks; q, k, v as letters."""
-    inside = {name: name.removeprefix("module.").removeprefix("backbone.") for name in tensors}
-    heads = r"(module\.)?((dino_|ibot_)?head\.(mlp|last_layer)\.)"
-    inside = {name: ours for name, ours in inside.items() if not re.match(heads, name)}
-    short = {name: re.sub(r"\.attention\.([qkv])(uery|ey|alue)\.", r".attention.\1.", ours)
-             for name, ours in inside.items()}
-    return {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", ours): tensors[name] for name, ours in short.items()}
+    found = {}
+    for name, tensor in tensors.items():
+        name = re.sub(r"^(module\.)?(backbone\.)?", "", name)
+        name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
+        name = re.sub(r"\.attention\.([qkv])(uery|ey|alue)\.", r".attention.\1.", name)
+        if not re.match(HEADS, name):
+            found[name] = tensor
+    return found
 
 
 def layout_of(tensors: dict[str, Tensor]) -> Layout | None:
@@ -88,7 +91,7 @@ def build(tensors: dict[str, Tensor], metadata: dict, source) -> ViT:
     swiglu = has("blocks.0.mlp.w12.weight")
     config = ViTConfig(
         width, len(numbers(tensors, r"(?:blocks|encoder\.layer)\.(\d+)\.")),
-        metadata.get("config", {}).get("num_attention_heads", width // 64), patch,
+        metadata.get("config", {}).get("num_attention_heads", max(1, width // 64)), patch,
         math.isqrt(shape("pos_embed")[1]), shape(f"blocks.0.mlp.{'w3' if swiglu else 'fc1'}.weight")[int(swiglu)],
         "swiglu" if swiglu else "gelu", scaled=has("blocks.0.ls1.gamma"),
         registers=shape("register_tokens")[1] if has("register_tokens") else 0,

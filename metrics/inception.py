@@ -27,8 +27,9 @@ POOLS = {
     "mean": partial(F.avg_pool2d, kernel_size=3, stride=1, padding=1, count_include_pad=False),
 }
 
-# A unit is (name, channels, kernel, stride 1, padding "same"); a chain is a list of units, pools, tuples of two units
-# that read the same, and blocks. A block is (name, chains that read the same): what all make is concatenated.
+# A unit is (name, channels, kernel, stride, padding), by default of stride 1 and padded to keep the size. A block is
+# (name, chains), a chain a list of steps, a step a unit, a block, a pool or a tuple of two units. What the chains of a
+# block or the units of a tuple make of their one input is concatenated.
 
 
 def mixed_5(pool: int) -> list:
@@ -74,14 +75,26 @@ NETWORK = [
 ]  # fmt: skip
 
 
+class Norm(nn.Module):
+    """weight (x - mean) / sqrt(var + 0.001) + bias, with the mean and variance of the training."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=1e-3)
+
+
 class Unit(nn.Module):
     """relu(norm(conv(x)))."""
 
     def __init__(self, channels: int, out: int, kernel, stride: int = 1, padding="same"):
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(out, eps=1e-3)
-        self.bn.num_batches_tracked = None  # not a weight, and not in every file
+        self.bn = Norm(out)
         self.out = out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,8 +145,7 @@ class Inception(Branches):
 
     def taps(self, x: Tensor) -> dict[int, Tensor]:
         """x (N, 3, S, S) in [-1, 1] -> {channels: the last map that has so many}; 64, 192, 768, 2048 are published."""
-        x = F.interpolate(x, (SIDE, SIDE), mode="bilinear")     # (N, 3, 299, 299)
-        maps = {}
+        x, maps = resized(x), {}
         for step in NETWORK:
             x = self.step(step, x)
             maps[x.shape[1]] = x
@@ -146,6 +158,11 @@ class Inception(Branches):
     def forward(self, x: Tensor) -> Tensor:
         """x (N, 3, S, S) in [-1, 1] -> logits (N, 1008)."""
         return F.linear(self.features(x), self.fc.weight)
+
+
+def resized(x: Tensor) -> Tensor:
+    """x (N, 3, S, S) -> (N, 3, 299, 299): each pixel from the four around its place, however many lie between."""
+    return F.interpolate(x, (SIDE, SIDE), mode="bilinear")
 
 
 def build(tensors: dict[str, Tensor], source) -> Inception:

@@ -56,7 +56,7 @@ class LPIPS(nn.Module):
         self.lins = nn.ParameterList(torch.ones(1, width, 1, 1) for width in widths)
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (N, 3, H, W) in [-1, 1] -> (N, D), D growing with H W: half a million numbers at 64 px, 8 at 256 px."""
+        """x (N, 3, H, W) in [-1, 1] -> (N, D), D growing with H W: of VGG 0.5 million at 64 px, 8 million at 256."""
         shift, scale = (x.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))     # (3, 1, 1)
         x, lins, parts = (x - shift) / scale, iter(self.lins), []
         for i, layer in enumerate(self.features):

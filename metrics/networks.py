@@ -94,9 +94,16 @@ def pixels(x: Tensor) -> Tensor:
 def classifier(path: Path, device) -> Network:
     """A feature network of this package."""
     network, classes = features.load(path / "model.safetensors" if path.is_dir() else path)
-    network, (embed, logits) = network.to(device), (lambda x, i=i: features.embed(network, x)[i] for i in range(2))
-    return Network(path.stem if path.is_file() else path.name, batched(embed, device), batched(logits, device),
-                   tuple(classes))  # fmt: skip
+    network.to(device)
+
+    def embed(x: Tensor) -> Tensor:
+        return features.embed(network, x)[0]
+
+    def logits(x: Tensor) -> Tensor:
+        return features.embed(network, x)[1]
+
+    name = path.stem if path.is_file() else path.name
+    return Network(name, batched(embed, device), batched(logits, device), tuple(classes))
 
 
 def both_towers(network: clip.CLIP, path: Path, device) -> Network:

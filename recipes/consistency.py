@@ -85,7 +85,7 @@ def of_captions(cfg, device) -> Recipe:
     header, before = student(cfg, model, [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in cfg.adapter])
     images, captions = text.captioned(cfg, sd, cfg.data)
     texts, batches = [item.caption for item in captions.items], text.batcher(few, sd, model, device)
-    places = torch.arange(len(texts)).repeat_interleave(torch.tensor([item.repeats for item in captions.items]))
+    places = torch.tensor(captions.places)
     own = batches(images, texts)
     null, _ = text.read_once(model, sd.tokenizer, [], device)                                    # (1, L) or (1, L, D)
     loss = distillation(cfg, model, before, sd.schedule, null)

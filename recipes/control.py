@@ -81,11 +81,14 @@ def of_captions(cfg, device) -> Recipe:
     def maps(cfg, images, options, factor):
         return {"hint": mask_hints(images.masks, options)} | mask_weights(cfg, images, options, factor)
 
-    batch = text.batcher(cfg, sd, model, device, maps)(images, texts)
+    own, places = text.batcher(cfg, sd, model, device, maps)(images, texts), torch.tensor(captions.places)
     states = encode_prompts(sd.text, sd.tokenizer, [*texts, ""]).float()                         # (N + 1, L, D)
     hints = mask_hints(images.masks, augmentations(cfg)[:1])[:, 0]                               # (N, 1, S, S)
     look = watcher(cfg, model, sd.vae, images, states[:-1], states[-1:], hints, sd.schedule,
                    sd.latent_shape(cfg.size), device)
+
+    def batch(index, generator):
+        return own(places[index], generator)
 
     def loss(batch, generator, progress):
         return denoising_loss(cfg, partial(model, hint=batch["hint"]), sd.schedule, generator, batch["x0"],
@@ -94,7 +97,7 @@ def of_captions(cfg, device) -> Recipe:
     def finish(run):
         weights.save_control(model.control, run / "control", "controlnet-diffusers")
 
-    return Recipe(model, SPEC, images.names, batch, loss, look, finish)
+    return Recipe(model, SPEC, [images.names[i] for i in places], batch, loss, look, finish)
 
 
 def masked(cfg, images: ImageSet) -> ImageSet:

@@ -4,7 +4,8 @@
     torch.save      mapped, nothing run (weights/pickled.py)
     folder          diffusers' names: one file, or shards with an index; a variant is an infix such as `.fp16`
 
-Names come out without their wrappers: `state_dict`, the `model`/`ema` of DiT's train.py, `module.`, `_orig_mod.`.
+Names come out without their wrappers: `state_dict`, the `model`/`ema` of DiT's train.py, the `student`/`teacher` of
+DINO's, `module.`, `_orig_mod.`.
 """
 
 import json
@@ -74,14 +75,15 @@ def unwrap(path, content, ema: bool):
         raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
     while isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
-    if any(isinstance(content.get(key), dict) for key in ("ema", "model")):
+    averaged, raw = ("teacher", "student") if "teacher" in content else ("ema", "model")
+    if any(isinstance(content.get(key), dict) for key in (averaged, raw)):
         args = content.get("args")
         metadata["args"] = dict(args if isinstance(args, dict) else getattr(args, "__dict__", {}))
-        wanted = ("ema", "model") if ema else ("model",)
+        wanted = (averaged, raw) if ema else (raw,)
         found = [key for key in wanted if isinstance(content.get(key), dict)]
         if not found:
             keys = ", ".join(map(str, content))
-            raise ValueError(f"{path}: expected the raw weights under `model`, found only {keys}")
+            raise ValueError(f"{path}: expected the raw weights under `{raw}`, found only {keys}")
         content = content[found[0]]
     nested = [str(key) for key, value in content.items() if isinstance(value, dict)]
     if nested and not any(isinstance(value, Tensor) for value in content.values()):

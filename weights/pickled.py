@@ -13,6 +13,8 @@ import zipfile
 
 import torch
 
+from weights import torchscript
+
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the magic number of torch before 1.6, as a pickle
 
 
@@ -37,12 +39,13 @@ HARMLESS = [
 def read(path):
     """The object in the file, its tensors mapped from the disk (files of torch < 1.6 have to be read whole).
 
-    Raises ValueError, naming the file, if it is cut off, TorchScript, compressed, or mentions an unknown name.
+    Of a TorchScript program it is the tensors. Raises ValueError, naming the file, if it is cut off, compressed, or
+    mentions an unknown name.
     """
     with open(path, "rb") as file:
         legacy = file.read(len(LEGACY)) == LEGACY
-    if not legacy:
-        check_zip(path)
+    if not legacy and scripted(path):
+        return torchscript.read(path)
     # newer torch goes by this ending, wrong as it may be, and only an open file, which cannot be mapped, hides it
     mapped = not legacy and not str(path).endswith(".safetensors")
     with torch.serialization.safe_globals(HARMLESS), open(path, "rb") as file:
@@ -68,8 +71,8 @@ def first_line(error) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
-def check_zip(path):
-    """Raises ValueError unless the archive is whole, uncompressed, and a pickle of tensors."""
+def scripted(path) -> bool:
+    """Whether the archive is a TorchScript program; ValueError unless it is that or a whole, plain torch.save file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -80,12 +83,13 @@ def check_zip(path):
         ) from None
     names = [member.filename.split("/", 1)[-1] for member in members]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        raise ValueError(f"{path}: a TorchScript program, expected a file of tensors")
+        return True
     if "data.pkl" not in names:
         raise ValueError(f"{path}: a zip archive without data.pkl, expected one written by torch.save")
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise ValueError(f"{path}: compressed members ({packed[0]}, ...), torch.save writes none")
+    return False
 
 
 def path_size(path) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 _HF = "https://huggingface.co/{}/resolve/main/{}"
 _DIT = "https://dl.fbaipublicfiles.com/DiT/models/"
+_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/{}"
 _LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/"
 FILES = {
     "DiT-XL-2-256x256": _DIT + "DiT-XL-2-256x256.pt",
@@ -29,7 +30,10 @@ FILES = {
     "lpips-alex": _LPIPS + "alex.pth",
     "clip-vit-large-patch14": _HF.format("openai/clip-vit-large-patch14", "model.safetensors"),
     "clip-tokenizer": "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+    "clip-vit-base-patch32": _HF.format("openai/clip-vit-base-patch32", "pytorch_model.bin"),
     "dino-vits16": "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+    "dinov2-vits14": _DINOV2.format("dinov2_vits14_pretrain.pth"),
+    "dinov2-vits14-reg4": _DINOV2.format("dinov2_vits14_reg4_pretrain.pth"),
 }
 
 

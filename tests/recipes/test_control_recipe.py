@@ -1,4 +1,6 @@
 """The control recipe: only the ControlNet trains, on masks; sample.py and diffusers then draw the same with it."""
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ import train
 import weights
 from data import load
 from data.transforms import Transform, apply_variant, variants
-from recipes.control import mask_hints
+from recipes.control import control, mask_hints
 from sampling import sample_noise
 
 DATA = "generated:hazelnut/few/1"
@@ -100,3 +102,15 @@ def test_images_without_masks_are_refused(tiny_sd, tmp_path):
     with pytest.raises(ValueError, match="the control recipe reads masks, and .*photos has none"):
         train.main(["--recipe", "control", "--model", str(tiny_sd), *FEW, "--data", str(tmp_path / "photos"),
                     "--template", "a pill", "--out", str(tmp_path / "run")])
+
+
+def test_images_come_as_often_as_their_folder_says(tiny_sd, tmp_path):
+    for name in ("3_a pill", "1_a pill with a hole"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
+        Image.new("L", (16, 16), 255).save(tmp_path / name / "0_mask.png")
+    cfg = train.configure(["--recipe", "control", "--model", str(tiny_sd), *FEW, "--data", str(tmp_path), "--out", "x"])
+    job = control(cfg, torch.device("cpu"))
+    assert [Path(name).parent.name for name in job.names] == ["1_a pill with a hole"] + ["3_a pill"] * 3
+    states = job.batch(torch.arange(4), torch.Generator().manual_seed(0))["cond"]
+    assert torch.equal(states[1], states[3]) and not torch.equal(states[0], states[1])

@@ -188,7 +188,7 @@ def test_wrappers_and_prefixes(tmp_path):
         ([torch.ones(1)], "expected a dict of tensors, found list"),
         ({}, "expected named dense tensors, found none"),
         ({"a": torch.eye(2).to_sparse()}, "expected named dense tensors, found a"),
-        ({"teacher": {"a": torch.ones(1)}, "student": {}}, "several under other names: teacher, student"),
+        ({"encoder": {"a": torch.ones(1)}, "decoder": {}}, "several under other names: encoder, decoder"),
     ],
 )
 def test_contents_that_are_no_weights(tmp_path, content, message):
