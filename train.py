@@ -18,9 +18,10 @@ from tqdm import tqdm
 import adapters
 import launch
 from data.atomic import write_atomic
-from recipes import recipes
+from recipes import recipes, watch
+from recipes.plot import plot
 from sampling.progressive import NOISE_SCHEDULES
-from weights.run_state import STATE, load_state, save_state
+from weights.run_state import STATE, State, load_state, save_state
 
 
 @dataclass
@@ -70,6 +71,8 @@ class Config:
     resume: bool = False  # continue the run in --out
     save_every: int = 150  # steps between checkpoints
     sample_every: int = 300  # steps between sample grids and validation losses; step 0 is the first
+    keep: str = "last"  # weights that the run leaves: last | best, those of the look whose samples are most faithful
+    stop_corrupted: bool = False  # end the run at a look whose samples are in the corruption stage
     count: int = 4  # samples of each class in a grid
     sampler: str = "ddim"  # ddpm | ddim | dpm++ | lcm, which consistency takes
     sample_steps: int = 50  # steps of the sampler
@@ -95,40 +98,50 @@ def main(argv=None):
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     parameters = adapters.trained(job.model)
     optimizer = torch.optim.AdamW(rated(parameters, job.rates, cfg.lr), weight_decay=cfg.weight_decay, fused=True)
-    ema = {name: p.detach().clone() for name, p in parameters.items()} if cfg.ema else {}
-    first = load_state(run, parameters, ema, optimizer) if (run / STATE).exists() else 0
+    ema, kept = ({name: p.detach().clone() for name, p in parameters.items()} if wanted else {}
+                 for wanted in (cfg.ema, cfg.keep == "best"))
+    state = State(parameters, ema, kept, optimizer)
+    first = load_state(run, state) if (run / STATE).exists() else 0
     write_atomic(run / "config.toml", launch.to_toml(replace(cfg, resume=False, out=str(run))).encode())
-    loop(cfg, run, job, parameters, optimizer, ema, first)
-    plot_loss(run)
-    with averaged(job.model, parameters, ema):
+    loop(cfg, run, job, state, first)
+    plot(run)
+    with averaged(job.model, parameters, kept or ema):
         job.finish(run)
     print(f"everything is in {run}")
 
 
-def loop(cfg, run, job, parameters, optimizer, ema, first):
+def loop(cfg, run, job, state, first):
     """Steps first..cfg.steps: look, learn, average, log, save. Leaves by sys.exit when a signal asked for it."""
     stop = catch_signals()
     began = time.monotonic()
     job.model.train()   # loaded in eval mode, and a resumed run may learn before it looks
     with open_log(run, first) as log, tqdm(total=cfg.steps, initial=first, desc=run.name) as bar:
         for step in range(first, cfg.steps):
-            if step % cfg.sample_every == 0:
-                with averaged(job.model, parameters, ema):
-                    log(job.look(run, step))
-            numbers = one_step(cfg, step, job, optimizer)
-            for name, average in ema.items():
-                average.lerp_(parameters[name].detach(), 1 - ema_decay(cfg.ema, step))
+            if step % cfg.sample_every == 0 and look(cfg, run, job, state, step, log):
+                break
+            numbers = one_step(cfg, step, job, state.optimizer)
+            for name, average in state.ema.items():
+                average.lerp_(state.parameters[name].detach(), 1 - ema_decay(cfg.ema, step))
             log({"step": step + 1, **numbers, "seconds": round(time.monotonic() - began, 2)})
             bar.set_postfix_str(f"loss {numbers['loss']:.4f}", refresh=False)
             bar.update()
             if (step + 1) % cfg.save_every == 0 or step + 1 == cfg.steps or stop:
-                save_state(run, parameters, ema, optimizer, step + 1)
+                save_state(run, state, step + 1)
             if stop:
                 print(f"stopped after step {step + 1}; continue with --resume --out {run}", file=sys.stderr)
                 sys.exit(128 + stop[0])
-        with averaged(job.model, parameters, ema):
-            log(job.look(run, cfg.steps))
-        log({"step": cfg.steps, **cost(job.model)})
+        else:
+            step = cfg.steps
+            look(cfg, run, job, state, step, log)
+        log({"step": step, **cost(job.model)})
+
+
+def look(cfg, run, job, state, step, log):
+    """Log what the averaged weights draw; keep them if no look was better. Returns whether the run is to end."""
+    with averaged(job.model, state.parameters, state.ema):
+        log(job.look(run, step))
+        watch.keep(run, step, state.parameters, state.best)
+    return cfg.stop_corrupted and watch.corrupted(run)
 
 
 def one_step(cfg, step, job, optimizer):
@@ -208,27 +221,6 @@ def averaged(model, parameters, ema):
         parameters[name].data, ema[name] = raw, parameters[name].data
 
 
-def plot_loss(run):
-    """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        print("loss.png is not drawn: that needs matplotlib (pip install matplotlib)")
-        return
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    steps, losses = zip(*((line["step"], line["loss"]) for line in lines if "loss" in line))
-    mean = [sum(losses[max(0, i - 49):i + 1]) / len(losses[max(0, i - 49):i + 1]) for i in range(len(losses))]
-    axes = Figure(figsize=(7, 4), layout="tight").subplots()
-    axes.plot(steps, losses, lw=0.5, alpha=0.4, label="training")
-    axes.plot(steps, mean, lw=1.5, label="training, mean of 50 steps")
-    held_out = [(line["step"], line["val"]) for line in lines if "val" in line]
-    if held_out:
-        axes.plot(*zip(*held_out), "o-", label="held out, fixed noise")
-    axes.set(xlabel="step", ylabel="loss", yscale="log", title=run.name)
-    axes.legend()
-    axes.figure.savefig(run / "loss.png", dpi=120)
-
-
 def catch_signals():
     """A list that Ctrl-C or SIGTERM fills: the step in progress ends, is saved, and then we leave."""
     caught = []
@@ -239,10 +231,10 @@ def catch_signals():
 
 @contextmanager
 def open_log(run, first):
-    """A function that appends a dict to run/log.jsonl; lines after step `first` of an earlier try are dropped."""
+    """A function that appends a dict to run/log.jsonl; what an earlier try wrote after step `first` is dropped."""
     path = run / "log.jsonl"
     old = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in old if json.loads(line)["step"] <= first and (first or "loss" in line)]
+    kept = [line for line in old if json.loads(line)["step"] < first + ("loss" in line)]   # its look is done again
     with open(path, "w", buffering=1) as file:
         file.writelines(line + "\n" for line in kept)
         yield lambda numbers: file.write(json.dumps(numbers) + "\n") if numbers else None
@@ -261,6 +253,7 @@ def configure(argv):
                          f"{cfg.noise_schedule!r}")
     if (cfg.superclass or cfg.hierarchy) and cfg.recipe != "class_label":
         raise ValueError(f"superclass and hierarchy are for the recipe class_label, {cfg.recipe} does not read them")
+    watch.check(cfg)
     if cfg.init and cfg.recipe not in ("consistency", "control"):
         raise ValueError(f"init is for the recipes consistency and control, {cfg.recipe} does not read it: found "
                          f"{cfg.init}")

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from . import folders, generated
+from . import folders, makers
 from .caption_files import checked, read_metadata, read_sidecar
 from .folders import SPECIES, Item
 from .masks import few, split_masks
@@ -45,6 +45,11 @@ class Captions(NamedTuple):
 
     items: tuple[Captioned, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> list[int]:
+        """The image at each place of a pass, in which it has as many as its repeats."""
+        return [i for i, item in enumerate(self.items) for _ in range(item.repeats)]
 
 
 def read_captions(root: str | Path, template: str = "") -> Captions:
@@ -77,7 +82,7 @@ def read_captions(root: str | Path, template: str = "") -> Captions:
 def generated_captions(names: Iterable[str]) -> Captions:
     """Captions of generated photographs from their names in source.ImageSet, "product/state/split/index"."""
     parts = [name.split("/") for name in names]
-    return Captions(tuple(Captioned(Path(*part), generated.caption(*part[:2]), 1, "the generator") for part in parts))
+    return Captions(tuple(Captioned(Path(*part), makers.caption(*part[:2]), 1, "the generator") for part in parts))
 
 
 def describe(captions: Captions, examples: int = 3) -> str:

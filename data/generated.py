@@ -37,6 +37,13 @@ def caption(product, state):
     return f"a photo of a {name} with {'contamination' if state == 'contamination' else f'a {state}'}"
 
 
+def alternatives(product, state):
+    """attribute -> classes (product, state): the given one first, then all that differ from it in the attribute."""
+    others = [name for name in PRODUCTS if name != product and state in PRODUCT_STATES[name]]
+    return {"product": [(product, state), *((name, state) for name in others)],
+            "state": [(product, state), *((product, name) for name in PRODUCT_STATES[product] if name != state)]}
+
+
 def frame(n, rng):
     """Image coordinates x, y and the product's frame u, v (n, n): turned by any angle, scaled, moved."""
     y, x = np.mgrid[0:n, 0:n] / (n / 2) - 1 + 1 / n
@@ -91,9 +98,14 @@ def image(product, state, split, index, seed=0, size=64):
     rng = np.random.default_rng([seed, PRODUCTS.index(product), STATES.index(state), list(SPLITS).index(split), index])
     look, x, y, mask = surface(product, state, 2 * size, rng)      # drawn at twice the size, then averaged
     picture = photograph(look, x, y, rng, dark=product in ("hazelnut", "bottle"))
+    mask = mask.reshape(size, 2, size, 2).mean((1, 3)) > .35
+    return develop(picture, rng), mask.astype(np.uint8) * 255, caption(product, state)
+
+
+def develop(picture, rng):
+    """What the camera makes of a picture (3, 2 S, 2 S) in about 0..1: (S, S, 3) uint8."""
+    size = picture.shape[1] // 2
     picture = picture * rng.uniform(.85, 1.12) * (1 + rng.uniform(-.04, .04, 3)[:, None, None])  # exposure, white
     picture = picture.reshape(3, size, 2, size, 2).mean((2, 4))                                   # (3, size, size)
     picture = picture + rng.normal(0, rng.uniform(.004, .015), picture.shape)
-    mask = mask.reshape(size, 2, size, 2).mean((1, 3)) > .35
-    rgb = np.clip(picture.transpose(1, 2, 0) * 255 + .5, 0, 255).astype(np.uint8)
-    return rgb, mask.astype(np.uint8) * 255, caption(product, state)
+    return np.clip(picture.transpose(1, 2, 0) * 255 + .5, 0, 255).astype(np.uint8)

@@ -1,7 +1,8 @@
 """One source -> one ImageSet: every image decoded and brought to size once, with its label and its name.
 
 A source is a folder (see folders.py), or `generated:PRODUCTS/SPLIT[/COUNT]` for the generated photographs, for
-example generated:hazelnut/few/20 or generated:base/base (`base` = all six base products, + joins several).
+example generated:hazelnut/few/20 or generated:base/base (`base` = all six base products, + joins several), or
+generated:logo_on_black/few/12 (see logos.py).
 """
 from typing import NamedTuple
 
@@ -9,8 +10,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import folders, generated
+from . import folders, makers
 from .captions import Captions, describe, generated_captions, read_captions
+from .generated import SPLITS
 from .images import decode_all, decode_mask
 from .transforms import Transform
 
@@ -50,7 +52,7 @@ def load_captioned(source: str, transform: Transform, template: str = "") -> tup
 def classes_of(source: str) -> list[str]:
     """The classes of `load`, in its order, without a look at the images."""
     if source.startswith(GENERATED):
-        return [f"{product}/{state}" for product in parse(source)[0] for state in generated.PRODUCT_STATES[product]]
+        return [f"{product}/{state}" for product in parse(source)[0] for state in makers.states(product)]
     return folders.recognise(source).classes
 
 
@@ -58,7 +60,7 @@ def captions_of(source: str, template: str = "") -> list[str]:
     """The captions of `load_captioned`, without a look at the images."""
     if source.startswith(GENERATED):
         products, _, count = parse(source)
-        return [generated.caption(p, state) for p in products for state in generated.PRODUCT_STATES[p]] * count
+        return [makers.caption(p, state) for p in products for state in makers.states(p)] * count
     return [item.caption for item in read_captions(source, template).items]
 
 
@@ -98,13 +100,13 @@ def load_masks(items, sizes, transform: Transform) -> np.ndarray | None:
 def load_generated(source: str, size: int) -> ImageSet:
     """All classes of the named products, `count` images each, drawn at `size`."""
     products, split, count = parse(source)
-    classes = [(product, state) for product in products for state in generated.PRODUCT_STATES[product]]
+    classes = [(product, state) for product in products for state in makers.states(product)]
     wanted = [(label, index) for label in range(len(classes)) for index in range(count)]
     shown = tqdm(wanted, desc=source, disable=len(wanted) < 2000)
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     masks = np.empty((len(wanted), size, size), bool)
     for i, (label, index) in enumerate(shown):
-        pixels[i], mask, _ = generated.image(*classes[label], split, index, size=size)
+        pixels[i], mask, _ = makers.image(*classes[label], split, index, size)
         masks[i] = mask > 0
     return ImageSet(pixels, torch.tensor([label for label, _ in wanted]), [f"{p}/{s}" for p, s in classes],
                     [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted], masks,
@@ -114,18 +116,17 @@ def load_generated(source: str, size: int) -> ImageSet:
 def parse(source: str) -> tuple[list[str], str, int]:
     """generated:PRODUCTS/SPLIT[/COUNT] -> products, split, images of each class; ValueError with what there is."""
     parts = source.removeprefix(GENERATED).split("/")
-    if len(parts) not in (2, 3) or parts[1] not in generated.SPLITS:
+    if len(parts) not in (2, 3) or parts[1] not in SPLITS:
         raise ValueError(f"{source!r} is not generated:PRODUCTS/SPLIT[/COUNT] with a split of "
-                         f"{', '.join(generated.SPLITS)}")
-    groups = {"base": generated.BASE, "all": generated.PRODUCTS}
-    products = [p for name in parts[0].split("+") for p in groups.get(name, (name,))]
-    unknown = [p for p in products if p not in generated.PRODUCTS]
+                         f"{', '.join(SPLITS)}")
+    products = [p for name in parts[0].split("+") for p in makers.GROUPS.get(name, (name,))]
+    unknown = [p for p in products if p not in makers.MAKERS]
     if unknown:
-        raise ValueError(f"{source!r}: no product {unknown[0]!r}; there are {', '.join(generated.PRODUCTS)} "
-                         f"and the group base")
+        raise ValueError(f"{source!r}: no product {unknown[0]!r}; there are {', '.join(makers.MAKERS)} "
+                         f"and the groups {', '.join(makers.GROUPS)}")
     if len(parts) == 3 and not (parts[2].isdigit() and int(parts[2]) > 0):
         raise ValueError(f"{source!r}: the count of images of each class must be a number above 0, found {parts[2]!r}")
-    return products, parts[1], int(parts[2]) if len(parts) == 3 else generated.SPLITS[parts[1]]
+    return products, parts[1], int(parts[2]) if len(parts) == 3 else SPLITS[parts[1]]
 
 
 def held_out(source: str, val: str) -> str:

@@ -31,6 +31,7 @@ from .masks import mask_weights
 from .measure import COLUMNS, show_and_measure
 from .pixels import augmentations, held_out_loss, train_and_val, transform
 from .start import nearest_rows, similar_rows, start_rows, superclass_rows
+from .watch import watcher
 
 NEAREST_IMAGES = 4   # of each class, to find the old class most like it
 
@@ -66,16 +67,18 @@ def class_label(cfg, device) -> Recipe:
         return denoising_loss(cfg, model, now, generator, batch["x0"], batch["y"], batch.get("weight"))
 
     pictures = painter(cfg, model, vae, null if above is None else above, schedule, device)
-    plain = None
+    shown = torch.arange(len(images.classes))[:COLUMNS].repeat_interleave(cfg.count)
+    known, asked = ([images.classes[i] for i in labels] for labels in (images.labels, shown))
+    watch, plain = watcher(cfg, images.pixels, known, asked, device), None
     if val is not None:
         plain = latent_batches(encode(cfg, vae, val, augmentations(cfg)[:1], device), val.labels, scale, None, 0)
 
     def look(run, step):
-        labels = torch.arange(len(images.classes))[:COLUMNS].repeat_interleave(cfg.count)
-        drawn = pictures(labels, 0)
-        columns = {images.classes[i]: list(drawn[labels.numpy() == i]) for i in labels.unique().tolist()}
+        drawn = pictures(shown, 0)
+        columns = {images.classes[i]: list(drawn[shown.numpy() == i]) for i in shown.unique().tolist()}
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns))
-        return {"step": step} | ({"val": held_out_loss(plain, loss, len(val.names), device)} if plain else {})
+        numbers = {"step": step} | watch(drawn)
+        return numbers | ({"val": held_out_loss(plain, loss, len(val.names), device)} if plain else {})
 
     def finish(run):
         if header["adapter"] == ["full"]:

@@ -18,6 +18,8 @@ from data.latents import LatentCache, latents, sample
 from sampling import diffusion_loss
 from unet import VAE
 
+from . import watch
+
 
 def encode(cfg, vae: VAE, images: ImageSet, options: list, device) -> LatentCache:
     """Mean and log-variance of every image in every variant, from the cache or by the encoder."""
@@ -82,5 +84,6 @@ def through(vae: VAE, x: Tensor) -> Tensor:
 
 
 def settings(cfg) -> dict:
-    """The config without what says only where and how often the run was started."""
-    return {key: value for key, value in asdict(cfg).items() if key not in ("out", "resume")}
+    """The config without what says only where and how often the run was started, and that its looks decide nothing."""
+    idle = () if watch.acts(cfg) else ("keep", "stop_corrupted")
+    return {key: value for key, value in asdict(cfg).items() if key not in ("out", "resume", *idle)}

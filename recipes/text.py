@@ -29,6 +29,7 @@ from .latent import denoising_loss, encode, latent_batches, settings
 from .masks import mask_weights
 from .pixels import augmentations, held_out_loss, transform
 from .tokens import learn_token, token_report
+from .watch import watcher
 
 COLUMNS, ROWS = 8, 4   # prompts and images of each in a picture
 
@@ -57,8 +58,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
     header["adapter"] = [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in chosen] + learned
     adapters.attach(model, header["adapter"], launch.keyed(cfg.seed, -2))
     batches = batcher(cfg, sd, model, device)
-    repeats = torch.tensor([item.repeats for item in captions.items])
-    places = torch.arange(len(texts)).repeat_interleave(repeats)         # the image at each place of a pass
+    places = torch.tensor(captions.places)
     own, kept = batches(images, texts), batches(*prior) if prior else None
 
     def batch(index, generator):
@@ -78,6 +78,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
 
     pictures = painter(cfg, model, sd, device)
     prompts = (cfg.prompts or list(dict.fromkeys(texts)))[:COLUMNS]
+    watch = watcher(cfg, images.pixels, texts, [prompt for prompt in prompts for _ in range(cfg.count)], device)
     source, plain, held = held_out(cfg.data, cfg.val), None, []
     if source:
         val, found = captioned(cfg, sd, source)
@@ -85,16 +86,17 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
 
     def draw_grid(count, seed):
         drawn = pictures([prompt for prompt in prompts for _ in range(count)], seed)
-        return grid({prompt: drawn[i * count:(i + 1) * count] for i, prompt in enumerate(prompts)})
+        return drawn, grid({prompt: drawn[i * count:(i + 1) * count] for i, prompt in enumerate(prompts)})
 
     def look(run, step):
-        save_image(run / "samples" / f"step_{step:06d}.png", draw_grid(cfg.count, 0))
-        numbers = {"step": step} | token_report(model, sd.tokenizer, header["tokens"])
+        drawn, picture = draw_grid(cfg.count, 0)
+        save_image(run / "samples" / f"step_{step:06d}.png", picture)
+        numbers = {"step": step} | token_report(model, sd.tokenizer, header["tokens"]) | watch(drawn)
         return numbers | ({"val": held_out_loss(plain, loss, len(held), device)} if plain else {})
 
     def finish(run):
         few = {name: [image] for name, image in zip(texts[:COLUMNS], images.pixels)}
-        save_image(run / "grid.png", sections({"images": grid(few), "samples": draw_grid(ROWS, 1)}, beside=False))
+        save_image(run / "grid.png", sections({"images": grid(few), "samples": draw_grid(ROWS, 1)[1]}, beside=False))
         leave(cfg, run, sd, model, header)
 
     names, rates = [images.names[i] for i in places], {"text.": cfg.text_lr} if cfg.text_lr else {}

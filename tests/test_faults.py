@@ -26,7 +26,7 @@ def script(*argv, wait=True):
 def test_killed_at_a_random_moment_and_resumed_it_ends_as_if_left_alone(tiny, tmp_path):
     """SIGKILL leaves no time to save anything; the moment is anywhere in the run, inside a save too."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    more = ["--steps", "100", "--save-every", "1", "--sample-every", "50"]
+    more = ["--steps", "100", "--save-every", "1", "--sample-every", "20", "--keep", "best"]
     process, shown = script(*flags(tiny, whole, *more))
     assert process.returncode == 0, shown
     process, _ = script(*flags(tiny, broken, *more), wait=False)
@@ -40,7 +40,8 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_as_if_left_alone(tiny, tm
         process, _ = script("--resume", "--out", str(broken), wait=False)
     shown = process.communicate(timeout=120)[1]
     assert process.returncode == 0, shown
-    assert (whole / "adapter.safetensors").read_bytes() == (broken / "adapter.safetensors").read_bytes()
+    for name in ("adapter.safetensors", "checkpoint/state.safetensors"):   # the best weights, and the last
+        assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path, monkeypatch):

@@ -6,6 +6,9 @@ import pytest
 import torch
 
 import adapters
+import compare
+import evaluate
+import evidence.__main__ as evidence
 import sample
 import train
 from dit import DiT
@@ -57,13 +60,15 @@ def test_the_folders_of_the_map_exist_and_are_all_there_are():
 
 
 def test_the_flags_of_the_commands_exist():
-    for script, config in (("train.py", train.Config), ("sample.py", sample.Config)):
+    for script, config in (("train.py", train.Config), ("sample.py", sample.Config), ("evaluate.py", evaluate.Config),
+                           ("compare.py", compare.Config), ("-m evidence", evidence.Config)):
         for line in re.findall(rf"python {script} (.*)", README):
             for flag in re.findall(r"--([a-z-]+)", line.split("`")[0]):
                 assert flag.replace("-", "_") in config.__dataclass_fields__, f"{script} has no --{flag}"
 
 
-CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.toml")) if not path.name.startswith("search_")]
+CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.toml"))
+           if not path.name.startswith(("search_", "compare_"))]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
@@ -73,3 +78,8 @@ def test_every_config_is_one(path):
     assert cfg.recipe in recipes()
     for spec in cfg.adapter:
         adapters.parse(adapters.split(spec)[1])
+
+
+def test_every_comparison_is_one():
+    plans = [compare.read(path) for path in sorted((ROOT / "configs").glob("compare_*.toml"))]
+    assert plans and all(len(plan.methods) > 1 for plan in plans)

@@ -1,0 +1,58 @@
+"""The picture of a run: its losses, and what its looks measured, with the corruption stage marked."""
+import json
+
+from metrics.corruption import best, stage
+
+from .watch import looks
+
+
+def plot(run) -> None:
+    """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise.
+
+    Where samples were measured, below it their fidelity and their noise; the corruption stage is grey, and a ring is
+    around the best look.
+    """
+    seen = looks(run)
+    found = stage(*seen)
+    if found:
+        print(f"corruption stage: from step {found[0]} to {found[1]} the samples are noisy and unlike the images")
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("loss.png is not drawn: that needs matplotlib (pip install matplotlib)")
+        return
+    rows = 2 if seen[0] else 1
+    panels = Figure(figsize=(7, 1 + 3 * rows), layout="tight").subplots(rows, squeeze=False, sharex=True)[:, 0]
+    losses(panels[0], [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()])
+    panels[0].set(title=run.name)
+    if seen[0]:
+        samples(panels[1], *seen)
+    panels[-1].set(xlabel="step")
+    panels[0].figure.savefig(run / "loss.png", dpi=120)
+
+
+def losses(axes, lines: list[dict]) -> None:
+    steps, values = zip(*((line["step"], line["loss"]) for line in lines if "loss" in line))
+    mean = [sum(values[max(0, i - 49):i + 1]) / len(values[max(0, i - 49):i + 1]) for i in range(len(values))]
+    axes.plot(steps, values, lw=0.5, alpha=0.4, label="training")
+    axes.plot(steps, mean, lw=1.5, label="training, mean of 50 steps")
+    held_out = [(line["step"], line["val"]) for line in lines if "val" in line]
+    if held_out:
+        axes.plot(*zip(*held_out), "o-", label="held out, fixed noise")
+    axes.set(ylabel="loss", yscale="log")
+    axes.legend()
+
+
+def samples(axes, steps: list, fidelity: list, residual: list, noise: list) -> None:
+    of_fidelity, of_residual = zip(*noise)
+    axes.errorbar(steps, fidelity, of_fidelity, fmt="o-", color="C0", capsize=2)
+    at = steps.index(best(steps, fidelity, residual, noise))
+    axes.plot(steps[at], fidelity[at], "o", ms=12, mfc="none", color="C0")
+    found = stage(steps, fidelity, residual, noise)
+    if found:
+        axes.axvspan(*found, color="0.85", lw=6)   # a stage of one look would have no width
+        axes.text(sum(found) / 2, 1.02, "corruption stage", ha="center", transform=axes.get_xaxis_transform())
+    axes.set_ylabel("fidelity to the training images", color="C0")
+    other = axes.twinx()
+    other.errorbar(steps, residual, of_residual, fmt="s--", lw=1, ms=3, color="C3", capsize=2)
+    other.set_ylabel("noise, that of the images = 1", color="C3")
