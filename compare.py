@@ -36,8 +36,7 @@ import sample
 import train
 from data import ImageSet, load
 from data.atomic import write_atomic
-from data.drawn import GRID, read_drawn
-from data.images import decode
+from data.drawn import GRID, read_drawn, smallest_side
 from data.source import classes_of
 from data.transforms import Transform
 from metrics import networks
@@ -92,8 +91,9 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
             for way in ways_of(plan, method):
                 folder = drawn(plan, run, way, seed)
                 if real is None:   # at the size of the samples
-                    transform = Transform(len(decode(next(folder.glob("*_*.png")))))
-                    real, few = load(plan.real, transform), load(launch.configure(train.Config, flags(settings(plan, out, method, seed))).data, transform)
+                    transform = Transform(smallest_side(folder))
+                    told = launch.configure(train.Config, flags(settings(plan, out, method, seed)))
+                    real, few = load(plan.real, transform), load(told.data, transform)
                 numbers = measure(network, samples(plan, folder, transform, real), real, few, judge)
                 rows.append({"method": method, "way": way, "seed": seed} | cost(run) | numbers)
                 pictures.setdefault(", ".join(filter(None, (method, way))), folder / GRID)
@@ -173,7 +173,7 @@ def flags(values: dict) -> list[str]:
 
 
 def trained(plan: Plan, out: Path, method: str, seed: int) -> Path:
-    """The finished run of a method, trained by train.py as far as it is not. ValueError with its last line if it fails."""
+    """The finished run of a method, trained as far as it is not. ValueError with its last line if it fails."""
     run = out / f"{method}-{seed}"
     out.mkdir(parents=True, exist_ok=True)
     search.write_settings(run, settings(plan, out, method, seed))
@@ -220,8 +220,9 @@ def cost(run: Path) -> dict:
 
 def protocol(plan: Plan, network, rows: list[dict]) -> str:
     """One sentence on what was measured against what."""
-    return (f"{plan.seeds} runs of each method; {rows[0]['samples']} samples of each against {rows[0]['real']} held-out "
-            f"images ({plan.real}), {rows[0]['train']} training images; features of {network.name}. In brackets the "
+    first = rows[0]
+    return (f"{plan.seeds} runs of each method; {first['samples']} samples of each against {first['real']} held-out "
+            f"images ({plan.real}), {first['train']} training images; features of {network.name}. In brackets the "
             f"smallest and the largest of the runs.")
 
 

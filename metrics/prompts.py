@@ -4,10 +4,11 @@
     CLIP-IQA  softmax(s cos(f, g_good), s cos(f, g_bad))_good         opposite prompts, s the network's logit scale
     fidelity  p = softmax_k(s cos(f, g_k))_true, and the share of images whose true prompt is the likeliest
 
-(Ruiz et al. 2023, arXiv 2208.12242; Wang et al. 2022, arXiv 2207.12396.) The alternatives g_k of the last differ from the true prompt in one attribute each. It is what the study of a logo asked
-for (De Man, sec. 6): a detector is content with a black sweater where the prompt says a blue one. Features are those of
-CLIP (arXiv 2103.00020) or of any network that embeds images and texts together; for generated photographs a
-classifier's softmax over the classes of `alternatives` in data/generated.py or data/logos.py takes their place.
+(Ruiz et al. 2023, arXiv 2208.12242; Wang et al. 2022, arXiv 2207.12396.) The alternatives g_k of the last differ from
+the true prompt in one attribute each. It is what the study of a logo asked for (De Man, sec. 6): a detector is content
+with a black sweater where the prompt says a blue one. Features are those of CLIP (arXiv 2103.00020) or of any network
+that embeds images and texts together. For generated photographs a classifier's softmax over the classes that
+`alternatives` of data/generated.py and data/logos.py name takes their place.
 """
 import re
 from collections.abc import Sequence

@@ -28,8 +28,7 @@ def test_a_spread_is_the_mean_and_the_range():
 
 
 def test_numbers_are_chosen_by_what_their_rows_say():
-    rows = [{"method": "a", "way": "x", "n": 1}, {"method": "a", "way": "y", "n": 2}, {"method": "b", "way": "x", "n": 3},
-            {"method": "b", "way": "y", "n": 4}]
+    rows = [{"method": method, "way": way, "n": n} for method, way, n in (("a", "x", 1), ("a", "y", 2), ("b", "x", 3))]
     assert evidence.of(rows, "n", method="a") == [1, 2] and evidence.of(rows, "n", way="x", method="b") == [3]
 
 
