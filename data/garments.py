@@ -93,5 +93,5 @@ def perfume(u, v, rng, dye, grain):
 # name -> how it is drawn, and where on it the logo sits: u, v and the half of its length.
 # The order is frozen: an image's random numbers depend on the position of its garment.
 GARMENTS = {"t-shirt": (t_shirt, (0, .06, .58)), "sweater": (sweater, (0, -.06, .56)),
-            "shorts": (shorts, (0, -.10, .62)), "hat": (hat, (0, .35, .62))}
+            "shorts": (shorts, (0, -.15, .60)), "hat": (hat, (0, .35, .62))}
 PROPS = {"billboard": (billboard, (0, -.22, .64)), "perfume": (perfume, (0, .30, .54))}
