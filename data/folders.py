@@ -3,10 +3,12 @@
     classes           root/<class>/*.png
     two-level         root/<superclass>/<class>/*.png
     mvtec             [root/]<product>/{train/good, test/<defect>, ground_truth/<defect>/*_mask.png}
-    defect-spectrum   [root/][DS-MVTec/]<product>/{image/<defect>, mask/<defect>/*_mask.png}
+    defect-spectrum   [root/][DS-MVTec/]<product>/{image/<defect>, mask/<defect>/*_mask.png}, or images/ and masks/
     inaturalist       root/<id>_<kingdom>_<phylum>_<class>_<order>_<family>_<genus>_<epithet>/*.jpg
 
-A layout is recognised as a whole or refused: the error shows the tree that was found and the nearest valid one.
+In the others a mask lies beside its image or in a folder of masks, see masks.py; under mask/<defect> and the like it
+may also have just its image's name. A layout is recognised as a whole or refused: the error shows the tree that was
+found and the nearest valid one.
 """
 
 import re
@@ -14,11 +16,13 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from .masks import split_masks
 from .tree import Node, draw_tree, read_tree
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 SPECIES = re.compile(r"\d+_[A-Z][^_]*(_[^_]+){6,}")  # an epithet may hold more underscores
 SPLITS = ("train", "test", "val", "valid", "validation")
+IMAGES, MASKS = ("image", "images"), ("mask", "masks")   # the parts of a product in the layout of DefectSpectrum
 LAYOUTS = __doc__.split("\n\n")[1]
 
 
@@ -109,7 +113,9 @@ def match_tree(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
         left = [folder.name for folder in node.folders if folder is not wrapped]
         kind, items, notes = match_tree(wrapped, rank)
         return kind, items, notes + ([f"only DS-MVTec is read, not {', '.join(left)}"] if left else [])
-    return _match_classes(node, rank)
+    node, mask_of = split_masks(node)
+    kind, items, notes = _match_classes(node, rank)
+    return kind, [item._replace(mask=mask_of.get(item.path)) for item in items], notes
 
 
 def _match_classes(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
@@ -140,7 +146,7 @@ def _match_classes(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
 
 
 def _items(folders: tuple[Node, ...], name_of, masks: Node | None = None) -> list[Item]:
-    """Items of class folders; `name_of(folder)` -> (label, parent); masks/<class>/<stem>_mask.png where given."""
+    """Items of class folders; `name_of(folder)` -> (label, parent); masks/<class>/<stem>[_mask].png where given."""
     items = []
     for folder in folders:
         label, parent = name_of(folder)
@@ -151,7 +157,8 @@ def _items(folders: tuple[Node, ...], name_of, masks: Node | None = None) -> lis
             raise ValueError(f"class folder {folder.path} holds no image" + (f" (skipped: {skipped})" * bool(skipped)))
         there = masks.folder(folder.name) if masks else None
         mask_of = {path.stem: path for path in there.images} if there else {}
-        items += [Item(path, label, parent, mask_of.get(f"{path.stem}_mask")) for path in folder.images]
+        items += [Item(path, label, parent, mask_of.get(f"{path.stem}_mask") or mask_of.get(path.stem))
+                  for path in folder.images]
     return items
 
 
@@ -162,27 +169,27 @@ def _is_mvtec(node: Node) -> bool:
 
 
 def _is_spectrum(node: Node) -> bool:
-    image = node.folder("image")
-    return image is not None and bool(image.folders) and node.folder("mask") is not None
+    images = [folder for folder in map(node.folder, IMAGES) if folder is not None and folder.folders]
+    return bool(images) and any(node.folder(name) is not None for name in MASKS)
 
 
 def _mvtec(products: list[Node]) -> tuple[list[Item], list[str]]:
-    return _products(products, ("train", "test"), "ground_truth")
+    return _products(products, ("train", "test"), ("ground_truth",))
 
 
 def _spectrum(products: list[Node]) -> tuple[list[Item], list[str]]:
-    return _products(products, ("image",), "mask")
+    return _products(products, IMAGES, MASKS)
 
 
-def _products(products: list[Node], parts: tuple[str, ...], mask_part: str) -> tuple[list[Item], list[str]]:
+def _products(products: list[Node], parts: tuple[str, ...], truths: tuple[str, ...]) -> tuple[list[Item], list[str]]:
     """Class = product/defect, superclass = product. train/good and test/good are one class."""
     items, unread, masks = [], Counter(), 0
     for product in products:
-        truth = product.folder(mask_part)
+        truth = next(filter(None, map(product.folder, truths)), None)
         for part in filter(None, map(product.folder, parts)):
             items += _items(part.folders, lambda f, name=product.name: (f"{name}/{f.name}", name), truth)
         masks += sum(len(folder.images) for folder in truth.folders) if truth else 0
-        unread.update(f.name for f in product.folders if f.name not in (*parts, mask_part))
+        unread.update(f.name for f in product.folders if f.name not in (*parts, *truths))
     notes = [f"{name}/ of {n} product(s) is not read" for name, n in sorted(unread.items())]
     lost = masks - sum(item.mask is not None for item in items)
     return items, notes + ([f"{lost} masks belong to no image"] if lost else [])

@@ -20,8 +20,9 @@ CLAIMS = {  # module: title, in the order of the page
     "starts": "Rows that start near", "superclass": "Superclass guidance", "composition": "NOT",
     "control": "A mask says where", "few_steps": "Few steps", "sampler_steps": "Many steps",
     "subject": "A new subject", "parameters": "Few weights", "bayesian": "Gaussian weights",
-    "gain": "A classifier that gains",
+    "gain": "A classifier that gains", "magnetic_tile": "A classifier of real photographs",
 }
+PHOTOGRAPHED = "magnetic_tile"   # the claim that needs photographs which do not ship
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Config:
     claim: list[str] = field(default_factory=list)  # to be tried, repeat; none: all
     work: str = "runs/evidence"  # folder of the runs
     out: str = "docs"  # folder of evidence.md and evidence/
+    photographs: str = ""  # folder of the magnetic tiles, images/CLASS and masks/CLASS; empty: without that claim
     quick: bool = False  # 20 steps, 1 seed, 2 samples of each: does everything run; says nothing about the claims
 
 
@@ -38,13 +40,17 @@ def main(argv=None):
         raise ValueError(f"unknown claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
     out = Path(cfg.out)
     for name in cfg.claim or CLAIMS:
-        numbers = import_module(f"evidence.{name}").numbers(Path(cfg.work), cfg.quick)
+        more = [cfg.photographs] if name == PHOTOGRAPHED else []
+        if more and not Path(cfg.photographs, "images").is_dir():
+            print(f"{name}: left out, --photographs names no folder with images/ in it, found {cfg.photographs!r}")
+            continue
+        numbers = import_module(f"evidence.{name}").numbers(Path(cfg.work), cfg.quick, *more)
         stored = {"made": made(cfg, load), "numbers": numbers}
         write_atomic(out / "evidence" / f"{name}.json", json.dumps(stored, indent=1).encode() + b"\n")
         if (picture := Path(cfg.work) / f"{name}.png").exists():
             write_atomic(out / "evidence" / picture.name, picture.read_bytes())
         write_atomic(out / "evidence.md", page(out / "evidence").encode())
-    print(f"{out / 'evidence.md'} is made of the files in {out / 'evidence'}")
+    print(f"{out}/evidence.md is made of the files in {out}/evidence")
 
 
 def made(cfg, load: float) -> str:

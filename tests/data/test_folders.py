@@ -232,3 +232,28 @@ def test_describe_prints_superclasses_masks_and_shortens_a_long_list(tmp_path):
     assert text.startswith("mvtec: 2 classes, 5 images, 2 masks in ")
     assert "1 superclasses: hazelnut" in text and "hazelnut/crack     2 images     2 masks" in text
     assert "... and 1 more classes" in describe(recognise(tmp_path), limit=1)
+
+
+@pytest.mark.parametrize("masks", ["crack/1_mask", "crack/masks/1", "masks/1"])
+def test_masks_of_class_folders_are_masks_and_no_images(tmp_path, masks):
+    for name in ("crack/1", "crack/2", "hole/3", masks):
+        picture(tmp_path / f"{name}.png")
+    layout = recognise(tmp_path)
+    assert layout.kind == "classes" and layout.classes == ["crack", "hole"]
+    assert [item.mask and item.mask.relative_to(tmp_path).as_posix() for item in layout.items] == [
+        f"{masks}.png", None, None]
+
+
+def test_masks_of_two_levels(tmp_path):
+    for name in ("pill/crack/1", "pill/crack/1_mask", "tile/good/1"):
+        picture(tmp_path / f"{name}.png")
+    assert [(item.label, item.mask is not None) for item in recognise(tmp_path).items] == [
+        ("pill/crack", True), ("tile/good", False)]
+
+
+def test_images_and_masks_in_folders_of_their_own_are_a_product(tmp_path):
+    for name in ("images/crack/1.jpg", "images/free/2.jpg", "masks/crack/1.png"):
+        picture(tmp_path / "tile" / name)
+    layout = recognise(tmp_path / "tile")
+    assert layout.kind == "defect-spectrum" and layout.parents == {"tile/crack": "tile", "tile/free": "tile"}
+    assert [item.mask and item.mask.name for item in layout.items] == ["1.png", None]
