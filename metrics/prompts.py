@@ -27,6 +27,8 @@ def clip_t(images: Tensor, texts: Tensor) -> Tensor:
 
     Prompts stand here without the learned word, which means nothing to the network: "a sweater", no "a <new> sweater".
     """
+    if len(texts) not in (1, len(images)):
+        raise ValueError(f"CLIP-T compares each of {len(images)} images with its prompt, found {len(texts)} prompts")
     return F.cosine_similarity(images.double(), texts.double())
 
 

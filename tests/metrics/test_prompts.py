@@ -21,6 +21,8 @@ def drawn(*shape, seed=0):
 def test_clip_t_is_the_cosine_of_an_image_and_its_own_prompt():
     assert clip_t(at_angles(0, 90, 180), at_angles(60, 90, 0)).tolist() == pytest.approx([0.5, 1, -1])
     assert clip_t(at_angles(0, 60), at_angles(60)).tolist() == pytest.approx([0.5, 1])      # one prompt for all
+    with pytest.raises(ValueError, match="each of 3 images with its prompt, found 2 prompts"):
+        clip_t(at_angles(0, 90, 180), at_angles(60, 90))
 
 
 def test_probabilities_are_the_softmax_of_scaled_cosines():
