@@ -16,6 +16,8 @@ The config says in the flags of train.py and sample.py what all share and what e
     [ways.unguided]                              # optional: several ways to draw every method, or those named by `of`
     guidance = 1.0
     of = ["lora"]
+    [scorers]                                    # optional: functions of the samples, see metrics/scores.py
+    logo = "docs/logo_scorer.py:score"
     [asked]                                      # of a text model: prompt = class that its samples are compared with
     "a photo of a sks nut with a crack" = "hazelnut/crack"
 
@@ -25,7 +27,7 @@ Writes index.html (one file, with the pictures), table.md and numbers.json into 
 import json
 import sys
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
@@ -41,6 +43,7 @@ from data.source import classes_of
 from data.transforms import Transform
 from metrics import networks
 from metrics.report import html, markdown
+from metrics.scores import load_scorer, means
 from metrics.table import measure
 from recipes import search
 
@@ -65,6 +68,7 @@ class Plan:
     train: dict = field(default_factory=dict)
     sample: dict = field(default_factory=dict)
     ways: dict[str, dict] = field(default_factory=lambda: {"": {}})
+    scorers: dict[str, str] = field(default_factory=dict)
     asked: dict[str, str] = field(default_factory=dict)
 
 
@@ -85,6 +89,7 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
     """Train, draw, measure: a dict of numbers for each method, way and seed, which are in out/numbers.json too."""
     out, rows, pictures, real = out.resolve(), [], {}, None
     network, judge = networks.load(features, launch.device("auto")), networks.load("tiny-features")
+    scorers = {name: load_scorer(text) for name, text in plan.scorers.items()}
     for method in plan.methods:
         for seed in range(plan.seeds):
             run = trained(plan, out, method, seed)
@@ -94,8 +99,11 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
                     transform = Transform(smallest_side(folder))
                     told = launch.configure(train.Config, flags(settings(plan, out, method, seed)))
                     real, few = load(plan.real, transform), load(told.data, transform)
-                numbers = measure(network, samples(plan, folder, transform, real), real, few, judge)
-                rows.append({"method": method, "way": way, "seed": seed} | cost(run) | numbers)
+                fake = samples(plan, folder, transform, real)
+                numbers = measure(network, fake, real, few, judge)
+                found = {f"{name}, {key}": value for name, scorer in scorers.items()
+                         for key, value in means(scorer(fake.pixels)).items()}
+                rows.append({"method": method, "way": way, "seed": seed} | cost(run) | numbers | {"scores": found})
                 pictures.setdefault(", ".join(filter(None, (method, way))), folder / GRID)
             write_atomic(out / "numbers.json", json.dumps(rows, indent=1).encode() + b"\n")
     write_atomic(out / "table.md", markdown(rows).encode())
@@ -138,7 +146,7 @@ def shortened(plan: Plan) -> Plan:
     """The same plan with a few steps, one seed and two samples of each."""
     short = {name: values | QUICK["train"] for name, values in plan.methods.items()}
     ways = {name: values | QUICK["sample"] for name, values in plan.ways.items()}
-    return Plan(short, plan.real, 1, plan.train, plan.sample, ways, plan.asked)
+    return replace(plan, methods=short, seeds=1, ways=ways)
 
 
 def settings(plan: Plan, out: Path, method: str, seed: int) -> dict:

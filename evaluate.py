@@ -18,7 +18,7 @@ from data.transforms import Transform, to_tensor
 from metrics import lpips, networks
 from metrics.clusters import intra_cluster, pairwise_diversity
 from metrics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, fidelity
-from metrics.scores import combined, load_scorer
+from metrics.scores import load_scorer, means
 from metrics.table import as_text, measure
 
 SIDE = 64   # of generated images
@@ -55,7 +55,7 @@ def main(argv=None):
     if cfg.lpips:
         tables.append({"network": f"LPIPS ({cfg.lpips})"} | apart(lpips.load(cfg.lpips).to(device), fake, train))
     for text, scorer in zip(cfg.scorer, scorers):
-        tables.append({"scorer": text, "samples": len(fake.pixels)} | scores(scorer(fake.pixels)))
+        tables.append({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels)))
     print("\n\n".join(map(as_text, tables)))
     if cfg.out:
         write_atomic(cfg.out, json.dumps(tables, indent=2).encode() + b"\n")
@@ -86,12 +86,6 @@ def apart(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
         return numbers
     to_train = lpips.pairwise(network, x, to_tensor(train.pixels).to(device))                    # (N, T)
     return numbers | {"train": len(train.pixels)} | intra_cluster(to_train, between)
-
-
-def scores(found: dict) -> dict[str, float]:
-    """Means of what a scorer found; of a detector's and a reader's the logo study's scores."""
-    numbers = {name: values.mean().item() for name, values in found.items()}
-    return numbers | (combined(found["detector"], found["text"]) if {"detector", "text"} <= found.keys() else {})
 
 
 def images_of(cfg, prompts: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | None]:

@@ -1,6 +1,7 @@
 """The result of a comparison as Markdown and as one page with its pictures: a row for each method, mean and range.
 
-A row of numbers is a dict with "method", "way" and "seed"; what is no number, or is missing, is left out of the table.
+A row of numbers is a dict with "method", "way", "seed", and under "scores" what scorers found; what is missing is left
+out of the table.
 """
 import base64
 from html import escape
@@ -46,13 +47,20 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def used(rows: list[dict]) -> list[Column]:
-    """The columns that some row has a number for."""
-    return [column for column in COLUMNS if any(row.get(column.key) is not None for row in rows)]
+    """The columns that some row has a number for, those of the scorers last."""
+    scored = {name: Column(name, name, ".2f", "mean of what the scorer found", 1)
+              for row in rows for name in row.get("scores", {})}
+    return [column for column in (*COLUMNS, *scored.values()) if any(number(row, column) is not None for row in rows)]
+
+
+def number(row: dict, column: Column) -> float | None:
+    """The row's number for a column, None without one."""
+    return row.get(column.key, row.get("scores", {}).get(column.key))
 
 
 def cell(rows: list[dict], column: Column) -> str:
     """"0.90 (0.88 to 0.93)" over the seeds, "0.90" where all are equal, "" without a number."""
-    values = [row[column.key] for row in rows if row.get(column.key) is not None]
+    values = [value for row in rows if (value := number(row, column)) is not None]
     if not values:
         return ""
     low, middle, high = (format(value, column.format) for value in (min(values), mean(values), max(values)))
@@ -100,7 +108,7 @@ def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str)
 def winner(groups: dict[str, list[dict]], column: Column) -> str | None:
     """The row with the best mean, if the column has a best and more than one row."""
     means = {name: mean(values) for name, group in groups.items()
-             if (values := [row[column.key] for row in group if row.get(column.key) is not None])}
+             if (values := [value for row in group if (value := number(row, column)) is not None])}
     if not column.best or len(means) < 2:
         return None
     return max(means, key=lambda name: column.best * means[name])

@@ -51,6 +51,12 @@ def normalised(detector: Sequence[float], text: Sequence[float]) -> np.ndarray:
     return ((table - low) / np.where(high > low, high - low, 1)).mean(0)
 
 
+def means(found: dict[str, np.ndarray]) -> dict[str, float]:
+    """What a scorer found in the images of one method, as means; of a detector and a reader the study's row."""
+    numbers = {name: values.mean().item() for name, values in found.items()}
+    return numbers | (combined(found["detector"], found["text"]) if {"detector", "text"} <= found.keys() else {})
+
+
 def load_scorer(text: str) -> Scorer:
     """module:function or file.py:function -> score(images) -> {name: float64 (N,)}; ValueError says what is amiss.
 

@@ -88,13 +88,18 @@ def test_prompts_are_compared_with_the_classes_that_they_ask_for(tiny_sd, tmp_pa
         count = 2
         precision = "fp32"
         [methods.lora]
+        [scorers]
+        brightness = "{tmp_path}/mine.py:bright"
         [asked]
         "a photo of a flawless pill" = "pill/good"
         "a pill with a hole" = "pill/hole"
         """)
+    (tmp_path / "mine.py").write_text("def bright(images):\n    return images.mean((1, 2, 3)) / 255\n")
     compare.main([str(path), "--out", str(tmp_path / "out")])
+    assert "| brightness, bright |" in (tmp_path / "out" / "table.md").read_text()
     (row,) = json.loads((tmp_path / "out" / "numbers.json").read_text())
     assert row["samples"] == 4 and set(row["asked_state_by_class"]) == {"pill/good", "pill/hole"}
+    assert 0 < row["scores"]["brightness, bright"] < 1
     path.write_text(path.read_text().replace('= "pill/hole"', '= "pill/bump"'))
     with pytest.raises(ValueError, match="asked: 'pill/bump' is no class of generated:pill/test/1"):
         compare.main([str(path), "--out", str(tmp_path / "out")])
