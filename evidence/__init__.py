@@ -12,9 +12,13 @@ import compare
 HERE = Path(__file__).resolve().parent
 
 
-def compared(name: str, work: Path, quick: bool) -> list[dict]:
-    """The rows of the comparison NAME.toml, trained, drawn and measured as far as `work` does not hold them."""
+def compared(name: str, work: Path, quick: bool, methods=None) -> list[dict]:
+    """The rows of the comparison NAME.toml, trained, drawn and measured as far as `work` does not hold them.
+
+    methods: those that are wanted, all by default.
+    """
     plan = compare.read(HERE / f"{name}.toml")
+    plan.methods = {method: plan.methods[method] for method in methods or plan.methods}
     return compare.compare(compare.shortened(plan) if quick else plan, work / name)
 
 

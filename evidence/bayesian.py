@@ -14,7 +14,7 @@ METHODS = {"full": "plain", "full-bnn": "Gaussian"}
 
 
 def numbers(work, quick):
-    rows = [row for row in compared("few_images", work, quick) if row["method"] in METHODS]
+    rows = compared("few_images", work, quick, METHODS)
     for row in rows:
         row["looks"] = looks(work / "few_images" / f"{row['method']}-{row['seed']}")
     return rows

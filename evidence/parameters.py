@@ -16,7 +16,7 @@ COLUMNS = {"trained": ("trained", 0), "megabytes": ("MB left", 2), "step_seconds
 
 
 def numbers(work, quick):
-    rows = [row for row in compared("few_images", work, quick) if row["method"] in METHODS]
+    rows = compared("few_images", work, quick, METHODS)
     for row in rows:
         lines = (work / "few_images" / f"{row['method']}-{row['seed']}" / "log.jsonl").read_text().splitlines()
         held_out = {line["step"]: line["val"] for line in map(json.loads, lines) if "val" in line}
