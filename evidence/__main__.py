@@ -19,7 +19,7 @@ from data.atomic import write_atomic
 CLAIMS = {  # module: title, in the order of the page
     "starts": "Rows that start near", "superclass": "Superclass guidance", "composition": "NOT",
     "control": "A mask says where", "few_steps": "Few steps", "sampler_steps": "Many steps",
-    "subject": "A new subject", "parameters": "Few weights", "bayesian": "Gaussian weights",
+    "subject": "A new subject", "logo": "A logo", "parameters": "Few weights", "bayesian": "Gaussian weights",
     "gain": "A classifier that gains", "magnetic_tile": "A classifier of real photographs",
 }
 PHOTOGRAPHED = "magnetic_tile"   # the claim that needs photographs which do not ship

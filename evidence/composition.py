@@ -1,7 +1,7 @@
 """Guidance away from a class removes it from the samples (NOT of composable diffusion).
 
-Claimed by Liu et al. 2022 (arXiv 2206.01714), for text. Here: tiny-dit with a row for the superclass, fine-tuned on 20
-images of each state of a hazelnut. The superclass alone draws all states; `--without STATE:W` is to remove one of them,
+Claimed by Liu et al. 2022 (arXiv 2206.01714), for text. Here: tiny-dit with rows for superclasses, fine-tuned on 20
+images of each state of two products (the runs of superclass guidance). The superclass hazelnut draws all its states; `--without STATE:W` is to remove one of them,
 and the judge, tiny-features, counts the states before and after.
 """
 from pathlib import Path
@@ -18,7 +18,7 @@ from weights.load import SHIPPED
 from . import HERE, below, mean, spread, table, verdicts
 
 STATES = ("good", "crack", "hole", "cut", "print")
-WEIGHTS = (1.0, 2.0)
+WEIGHTS = (2.0,)
 COUNT, STEPS = 60, 20
 
 
