@@ -1,8 +1,8 @@
 """Guidance away from a class removes it from the samples (NOT of composable diffusion).
 
 Claimed by Liu et al. 2022 (arXiv 2206.01714), for text. Here: tiny-dit with rows for superclasses, fine-tuned on 20
-images of each state of two products (the runs of superclass guidance). The superclass hazelnut draws all its states; `--without STATE:W` is to remove one of them,
-and the judge, tiny-features, counts the states before and after.
+images of each state of two products (the runs of superclass guidance). The superclass hazelnut draws all its states;
+`--without STATE:W` is to remove one of them, and the judge, tiny-features, counts the states before and after.
 """
 from pathlib import Path
 
