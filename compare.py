@@ -218,7 +218,7 @@ def cost(run: Path) -> dict:
     """What a run took, by its log, and what it leaves for drawing."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     seconds = [line["seconds"] for line in lines if "seconds" in line]
-    steps = [after - before for before, after in zip(seconds, seconds[1:]) if after >= before]   # a resumed run restarts
+    steps = [after - before for before, after in zip(seconds, seconds[1:]) if after >= before]   # resumed: from 0
     left = [run / name for name in search.LEFT if (run / name).exists()]
     files = [file for path in left for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     told = {key: line[key] for line in lines for key in ("trained", "total", "peak_gib") if key in line}
