@@ -222,7 +222,7 @@ def cost(run: Path) -> dict:
     left = [run / name for name in search.LEFT if (run / name).exists()]
     files = [file for path in left for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     told = {key: line[key] for line in lines for key in ("trained", "total", "peak_gib") if key in line}
-    return told | {"step_seconds": median(steps) if steps else None,
+    return told | {"steps": len(seconds), "step_seconds": median(steps) if steps else None,
                    "megabytes": sum(file.stat().st_size for file in files) / 1e6}
 
 

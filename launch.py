@@ -7,13 +7,17 @@ import dataclasses
 import difflib
 import inspect
 import re
-import resource
 import sys
 import tomllib
 import typing
 from pathlib import Path
 
 import torch
+
+try:
+    import resource
+except ImportError:   # Windows has none
+    resource = None
 
 
 def configure(kind, argv=None):
@@ -148,9 +152,14 @@ def has_cpu_bf16():
 
 
 def peak_gib(where):
-    """The most memory that this process has held so far: what torch took of a GPU, else what is resident, in GiB."""
+    """The most memory that this process has held so far: what torch took of a GPU, else what is resident, in GiB.
+
+    None on Windows, which does not tell it.
+    """
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / 2**30
+    if resource is None:
+        return None
     unit = 1 if sys.platform == "darwin" else 1024   # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 

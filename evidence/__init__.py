@@ -5,9 +5,12 @@ quick)` does it and returns what a JSON file can hold; `section(numbers)` makes 
 NAME.toml beside it, where there is one, is the comparison that it runs (see compare.py).
 """
 from pathlib import Path
-from statistics import mean
 
 import compare
+from metrics import report
+from metrics.report import table
+
+__all__ = ["below", "compared", "of", "planned", "spread", "table", "verdict", "verdicts"]
 
 HERE = Path(__file__).resolve().parent
 
@@ -17,9 +20,15 @@ def compared(name: str, work: Path, quick: bool, methods=None) -> list[dict]:
 
     methods: those that are wanted, all by default.
     """
-    plan = compare.read(HERE / f"{name}.toml")
+    plan = planned(name, quick)
     plan.methods = {method: plan.methods[method] for method in methods or plan.methods}
-    return compare.compare(compare.shortened(plan) if quick else plan, work / name)
+    return compare.compare(plan, work / name)
+
+
+def planned(name: str, quick: bool) -> compare.Plan:
+    """The comparison NAME.toml, or its short form."""
+    plan = compare.read(HERE / f"{name}.toml")
+    return compare.shortened(plan) if quick else plan
 
 
 def of(rows: list[dict], key: str, **which) -> list[float]:
@@ -29,8 +38,7 @@ def of(rows: list[dict], key: str, **which) -> list[float]:
 
 def spread(values: list[float], digits: int = 2) -> str:
     """"0.90 (0.88 to 0.93)": the mean, and the smallest and largest of the runs."""
-    low, middle, high = (f"{value:.{digits}f}" for value in (min(values), mean(values), max(values)))
-    return middle if low == high else f"{middle} ({low} to {high})"
+    return report.spread(values, f".{digits}f")
 
 
 def verdict(more: list[float], less: list[float]) -> str:
@@ -48,9 +56,3 @@ def verdicts(claims: dict[str, tuple[list[float], list[float]]]) -> str:
 def below(first: list[float], second: list[float]) -> tuple[list[float], list[float]]:
     """For `verdicts`: the first numbers are said to be below the second."""
     return second, first
-
-
-def table(head: list[str], lines: list[list[str]]) -> str:
-    """A Markdown table whose first column is text and whose others are numbers."""
-    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

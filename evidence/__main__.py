@@ -35,7 +35,7 @@ class Config:
 
 
 def main(argv=None):
-    cfg, load = launch.configure(Config, argv), os.getloadavg()[0]
+    cfg = launch.configure(Config, argv)
     if unknown := [name for name in cfg.claim if name not in CLAIMS]:
         raise ValueError(f"unknown claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
     out = Path(cfg.out)
@@ -45,7 +45,7 @@ def main(argv=None):
             print(f"{name}: left out, --photographs names no folder with images/ in it, found {cfg.photographs!r}")
             continue
         numbers = import_module(f"evidence.{name}").numbers(Path(cfg.work), cfg.quick, *more)
-        stored = {"made": made(cfg, load), "numbers": numbers}
+        stored = {"made": made(cfg), "numbers": numbers}
         write_atomic(out / "evidence" / f"{name}.json", json.dumps(stored, indent=1).encode() + b"\n")
         if (picture := Path(cfg.work) / f"{name}.png").exists():
             write_atomic(out / "evidence" / picture.name, picture.read_bytes())
@@ -53,7 +53,7 @@ def main(argv=None):
     print(f"{out}/evidence.md is made of the files in {out}/evidence")
 
 
-def made(cfg, load: float) -> str:
+def made(cfg) -> str:
     """When and on what, for the foot of a section."""
     threads, precision = torch.get_num_threads(), launch.bf16("auto", torch.device("cpu"))
     return (f"{date.today()}{', in the quick form, which says nothing' if cfg.quick else ''}: {processor()}, {threads} "
@@ -83,7 +83,8 @@ def page(folder: Path) -> str:
             stored = json.loads((folder / f"{name}.json").read_text())
             module = import_module(f"evidence.{name}")
             parts.append(f"## {title}\n\n{module.__doc__.strip()}\n\n{module.section(stored['numbers'])}\n"
-                         f"`python -m evidence --claim {name}`, {stored['made']}.\n")
+                         f"`python -m evidence --claim {name}{' --photographs FOLDER' * (name == PHOTOGRAPHED)}`, "
+                         f"{stored['made']}.\n")
     return "\n".join(parts)
 
 

@@ -15,7 +15,7 @@ from data.drawn import read_drawn
 from data.grid import grid, save_image
 from data.transforms import Transform
 
-from . import HERE, spread, table, verdicts
+from . import planned, spread, table, verdicts
 from .finder import overlap, share_near, trained
 
 STATES = ("crack", "hole", "cut", "print")
@@ -25,8 +25,7 @@ SHOWN = 4
 
 def numbers(work, quick):
     """For masks that were asked for, those of another sample, no mask and real photographs: IoU and pointing hits."""
-    plan, count = compare.read(HERE / "control.toml"), 2 if quick else COUNT
-    plan = compare.shortened(plan) if quick else plan
+    plan, count = planned("control", quick), 2 if quick else COUNT
     finder = trained("hazelnut", work / "finder.safetensors", 20 if quick else 800, count * 10)
     real = load(f"generated:hazelnut/test/{count}", Transform(64))
     asked = {state: np.flatnonzero(real.labels.numpy() == real.classes.index(f"hazelnut/{state}")) for state in STATES}

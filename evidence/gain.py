@@ -16,7 +16,7 @@ from data.drawn import GRID, read_drawn
 from data.transforms import Transform, to_tensor
 from metrics.gain import arms, gain, probe, recalls
 
-from . import HERE, spread, table, verdicts
+from . import planned, spread, table, verdicts
 
 CLASSES = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
 COUNT = 60
@@ -25,8 +25,7 @@ CONTROLS = ("real twice", "real, strong")
 
 def numbers(work, quick):
     """arm -> for each seed the recalls of the five states."""
-    plan, count = compare.read(HERE / "few_images.toml"), 2 if quick else COUNT
-    plan = compare.shortened(plan) if quick else plan
+    plan, count = planned("few_images", quick), 2 if quick else COUNT
     few, more, test = (pair(load(f"generated:hazelnut/{source}", Transform(64)))
                        for source in (plan.train["data"].split("hazelnut/")[1], f"oracle/{count}", f"test/{count}"))
     found = {"count": count, "arms": {}}

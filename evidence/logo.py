@@ -11,7 +11,7 @@ import compare
 import train
 from metrics.scores import normalised
 
-from . import HERE, spread, table, verdicts
+from . import planned, spread, table, verdicts
 
 BASE = ["--model", "tiny-sd", "--recipe", "text", "--data", "generated:nothing+fake/base/60", "--adapter", "unet.full",
         "--adapter", "text.full", "--flips", "none", "--rotations", "0", "--steps", "2500", "--lr", "4e-4", "--warmup",
@@ -26,10 +26,10 @@ def numbers(work, quick):
     if not (base / "model").exists():
         train.main([*BASE, "--out", str(base), *(["--resume"] if (base / "config.toml").exists() else []),
                     *(["--steps", "2"] if quick else [])])
-    plan = compare.read(HERE / "logo.toml")
+    plan = planned("logo", quick)
     plan.train["model"] = str(base / "model")
     plan.methods["dreambooth"] |= {"class_images": 2} if quick else {}
-    rows = compare.compare(compare.shortened(plan) if quick else plan, work / "logo")
+    rows = compare.compare(plan, work / "logo")
     return [row | {name: row["scores"][f"logo, {name}"] for name in SCORES} for row in rows]
 
 

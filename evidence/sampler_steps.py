@@ -4,7 +4,9 @@ Found by the defect study with DiT-XL/2: more than 100 steps drew better, 200 an
 tiny-dit, fine-tuned on 20 images of each state of a hazelnut, drawn with DDIM (and DDPM, of which the study may have
 spoken) in ever more steps.
 """
-from . import below, compared, mean, of, spread, table, verdicts
+from statistics import mean
+
+from . import below, compared, of, spread, table, verdicts
 
 COLUMNS = {"asked_state": "asked class", "kid_x1000": "KID x1000", "coverage": "coverage", "diversity": "diversity"}
 

@@ -5,7 +5,9 @@ arXiv 2407.15661: the class whose images look most alike). Here: tiny-dit, 20 im
 steps, rows that start at random, from the mean of all, or from an old class chosen by features, by the model's own
 denoising error, or by its name.
 """
-from . import compared, mean, of, spread, table, verdicts
+from statistics import mean
+
+from . import compared, of, spread, table, verdicts
 
 STARTS = {"random": "random numbers", "mean": "the mean of all rows", "features": "the class most alike by features",
           "nearest": "the class that denoises it best", "name": "the same state of other products"}

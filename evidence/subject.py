@@ -5,12 +5,12 @@ full fine-tuning in size, time and look. Here: six photographs of a flawless haz
 by each configs/subject_*.toml. A classifier that knows hazelnuts, tiny-features, says how many of the samples show
 one, in the asked state, and what the model has forgotten.
 """
-import json
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 import numpy as np
 
+import compare
 import sample
 import train
 from data import load
@@ -20,6 +20,7 @@ from data.grid import grid, save_image
 from data.transforms import Transform, to_tensor
 from metrics import networks
 from metrics.nearest import authentic, copy_report, turned
+from recipes import search
 
 from . import HERE, spread, table, verdicts
 
@@ -64,16 +65,12 @@ def numbers(work, quick):
 
 def learn(path: Path, run: Path, seed: int, quick: bool) -> dict:
     """Train by one config, unless the run is there. What it cost: seconds of its steps, megabytes that it leaves."""
-    left = [run / "adapter.safetensors", run / "model"]
-    if not any(file.exists() for file in left):
+    if not search.finished(run):
         train.main([str(path), "--data", str(run.parent / "images"), "--seed", str(seed), "--out", str(run),
                     *(["--steps", "2", "--class_images", "2", "--sample_steps", "2"] if quick else []),
                     *(["--resume"] if (run / "config.toml").exists() else [])])
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    at = [line["seconds"] for line in lines if "seconds" in line]
-    seconds = len(at) * median(after - before for before, after in zip(at, at[1:]))   # pauses do not count
-    files = [file for top in left for file in ([top] if top.is_file() else top.rglob("*")) if file.is_file()]
-    return {"seconds": seconds, "megabytes": sum(file.stat().st_size for file in files) / 1e6}
+    took = compare.cost(run)
+    return {"seconds": took["steps"] * took["step_seconds"], "megabytes": took["megabytes"]}   # pauses do not count
 
 
 def draw(method: str, run: Path, seed: int, count: int, quick: bool) -> dict[str, list[np.ndarray]]:

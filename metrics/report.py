@@ -63,17 +63,27 @@ def cell(rows: list[dict], column: Column) -> str:
     values = [value for row in rows if (value := number(row, column)) is not None]
     if not values:
         return ""
-    low, middle, high = (format(value, column.format) for value in (min(values), mean(values), max(values)))
+    return spread(values, column.format)
+
+
+def spread(values: list[float], digits: str = ".2f") -> str:
+    """The mean, and the smallest and largest of the runs unless all look alike."""
+    low, middle, high = (format(value, digits) for value in (min(values), mean(values), max(values)))
     return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table whose first column is text and whose others are numbers."""
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def markdown(rows: list[dict]) -> str:
     """A table, and a line for each column that says what it is."""
     columns = used(rows)
-    lines = [["", *(column.title for column in columns)], ["---"] + ["---:"] * len(columns)]
-    lines += [[name, *(cell(group, column) for column in columns)] for name, group in grouped(rows).items()]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return table + "\n" + "".join(f"- *{column.title}*: {column.better}\n" for column in columns)
+    lines = [[name, *(cell(group, column) for column in columns)] for name, group in grouped(rows).items()]
+    terms = "".join(f"- *{column.title}*: {column.better}\n" for column in columns)
+    return table(["", *(column.title for column in columns)], lines) + "\n" + terms
 
 
 STYLE = """
