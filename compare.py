@@ -144,7 +144,8 @@ def read(path) -> Plan:
 
 def shortened(plan: Plan) -> Plan:
     """The same plan with a few steps, one seed and two samples of each."""
-    short = {name: values | QUICK["train"] for name, values in plan.methods.items()}
+    short = {name: values | QUICK["train"] | ({"class_images": 2} if "class_images" in plan.train | values else {})
+             for name, values in plan.methods.items()}
     ways = {name: values | QUICK["sample"] for name, values in plan.ways.items()}
     return replace(plan, methods=short, seeds=1, ways=ways)
 

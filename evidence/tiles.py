@@ -6,6 +6,7 @@ the same tile on both sides. Here photographs whose frames lie within GAP of a n
 whatever class, and a tile is wholly in one part.
 """
 import hashlib
+import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from scipy import ndimage
 GAP = 1500          # frames; one tile's exposures span about 150, and some tiles were photographed twice
 CUT, SIDE = 96, 64  # pixels: the square that is cut out, and its side after resizing
 JITTER = 24         # pixels, at most, from the middle of the square to the pixel of the defect that it was cut around
+TURN, SCALE, SHIFT = 0.35, 4 / 3, 12   # of a moved defect: radians, a factor, pixels of the resized square
 
 
 class Photo(NamedTuple):
@@ -93,22 +95,45 @@ def crops(photo: Photo, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return made
 
 
-def moved(shown: list[Photo], free: list[Photo], count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` defects of the photographs `shown`, each cut out along its mask, turned by a half or mirrored, moved, and
-    laid on a defect-free square in that square's brightness and contrast: (count, SIDE, SIDE) uint8.
+class Moved(NamedTuple):
+    """Squares with moved defects, and what they are made of. alpha: where the defect is, from 0 to 1."""
+    pixels: np.ndarray   # (N, SIDE, SIDE) uint8
+    alpha: np.ndarray    # (N, SIDE, SIDE) float
+    ground: np.ndarray   # (N, SIDE, SIDE) uint8, without a defect
 
-        alpha (image - mean) / std * std(free) + mean(free) + (1 - alpha) free,    alpha: the mask, widened and softened
+
+def moved(shown: list[Photo], free: list[Photo], count: int, rng: np.random.Generator) -> Moved:
+    """`count` defects of the photographs `shown`, each cut out along its mask, displaced, and laid on a defect-free
+    square in that square's brightness and contrast.
+
+        alpha ((image - mean) / std * std(free) + mean(free)) + (1 - alpha) free,   alpha: the mask, widened, softened
     """
     sources = [pair for photo in shown for pair in crops(photo, 8) if pair[1].any()]
     grounds = [square for photo in free for square, _ in crops(photo, 2)]
     made = []
     for _ in range(count):
-        image, mask = (plane.astype(float) for plane in sources[rng.integers(len(sources))])
-        ground = grounds[rng.integers(len(grounds))].astype(float)
-        turn, mirror, shift = 2 * rng.integers(2), 1 - 2 * rng.integers(2), rng.integers(-12, 13, 2)
-        image, mask = (np.roll(np.rot90(plane, turn)[:, ::mirror], shift, (0, 1)) for plane in (image, mask))
+        image, mask = displaced(sources[rng.integers(len(sources))], rng)
+        ground = grounds[rng.integers(len(grounds))]
         around = image[mask <= 64] if (mask <= 64).any() else image
         lit = (image - around.mean()) / (around.std() + 1) * ground.std() + ground.mean()
         alpha = ndimage.gaussian_filter(ndimage.binary_dilation(mask > 64, iterations=2).astype(float), 1.0)
-        made.append((alpha * lit + (1 - alpha) * ground).clip(0, 255).astype(np.uint8))
-    return np.stack(made)
+        made.append((laid(lit, alpha, ground), alpha, ground))
+    return Moved(*(np.stack(planes) for planes in zip(*made)))
+
+
+def displaced(planes: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
+    """A square and its mask, both turned by up to TURN, scaled by up to SCALE, mirrored and moved by up to SHIFT.
+
+    What comes in from beyond the border is more of the border, and no defect.
+    """
+    angle, scale = rng.uniform(-TURN, TURN), SCALE ** rng.uniform(-1, 1)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    matrix, middle = scale * turn * rng.choice([-1, 1], 2), np.full(2, (SIDE - 1) / 2)
+    offset = middle - matrix @ (middle + rng.integers(-SHIFT, SHIFT + 1, 2))
+    return [ndimage.affine_transform(plane.astype(float), matrix, offset, order=1, mode=beyond)
+            for plane, beyond in zip(planes, ("nearest", "constant"))]
+
+
+def laid(image: np.ndarray, alpha: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """alpha image + (1 - alpha) ground, as uint8."""
+    return (alpha * image + (1 - alpha) * ground).clip(0, 255).astype(np.uint8)

@@ -138,7 +138,8 @@ def test_kinds_and_the_command_line(tmp_path):
 
 
 def test_the_short_form_is_short(tiny, tmp_path):
-    path = config(tmp_path, tiny, "[methods.a]\nsteps = 5000\n[ways.b]\nguidance = 2.0")
-    plan = compare.shortened(compare.read(path))
-    assert plan.seeds == 1 and compare.settings(plan, tmp_path, "a", 0)["steps"] == 20
+    more = "[methods.a]\nsteps = 5000\n[methods.c]\nrecipe = 'dreambooth'\nclass_images = 200\n[ways.b]\nguidance = 2.0"
+    plan = compare.shortened(compare.read(config(tmp_path, tiny, more)))
+    a, c = (compare.settings(plan, tmp_path, method, 0) for method in "ac")
+    assert plan.seeds == 1 and a["steps"] == 20 and "class_images" not in a and c["class_images"] == 2
     assert compare.drawing(plan, "b") == {"steps": 5, "count": 2, "precision": "fp32", "guidance": 2.0}

@@ -5,7 +5,7 @@ from PIL import Image
 
 from evidence import magnetic_tile
 from evidence.__main__ import main as claims
-from evidence.tiles import CUT, GAP, JITTER, SIDE, crops, few_shot, moved, read, split
+from evidence.tiles import CUT, GAP, JITTER, SIDE, crops, displaced, few_shot, laid, moved, read, split
 
 
 def photograph(root, label, frame, exposure=1, size=(130, 110), dot=None):
@@ -66,8 +66,25 @@ def test_crops_hold_the_defect_and_depend_on_the_name_alone(folder):
 def test_moved_defects_lie_on_defect_free_squares(folder):
     photos = read(folder)
     made = moved(photos[:2], [p for p in photos if p.label == "free"][:2], 4, np.random.default_rng(0))
-    assert made.shape == (4, SIDE, SIDE) and made.dtype == np.uint8
-    assert all(10 < (image < 60).sum() < 150 for image in made)          # 8 x 8 pixels, less what the border cut off
+    assert made.pixels.shape == (4, SIDE, SIDE) and made.pixels.dtype == np.uint8
+    assert all(10 < (image < 60).sum() < 250 for image in made.pixels)   # 8 x 8 pixels, scaled, less what is cut off
+    away, within = made.alpha == 0, made.alpha > 0.99
+    assert (made.pixels[away] == made.ground[away]).all() and (made.ground[within] >= 60).all()
+    assert (made.pixels[within] < 60).mean() > 0.3                       # the mask is widened, so that more is laid
+
+
+def test_a_displaced_defect_does_not_come_in_again_at_the_other_side():
+    mask, rng = np.zeros((SIDE, SIDE), np.uint8), np.random.default_rng(0)
+    mask[:10] = 255                                                      # the upper border
+    for _ in range(20):
+        places = np.argwhere(displaced((mask, mask), rng)[1] > 64)
+        assert not len(places) or np.ptp(places[:, 0]) < 50              # one strip, turned by 20 degrees at most
+
+
+def test_the_share_of_a_square_that_is_laid_on_another():
+    ones = np.ones((2, 2))
+    assert (laid(200 * ones, 0.25 * ones, (100 * ones).astype(np.uint8)) == 125).all()
+    assert (laid(900 * ones, ones, (100 * ones).astype(np.uint8)) == 255).all()
 
 
 def test_a_name_without_a_frame(tmp_path):
@@ -84,7 +101,8 @@ def test_without_the_photographs_the_claim_is_left_out(tmp_path, capsys):
 
 def test_the_section_says_what_the_numbers_say():
     real, moved_too = [[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.7]], [[0.6] * 4, [0.5, 0.5, 0.5, 0.9]]
-    runs = {"real": real, "real + moved": moved_too, "real + shuffled": real, "real + drawn again": [[0.7] * 4] * 2}
+    runs = {"real": real, "real + altered": real, "real + moved": moved_too, "real + shuffled": real,
+            "real + drawn again": [[0.7] * 4] * 2}
     found = {"part": "test", "arms": runs, "images": {"test": {"crack": [15, 4]}}}
     text = magnetic_tile.section(found)
     assert "| real | 0.525 (0.500 to 0.550) |  |" in text and "| +0.075 +- 0.318 |" in text
