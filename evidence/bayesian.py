@@ -2,40 +2,63 @@
 
 Claimed by Wu et al. 2024 (arXiv 2405.19931): on few images the samples first become alike to them, then for a while
 noisy and unlike, and Gaussian weights soften that. They measured DreamBooth on Stable Diffusion. Here: all of tiny-dit
-trains on 3 images of each state of a hazelnut, without augmentation, with plain and with Gaussian weights (deviation
-0.01); the same seeds are drawn every 60 steps, and their fidelity and noise are those of metrics/corruption.py.
+on 3 images of each state of a hazelnut, without augmentation; and DreamBooth on five photographs with the UNet of
+tiny-sd, in the settings of the paper but for the rate and the number of steps (images one at a time, no average of the
+weights). Each with plain and with Gaussian weights (deviation 0.01); samples of the same seeds are drawn every 60 and
+every 25 steps, and their fidelity and noise are those of metrics/corruption.py.
 """
+import compare
 from metrics.corruption import stage
 from recipes.watch import looks
 
-from . import below, compared, of, spread, table, verdicts
+from . import below, compared, of, planned, spread, table, verdicts
 
 METHODS = {"full": "plain", "full-bnn": "Gaussian"}
+SHAPE = {"last": "fidelity at the end", "fall": "its largest fall", "most": "most noise"}   # of a run's looks
 
 
 def numbers(work, quick):
+    """"classes": the rows of tiny-dit, "dreambooth": those of tiny-sd, each with the looks of its run."""
     rows = compared("few_images", work, quick, METHODS)
     for row in rows:
         row["looks"] = looks(work / "few_images" / f"{row['method']}-{row['seed']}")
-    return rows
+    plan, subject = planned("bayesian", quick), []
+    for method in plan.methods:
+        for seed in range(plan.seeds):
+            run = compare.trained(plan, work.resolve() / "bayesian", method, seed)
+            subject.append({"method": method, "seed": seed, "looks": looks(run)})
+    return {"classes": rows, "dreambooth": subject}
 
 
-def section(rows):
-    for row in rows:
-        steps, fidelity, residual, noise = row["looks"]
-        row["stage"] = stage(steps, fidelity, residual, noise)
-        row["fall"] = max(max(fidelity[:i + 1]) - f for i, f in enumerate(fidelity))
-        row["last"], row["most"] = fidelity[-1], max(residual[1:])
-    keys = ("asked_state", "kid_x1000", "coverage", "copies", "last", "fall", "most")
+def section(found):
+    rows, subject = ([row | shape(row["looks"]) for row in found[key]] for key in ("classes", "dreambooth"))
+    keys = {"asked_state": "asked class", "kid_x1000": "KID x1000", "coverage": "coverage", "copies": "copies"} | SHAPE
+    text = "tiny-dit:\n\n" + listed(rows, keys)
+    text += verdicts({
+        "with Gaussian weights more samples are of the asked class": sides(rows, "asked_state"),
+        "they are nearer to real images (KID)": below(*sides(rows, "kid_x1000"))} | steadier(rows))
+    return text + "\nDreamBooth with tiny-sd:\n\n" + listed(subject, SHAPE) + verdicts(steadier(subject))
+
+
+def shape(seen) -> dict:
+    """What the looks of a run say: whether there is a corruption stage, and the numbers that SHAPE names."""
+    steps, fidelity, residual, noise = seen
+    return {"stage": stage(steps, fidelity, residual, noise), "last": fidelity[-1], "most": max(residual[1:]),
+            "fall": max(max(fidelity[:i + 1]) - f for i, f in enumerate(fidelity))}
+
+
+def listed(rows: list[dict], keys: dict[str, str]) -> str:
+    """The table of plain and Gaussian weights."""
     lines = [[text, *(spread(of(rows, key, method=method), 1 if key == "kid_x1000" else 2) for key in keys),
-              str(sum(bool(stage) for stage in of(rows, "stage", method=method)))] for method, text in METHODS.items()]
-    found = {key: [of(rows, key, method=method) for method in ("full-bnn", "full")] for key in keys}
-    shown, runs = sum(bool(stage) for stage in of(rows, "stage", method="full")), len(rows) // 2
-    head = ["weights", "asked class", "KID x1000", "coverage", "copies", "fidelity at the end", "its largest fall",
-            "most noise", "runs with a corruption stage"]
-    plain = f"\nA corruption stage shows in {shown} of {runs} runs with plain weights.\n"
-    return table(head, lines) + plain + verdicts({
-        "with Gaussian weights more samples are of the asked class": found["asked_state"],
-        "they are nearer to real images (KID)": below(*found["kid_x1000"]),
-        "they are more like the training images at the end": found["last"],
-        "their fidelity falls less on the way": below(*found["fall"])})
+              str(sum(bool(found) for found in of(rows, "stage", method=method)))] for method, text in METHODS.items()]
+    return table(["weights", *keys.values(), "runs with a corruption stage"], lines)
+
+
+def sides(rows: list[dict], key: str) -> list[list[float]]:
+    """The runs with Gaussian and with plain weights."""
+    return [of(rows, key, method=method) for method in ("full-bnn", "full")]
+
+
+def steadier(rows: list[dict]) -> dict:
+    return {"with Gaussian weights they are more like the training images at the end": sides(rows, "last"),
+            "their fidelity falls less on the way": below(*sides(rows, "fall"))}
