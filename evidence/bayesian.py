@@ -60,5 +60,6 @@ def sides(rows: list[dict], key: str) -> list[list[float]]:
 
 
 def steadier(rows: list[dict]) -> dict:
+    """For `verdicts`: what is claimed of the way that the looks take."""
     return {"with Gaussian weights they are more like the training images at the end": sides(rows, "last"),
             "their fidelity falls less on the way": below(*sides(rows, "fall"))}

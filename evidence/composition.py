@@ -3,7 +3,7 @@
 Claimed by Liu et al. 2022 (arXiv 2206.01714), for text. Here: tiny-dit with rows for superclasses, fine-tuned on 20
 images of each state of two products (the runs of superclass guidance). The superclass hazelnut draws all its states;
 `--without STATE:2` is to remove one of them from samples with guidance 4, and the judge, tiny-features, counts the
-states before and after. (With guidance 2 nothing of the superclass is left beside it: only 0.15 were hazelnuts.)
+states before and after. (With guidance 2 little of the superclass is left beside it.)
 """
 from pathlib import Path
 from statistics import mean

@@ -13,11 +13,10 @@ lightened and covered in part; `real + shuffled` has the drawn ones with wrong l
 of further tiles. Duplicates are no arm: every class of a source weighs the same, so that the minimum stays.
 
 No tile is on two sides: one was photographed up to six times and more, and a split by image would show the probe the
-defects that it is tested on. Settings were chosen on tiles of the training side, among many variants (of moving, of the
-share, of the strength: above 0.2 the generator washes defects out, and less was gained). The test's tiles were looked
-at before: by three arms of a network trained whole (0.37 from real images), which was given up, and by an earlier form
-of these arms, which moved defects less and kept what the generator drew around them: over real, +0.029 +- 0.050 moved
-and +0.008 +- 0.076 drawn again. Needs the photographs, --photographs.
+defects that it is tested on. Settings were chosen on tiles of the training side, among many variants: of moving, of the
+share, of the strength (above 0.2 the generator washes defects out, and less was gained). The test's tiles were looked
+at before: by three arms of a network trained whole, which was given up, and by an earlier form of these arms, which
+moved defects less, kept what the generator drew around them and gained nothing. Needs the photographs, --photographs.
 """
 import json
 from pathlib import Path
