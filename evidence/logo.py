@@ -15,7 +15,6 @@ from torch.nn import functional as F
 import compare
 import train
 from data import ImageSet, load
-from data.drawn import read_drawn
 from data.grid import grid, save_image
 from data.transforms import Transform, to_tensor
 from metrics.scores import normalised
@@ -60,10 +59,9 @@ def things(plan: compare.Plan, run: Path, real: ImageSet) -> float:
 def pictured(plan: compare.Plan, runs: Path, real: ImageSet) -> Image.Image:
     """For each prompt a photograph that none trained on, and the first sample of every method's first run."""
     first = [real.classes.index(name) for name in plan.asked.values()]
-    cells = {"photographs": [real.pixels[real.labels == label][0] for label in first]}
-    for method, title in METHODS.items():
-        shown = read_drawn(runs / f"{method}-0" / "drawn", Transform(64), list(plan.asked))
-        cells[title] = [shown.pixels[shown.labels == i][0] for i in range(len(plan.asked))]
+    shown = {"photographs": real} | {title: compare.samples(plan, runs / f"{method}-0" / "drawn", Transform(64), real)
+                                     for method, title in METHODS.items()}
+    cells = {title: [images.pixels[images.labels == label][0] for label in first] for title, images in shown.items()}
     return grid(cells, list(plan.asked))
 
 
