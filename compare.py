@@ -24,6 +24,7 @@ The config says in the flags of train.py and sample.py what all share and what e
 Every run is a process of its own, one after the other, in OUT/METHOD-SEED; what is finished there is not done again.
 Writes index.html (one file, with the pictures), table.md and numbers.json into --out.
 """
+
 import json
 import sys
 import tomllib
@@ -47,8 +48,7 @@ from metrics.scores import load_scorer, means
 from metrics.table import measure
 from recipes import search
 
-QUICK = {"train": {"steps": 20, "sample_every": 20, "sample_steps": 5, "count": 1},
-         "sample": {"steps": 5, "count": 2}}
+QUICK = {"train": {"steps": 20, "sample_every": 20, "sample_steps": 5, "count": 1}, "sample": {"steps": 5, "count": 2}}
 
 
 @dataclass
@@ -62,6 +62,7 @@ class Config:
 @dataclass
 class Plan:
     """What a config says; the module's docstring explains the fields."""
+
     methods: dict[str, dict]
     real: str
     seeds: int = 3
@@ -95,14 +96,17 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
             run = trained(plan, out, method, seed)
             for way in ways_of(plan, method):
                 folder = drawn(plan, run, way, seed)
-                if real is None:   # at the size of the samples
+                if real is None:  # at the size of the samples
                     transform = Transform(smallest_side(folder))
                     told = launch.configure(train.Config, flags(settings(plan, out, method, seed)))
                     real, few = load(plan.real, transform), load(told.data, transform)
                 fake = samples(plan, folder, transform, real)
                 numbers = measure(network, fake, real, few, judge)
-                found = {f"{name}, {key}": value for name, scorer in scorers.items()
-                         for key, value in means(scorer(fake.pixels)).items()}
+                found = {
+                    f"{name}, {key}": value
+                    for name, scorer in scorers.items()
+                    for key, value in means(scorer(fake.pixels)).items()
+                }
                 rows.append({"method": method, "way": way, "seed": seed} | cost(run) | numbers | {"scores": found})
                 pictures.setdefault(", ".join(filter(None, (method, way))), folder / GRID)
             write_atomic(out / "numbers.json", json.dumps(rows, indent=1).encode() + b"\n")
@@ -144,8 +148,10 @@ def read(path) -> Plan:
 
 def shortened(plan: Plan) -> Plan:
     """The same plan with a few steps, one seed and two samples of each."""
-    short = {name: values | QUICK["train"] | ({"class_images": 2} if "class_images" in plan.train | values else {})
-             for name, values in plan.methods.items()}
+    short = {
+        name: values | QUICK["train"] | ({"class_images": 2} if "class_images" in plan.train | values else {})
+        for name, values in plan.methods.items()
+    }
     ways = {name: values | QUICK["sample"] for name, values in plan.ways.items()}
     return replace(plan, methods=short, seeds=1, ways=ways)
 
@@ -177,8 +183,9 @@ def drawing(plan: Plan, way: str) -> dict:
 
 def flags(values: dict) -> list[str]:
     """{"adapter": ["norm"], "lr": 0.1} -> ["--adapter=norm", "--lr=0.1"]."""
-    return [f"--{name}={item}" for name, value in values.items()
-            for item in (value if isinstance(value, list) else [value])]
+    return [
+        f"--{name}={item}" for name, value in values.items() for item in (value if isinstance(value, list) else [value])
+    ]
 
 
 def trained(plan: Plan, out: Path, method: str, seed: int) -> Path:
@@ -219,20 +226,25 @@ def cost(run: Path) -> dict:
     """What a run took, by its log, and what it leaves for drawing."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     seconds = [line["seconds"] for line in lines if "seconds" in line]
-    steps = [after - before for before, after in zip(seconds, seconds[1:]) if after >= before]   # resumed: from 0
+    steps = [after - before for before, after in zip(seconds, seconds[1:]) if after >= before]  # resumed: from 0
     left = [run / name for name in search.LEFT if (run / name).exists()]
     files = [file for path in left for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
     told = {key: line[key] for line in lines for key in ("trained", "total", "peak_gib") if key in line}
-    return told | {"steps": len(seconds), "step_seconds": median(steps) if steps else None,
-                   "megabytes": sum(file.stat().st_size for file in files) / 1e6}
+    return told | {
+        "steps": len(seconds),
+        "step_seconds": median(steps) if steps else None,
+        "megabytes": sum(file.stat().st_size for file in files) / 1e6,
+    }
 
 
 def protocol(plan: Plan, network, rows: list[dict]) -> str:
     """One sentence on what was measured against what."""
     first = rows[0]
-    return (f"{plan.seeds} runs of each method; {first['samples']} samples of each against {first['real']} held-out "
-            f"images ({plan.real}), {first['train']} training images; features of {network.name}. In brackets the "
-            f"smallest and the largest of the runs.")
+    return (
+        f"{plan.seeds} runs of each method; {first['samples']} samples of each against {first['real']} held-out "
+        f"images ({plan.real}), {first['train']} training images; features of {network.name}. In brackets the "
+        f"smallest and the largest of the runs."
+    )
 
 
 if __name__ == "__main__":

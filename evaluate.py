@@ -3,6 +3,7 @@
 DIR is a folder of images in any layout that training reads, a folder that sample.py wrote, or generated images such as
 generated:hazelnut/test/20. Prints a table for each network, and with --out writes it as JSON.
 """
+
 import json
 import sys
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from metrics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, fidel
 from metrics.scores import load_scorer, means
 from metrics.table import as_text, measure
 
-SIDE = 64   # of generated images
+SIDE = 64  # of generated images
 
 
 @dataclass
@@ -50,8 +51,9 @@ def main(argv=None):
     tables, judge = [], networks.load("tiny-features", device)
     for spec in cfg.features:
         network = networks.load(spec, device)
-        tables.append(measure(network, fake, real, train, judge)
-                      | (spoken(network, drawn, asked) if network.texts else {}))
+        tables.append(
+            measure(network, fake, real, train, judge) | (spoken(network, drawn, asked) if network.texts else {})
+        )
     if cfg.lpips:
         tables.append({"network": f"LPIPS ({cfg.lpips})"} | apart(lpips.load(cfg.lpips).to(device), fake, train))
     for text, scorer in zip(cfg.scorer, scorers):
@@ -69,10 +71,13 @@ def spoken(network: networks.Network, drawn: ImageSet, asked: list[list[str]]) -
     f, good = network.embed(to_tensor(drawn.pixels)), network.texts(list(PAIRS["quality"]))
     numbers = {"clip_iqa": clip_iqa(f, good, network.scale).mean().item()}
     if asked:
-        texts = network.texts([choices[0] for choices in asked])                                 # (P, D)
+        texts = network.texts([choices[0] for choices in asked])  # (P, D)
         numbers["clip_t"] = clip_t(f, texts[drawn.labels]).mean().item()
-    choices = [choose(f[drawn.labels == i], network.texts(texts), network.scale)
-               for i, texts in enumerate(asked) if len(texts) > 1]
+    choices = [
+        choose(f[drawn.labels == i], network.texts(texts), network.scale)
+        for i, texts in enumerate(asked)
+        if len(texts) > 1
+    ]
     return numbers | ({f"prompt_{name}": value for name, value in fidelity(choices).items()} if choices else {})
 
 
@@ -80,11 +85,11 @@ def apart(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
     """Mean LPIPS between samples, and between those nearest to one training image (Ojha et al. 2021)."""
     device = next(network.parameters()).device
     x = to_tensor(fake.pixels).to(device)
-    between = lpips.pairwise(network, x)                                                         # (N, N)
+    between = lpips.pairwise(network, x)  # (N, N)
     numbers = {"samples": len(x), "pairwise_lpips": pairwise_diversity(between)}
     if train is None:
         return numbers
-    to_train = lpips.pairwise(network, x, to_tensor(train.pixels).to(device))                    # (N, T)
+    to_train = lpips.pairwise(network, x, to_tensor(train.pixels).to(device))  # (N, T)
     return numbers | {"train": len(train.pixels)} | intra_cluster(to_train, between)
 
 
@@ -110,16 +115,19 @@ def sharing(fake: ImageSet, real: ImageSet, train: ImageSet | None) -> list[Imag
     """The same images with the classes that they share; where they differ, all of one class."""
     sets = [fake, real, train]
     if any(images is not None and set(images.classes) != set(real.classes) for images in sets):
-        print(f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
-              f"differ, so that nothing is told by class")
+        print(
+            f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
+            f"differ, so that nothing is told by class"
+        )
         return [images and images._replace(labels=torch.zeros_like(images.labels), classes=["all"]) for images in sets]
     return [images and recast(images, real.classes) for images in sets]
 
 
 def recast(images: ImageSet, classes: list[str]) -> ImageSet:
     """The images with the same classes in this order."""
-    return images._replace(labels=torch.tensor([classes.index(name) for name in images.classes])[images.labels],
-                           classes=classes)
+    return images._replace(
+        labels=torch.tensor([classes.index(name) for name in images.classes])[images.labels], classes=classes
+    )
 
 
 if __name__ == "__main__":

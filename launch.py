@@ -3,6 +3,7 @@
 A config is a flat dataclass with one field a line; the comment on the line is the flag's help. `--name value` sets a
 field, `--name` alone a boolean one, and a list field (`adapter: list[str]`) takes the flag several times.
 """
+
 import dataclasses
 import difflib
 import inspect
@@ -16,7 +17,7 @@ import torch
 
 try:
     import resource
-except ImportError:   # Windows has none
+except ImportError:  # Windows has none
     resource = None
 
 
@@ -113,6 +114,7 @@ def usage(kind):
 
 def to_toml(config):
     """The config as TOML text that `configure` reads back to the same values."""
+
     def literal(value):
         if isinstance(value, bool):
             return str(value).lower()
@@ -122,11 +124,12 @@ def to_toml(config):
             escaped = value.replace("\\", "\\\\").replace('"', '\\"')
             return f'"{escaped}"'
         return repr(value)
+
     return "".join(f"{key} = {literal(value)}\n" for key, value in dataclasses.asdict(config).items())
 
 
 def device(name):
-    """"auto" -> cuda, mps or cpu, whichever is there first; otherwise the device of that name."""
+    """ "auto" -> cuda, mps or cpu, whichever is there first; otherwise the device of that name."""
     if name != "auto":
         return torch.device(name)
     if torch.cuda.is_available():
@@ -135,7 +138,7 @@ def device(name):
 
 
 def bf16(name, where):
-    """"auto" | "fp32" | "bf16" -> whether to autocast to bfloat16: auto does where the device multiplies in it."""
+    """ "auto" | "fp32" | "bf16" -> whether to autocast to bfloat16: auto does where the device multiplies in it."""
     if name not in ("auto", "fp32", "bf16"):
         raise ValueError(f"precision must be auto, fp32 or bf16, found {name!r}")
     if name != "auto":
@@ -160,7 +163,7 @@ def peak_gib(where):
         return torch.cuda.max_memory_allocated(where) / 2**30
     if resource is None:
         return None
-    unit = 1 if sys.platform == "darwin" else 1024   # macOS counts bytes, Linux KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
@@ -173,8 +176,8 @@ def key(*numbers):
     """One number from several, mixed by SplitMix64's finaliser (Steele et al. 2014): neighbours are unrelated."""
     state = 0
     for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) % 2 ** 64
-        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2 ** 64
-        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2 ** 64
+        state = (state + number + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
         state ^= state >> 31
-    return state % 2 ** 63
+    return state % 2**63

@@ -3,6 +3,7 @@
 --classes says what to draw with a class-conditional model, --prompt (repeated) or --prompts FILE with Stable Diffusion.
 Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
+
 import sys
 import tomllib
 from collections.abc import Callable
@@ -66,16 +67,17 @@ class Config:
 
 class Job(NamedTuple):
     """What there is to draw: one name a column, and a condition for each of its images."""
+
     model: nn.Module
     vae: VAE
     schedule: Schedule
-    shape: tuple[int, int, int]     # of a latent
+    shape: tuple[int, int, int]  # of a latent
     names: list[str]
-    cond: Tensor                    # labels (N,) or text states (N, L, D), of the columns' images in a row
-    null: int | Tensor | None       # the condition that guidance leads away from
+    cond: Tensor  # labels (N,) or text states (N, L, D), of the columns' images in a row
+    null: int | Tensor | None  # the condition that guidance leads away from
     more: list[tuple[int | Tensor, float]]  # further conditions that it weighs, for all images or for each
     before: Callable | None = None  # what moves the latents before each step
-    hint: Tensor | None = None      # what a ControlNet reads, for each image
+    hint: Tensor | None = None  # what a ControlNet reads, for each image
 
 
 @torch.no_grad()
@@ -87,7 +89,7 @@ def main(argv=None):
     if min(cfg.count, cfg.batch) < 1:
         raise ValueError(f"count and batch must be at least 1, found {cfg.count} and {cfg.batch}")
     device = launch.device(cfg.device)
-    torch.manual_seed(cfg.seed)   # of sampled weights: the images of one batch share them
+    torch.manual_seed(cfg.seed)  # of sampled weights: the images of one batch share them
     by_text = cfg.prompt or cfg.prompts or weights.is_sd(path)
     with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
         job = (prompted if by_text else labelled)(cfg, settings, path, files, device)
@@ -99,9 +101,21 @@ def main(argv=None):
     for first in tqdm(range(0, total, cfg.batch), desc="batches"):
         numbers = range(first, min(first + cfg.batch, total))
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            z = draw(denoiser, numbers, job.shape, job.schedule, cfg.sampler, cfg.steps, cfg.seed, cfg.batch, start,
-                     cfg.strength, device, job.before)
-            images = to_uint8(job.vae.images(z))                                                 # (B, H, W, 3)
+            z = draw(
+                denoiser,
+                numbers,
+                job.shape,
+                job.schedule,
+                cfg.sampler,
+                cfg.steps,
+                cfg.seed,
+                cfg.batch,
+                start,
+                cfg.strength,
+                device,
+                job.before,
+            )
+            images = to_uint8(job.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             column, row = divmod(i, cfg.count)
             save_image(out / f"{stems[column]}_{row:03d}.png", image)
@@ -132,7 +146,7 @@ def labelled(cfg, settings, path, files, device) -> Job:
     if control := control_of(cfg):
         model = weights.with_control(model, control)
         shown = hints(cfg, model.config.input_size * vae.factor, len(names))
-        hint = vae.config.scaling_factor * vae.encode(2 * shown.to(device) - 1)[0].float()          # (N, C, h, w)
+        hint = vae.config.scaling_factor * vae.encode(2 * shown.to(device) - 1)[0].float()  # (N, C, h, w)
     cond = torch.tensor(labels, device=device).repeat_interleave(cfg.count)
     null = model.null if model.config.class_dropout else None
     schedule = dit_schedule(model.noise_schedule)
@@ -157,20 +171,31 @@ def prompted(cfg, settings, path, files, device) -> Job:
     if from_superclass(cfg, "" if cfg.superclass else "guidance from a superclass needs its prompt, --superclass TEXT"):
         more.append((cfg.superclass, cfg.superclass_guidance - cfg.guidance))
     texts = [*names, *(text for text, _ in more), cfg.negative]
-    states = encode_prompts(sd.text.to(device), sd.tokenizer, texts).float()                     # (U, L, D)
-    cond = states[:len(names)].repeat_interleave(cfg.count, 0)
+    states = encode_prompts(sd.text.to(device), sd.tokenizer, texts).float()  # (U, L, D)
+    cond = states[: len(names)].repeat_interleave(cfg.count, 0)
     before = None
     if cfg.attend:
-        words = [[positions(word, name, sd.tokenizer) for word in cfg.attend]
-                 for name in names for _ in range(cfg.count)]
+        words = [
+            [positions(word, name, sd.tokenizer) for word in cfg.attend] for name in names for _ in range(cfg.count)
+        ]
         before = attended(model.requires_grad_(False), cond, words, steps_of(cfg.sampler, sd.schedule, cfg.steps))
     size, hint = cfg.size or settings.get("size", 0), None
     if control := control_of(cfg):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
         shown = hints(cfg, sd.side(size), len(names)).to(device)
         hint = shown.mean(1, keepdim=True) if model.control.config.hint_channels == 1 else shown
-    return Job(model.to(device), sd.vae.to(device), sd.schedule, sd.latent_shape(size), names, cond, states[-1:],
-               [(state, weight) for state, (_, weight) in zip(states[len(names):], more)], before, hint)
+    return Job(
+        model.to(device),
+        sd.vae.to(device),
+        sd.schedule,
+        sd.latent_shape(size),
+        names,
+        cond,
+        states[-1:],
+        [(state, weight) for state, (_, weight) in zip(states[len(names) :], more)],
+        before,
+        hint,
+    )
 
 
 def run_settings(cfg) -> dict:
@@ -201,8 +226,11 @@ def control_of(cfg) -> Path | None:
     own = [path for name in ("control", "control.safetensors") if cfg.run and (path := Path(cfg.run) / name).exists()]
     control = Path(cfg.control) if cfg.control else next(iter(own), None)
     if bool(control) != bool(cfg.hint):
-        raise ValueError(f"{control}: a ControlNet reads an image, give --hint FILE" if control else
-                         f"--hint {cfg.hint[0]} is read by a ControlNet, give --control or the --run of one")
+        raise ValueError(
+            f"{control}: a ControlNet reads an image, give --hint FILE"
+            if control
+            else f"--hint {cfg.hint[0]} is read by a ControlNet, give --control or the --run of one"
+        )
     return control
 
 
@@ -221,7 +249,7 @@ def put_on(cfg, model, files):
 
 
 def with_strength(text):
-    """"FILE" or "FILE:0.7" -> (file, strength)."""
+    """ "FILE" or "FILE:0.7" -> (file, strength)."""
     file, colon, strength = text.rpartition(":")
     try:
         return (file, float(strength)) if colon else (text, 1.0)
@@ -261,7 +289,7 @@ def read_prompts(cfg) -> list[str]:
 
 def encoded(cfg, job: Job, device) -> Tensor:
     """The picture to start from as a latent of the job's shape (C, H, W), scaled."""
-    pixels = Transform(job.shape[1] * job.vae.factor)(decode(cfg.image))                         # (S, S, 3)
+    pixels = Transform(job.shape[1] * job.vae.factor)(decode(cfg.image))  # (S, S, 3)
     return job.vae.config.scaling_factor * job.vae.encode(to_tensor(pixels)[None].to(device))[0][0].float()
 
 

@@ -3,6 +3,7 @@
 With no arguments: the embedded default. 20 generated photographs of each state of a product that the shipped model has
 never seen teach it that product's defects, in minutes on a laptop's processor.
 """
+
 import json
 import math
 import signal
@@ -92,14 +93,16 @@ def main(argv=None):
         job = recipes()[cfg.recipe](cfg, launch.device(cfg.device))
     except BaseException:
         if not cfg.resume:
-            run.rmdir()   # nothing has been written yet
+            run.rmdir()  # nothing has been written yet
         raise
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     parameters = adapters.trained(job.model)
     optimizer = torch.optim.AdamW(rated(parameters, job.rates, cfg.lr), weight_decay=cfg.weight_decay, fused=True)
-    ema, kept = ({name: p.detach().clone() for name, p in parameters.items()} if wanted else {}
-                 for wanted in (cfg.ema, cfg.keep == "best"))
+    ema, kept = (
+        {name: p.detach().clone() for name, p in parameters.items()} if wanted else {}
+        for wanted in (cfg.ema, cfg.keep == "best")
+    )
     state = State(parameters, ema, kept, optimizer)
     first = load_state(run, state) if (run / STATE).exists() else 0
     write_atomic(run / "config.toml", launch.to_toml(replace(cfg, resume=False, out=str(run))).encode())
@@ -114,7 +117,7 @@ def loop(cfg, run, job, state, first):
     """Steps first..cfg.steps: look, learn, average, log, save. Leaves by sys.exit when a signal asked for it."""
     stop = catch_signals()
     began = time.monotonic()
-    job.model.train()   # loaded in eval mode, and a resumed run may learn before it looks
+    job.model.train()  # loaded in eval mode, and a resumed run may learn before it looks
     with open_log(run, first) as log, tqdm(total=cfg.steps, initial=first, desc=run.name) as bar:
         for step in range(first, cfg.steps):
             if step % cfg.sample_every == 0 and look(cfg, run, job, state, step, log):
@@ -152,7 +155,7 @@ def one_step(cfg, step, job, optimizer):
         index = batch_index(len(job.names), cfg.batch, step * cfg.accumulate + micro, cfg.seed)
         generator = launch.keyed(cfg.seed, step, micro)
         batch = {key: value.to(device) for key, value in job.batch(index, generator).items()}
-        torch.manual_seed(launch.key(cfg.seed, step, micro))   # for layers that draw something themselves
+        torch.manual_seed(launch.key(cfg.seed, step, micro))  # for layers that draw something themselves
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
             loss, found = job.loss(batch, generator, step / cfg.steps)
             for name, penalty in adapters.penalties(job.model).items():
@@ -163,8 +166,10 @@ def one_step(cfg, step, job, optimizer):
         seen += [job.names[i] for i in index]
     norm = torch.nn.utils.clip_grad_norm_([p for p in job.model.parameters() if p.requires_grad], cfg.clip).item()
     if not math.isfinite(total) or not math.isfinite(norm):
-        sys.exit(f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated, the last checkpoint is "
-                 f"good. Images of the batch: {', '.join(sorted(set(seen)))}")
+        sys.exit(
+            f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated, the last checkpoint is "
+            f"good. Images of the batch: {', '.join(sorted(set(seen)))}"
+        )
     factor = lr_factor(cfg, step)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
@@ -234,7 +239,7 @@ def open_log(run, first):
     """A function that appends a dict to run/log.jsonl; what an earlier try wrote after step `first` is dropped."""
     path = run / "log.jsonl"
     old = path.read_text().splitlines() if path.exists() else []
-    kept = [line for line in old if json.loads(line)["step"] < first + ("loss" in line)]   # its look is done again
+    kept = [line for line in old if json.loads(line)["step"] < first + ("loss" in line)]  # its look is done again
     with open(path, "w", buffering=1) as file:
         file.writelines(line + "\n" for line in kept)
         yield lambda numbers: file.write(json.dumps(numbers) + "\n") if numbers else None
@@ -247,16 +252,18 @@ def configure(argv):
         raise ValueError(f"lr_schedule must be constant or cosine, found {cfg.lr_schedule!r}")
     if cfg.recipe not in recipes():
         raise ValueError(f"unknown recipe {cfg.recipe!r}; there are {', '.join(recipes())}")
-    known = NOISE_SCHEDULES if cfg.recipe == "class_label" else ("fixed",)   # the others are made of DiT's linear betas
+    known = NOISE_SCHEDULES if cfg.recipe == "class_label" else ("fixed",)  # the others are made of DiT's linear betas
     if cfg.noise_schedule not in known:
-        raise ValueError(f"noise_schedule of recipe {cfg.recipe} must be {' or '.join(known)}, found "
-                         f"{cfg.noise_schedule!r}")
+        raise ValueError(
+            f"noise_schedule of recipe {cfg.recipe} must be {' or '.join(known)}, found {cfg.noise_schedule!r}"
+        )
     if (cfg.superclass or cfg.hierarchy) and cfg.recipe != "class_label":
         raise ValueError(f"superclass and hierarchy are for the recipe class_label, {cfg.recipe} does not read them")
     watch.check(cfg)
     if cfg.init and cfg.recipe not in ("consistency", "control"):
-        raise ValueError(f"init is for the recipes consistency and control, {cfg.recipe} does not read it: found "
-                         f"{cfg.init}")
+        raise ValueError(
+            f"init is for the recipes consistency and control, {cfg.recipe} does not read it: found {cfg.init}"
+        )
     for name in ("steps", "batch", "accumulate", "save_every", "sample_every", "count"):
         if getattr(cfg, name) < 1:
             raise ValueError(f"{name} must be at least 1, found {getattr(cfg, name)}")
@@ -269,8 +276,10 @@ def configure(argv):
     given = launch.given(Config, argv)
     other = [key for key in given if key != "resume" and given[key] != getattr(before, key)]
     if other:
-        raise ValueError(f"{stored}: the run has {other[0]} = {getattr(before, other[0])!r}, and resuming cannot make "
-                         f"it {given[other[0]]!r}")
+        raise ValueError(
+            f"{stored}: the run has {other[0]} = {getattr(before, other[0])!r}, and resuming cannot make "
+            f"it {given[other[0]]!r}"
+        )
     return replace(before, resume=True)
 
 

@@ -36,9 +36,18 @@ from adapters.bnn import sampled
 from adapters.core import carried, computing_as, counts, fold, freeze, hand_down, penalties, trained
 
 __all__ = [
-    "METHODS", "attach", "attach_beside", "carried", "counts", "fold", "parse", "penalties", "sampled", "split",
+    "METHODS",
+    "attach",
+    "attach_beside",
+    "carried",
+    "counts",
+    "fold",
+    "parse",
+    "penalties",
+    "sampled",
+    "split",
     "trained",
-]  # fmt: skip
+]
 
 METHODS = {
     "full": full.full,
@@ -78,9 +87,7 @@ def attach(model: nn.Module, specs: str | Sequence[str], generator: torch.Genera
     return model
 
 
-def attach_beside(
-    model: nn.Module, specs: str | Sequence[str], generator: torch.Generator | None = None
-) -> Callable:
+def attach_beside(model: nn.Module, specs: str | Sequence[str], generator: torch.Generator | None = None) -> Callable:
     """`attach`, for methods that leave the weights alone -> before(): a context in which the model has none of them.
 
     So a student and its teacher are one model in memory. A mixin changes the class of its layer and no weight in it,
@@ -98,7 +105,7 @@ def attach_beside(
 
 
 def split(spec: str) -> tuple[str, str]:
-    """"text.lora:rank=4" -> ("text", "lora:rank=4"): the part of the model that a method is for, "" for all of it."""
+    """ "text.lora:rank=4" -> ("text", "lora:rank=4"): the part of the model that a method is for, "" for all of it."""
     head, colon, options = spec.partition(":")
     part, _, name = head.rpartition(".")
     return part, name + colon + options
@@ -114,7 +121,7 @@ def part_of(model: nn.Module, part: str) -> nn.Module:
 
 
 def parse(spec: str) -> tuple[str, dict]:
-    """"lora:rank=8,alpha=16" -> ("lora", {"rank": 8, "alpha": 16.0}): only the options given, typed by the signature.
+    """ "lora:rank=8,alpha=16" -> ("lora", {"rank": 8, "alpha": 16.0}): only the options given, typed by the signature.
 
     Raises ValueError for an unknown method or option, naming the nearest known one, and for a value of another type.
     """

@@ -65,12 +65,7 @@ class SequentialBottleneck(Bottleneck):
 
 
 def bottleneck(
-    model: nn.Module,
-    generator: torch.Generator | None,
-    *,
-    width: int = 64,
-    form: str = "parallel",
-    scale: float = 0.1,
+    model: nn.Module, generator: torch.Generator | None, *, width: int = 64, form: str = "parallel", scale: float = 0.1
 ) -> None:
     """One adapter on the MLP of each block, `form` parallel or sequential.
 

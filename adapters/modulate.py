@@ -63,9 +63,7 @@ class Modulation:
             self.bias.copy_(self.modulated_bias())
 
 
-def modulate(
-    model: nn.Module, generator: torch.Generator | None, *, rank: int = 2, targets: str = MODULATED
-) -> None:
+def modulate(model: nn.Module, generator: torch.Generator | None, *, rank: int = 2, targets: str = MODULATED) -> None:
     """A factor on every Linear whose dotted name the regex `targets` finds; rank 2 is that of the released code.
 
     Raises ValueError for rank < 1 or no such layer.

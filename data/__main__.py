@@ -4,9 +4,9 @@ import argparse
 import sys
 from collections import Counter
 
-from . import captions
-from .folders import RANKS, describe, recognise
-from .images import decode_mask, read
+from data import captions
+from data.folders import RANKS, describe, recognise
+from data.images import decode_mask, read
 
 
 def inspect(items) -> tuple[str, list[str]]:
@@ -17,8 +17,10 @@ def inspect(items) -> tuple[str, list[str]]:
             image, fact = read(item.path)
             facts.append(fact)
             if item.mask is not None and (mask := decode_mask(item.mask)).shape != image.shape[:2]:
-                bad.append(f"{item.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
-                           f"its image {image.shape[1]}x{image.shape[0]}")
+                bad.append(
+                    f"{item.mask}: the mask is {mask.shape[1]}x{mask.shape[0]}, "
+                    f"its image {image.shape[1]}x{image.shape[0]}"
+                )
         except ValueError as error:
             bad.append(str(error))
     lines = []
@@ -41,8 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--template", default="", help="caption of images that have none: 'a photo of a {class}'")
     parser.add_argument("--rank", default="class", choices=RANKS, help="iNaturalist: the rank that is the superclass")
     options = parser.parse_args(arguments)
-    readers = {"classes": (lambda: recognise(options.inspect, options.rank), describe),
-               "captions": (lambda: captions.read_captions(options.inspect, options.template), captions.describe)}
+    readers = {
+        "classes": (lambda: recognise(options.inspect, options.rank), describe),
+        "captions": (lambda: captions.read_captions(options.inspect, options.template), captions.describe),
+    }
     found, faults = [], []
     for name, (read_folder, describe_it) in readers.items():
         try:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from .masks import few
+from data.masks import few
 
 TEXT_COLUMNS = ("text", "caption", "prompt")
 MAX_CHARACTERS = 10_000  # a text tower reads some 77 tokens: what is this long is no caption but another file
@@ -37,8 +37,11 @@ def read_metadata(file: Path, images: list[Path]) -> dict[Path, str]:
         else:
             captions[path], line_of[path] = checked(row.get(column), f"{file}, line {line}, {column}"), line
     unnamed = [name for name, path in by_name.items() if path not in captions]
-    for fault, names in (("names that are no image in its folder", unknown), ("images named twice", twice),
-                         ("images that no row names", unnamed)):
+    for fault, names in (
+        ("names that are no image in its folder", unknown),
+        ("images named twice", twice),
+        ("images that no row names", unnamed),
+    ):
         if names:
             raise ValueError(f"{file}: {fault}, {few(names)}")
     return captions
@@ -67,8 +70,10 @@ def _csv(file: Path) -> Iterator[tuple[int, dict]]:
             raise ValueError(f"{file}: two columns have one name in {', '.join(head)}")
         for row in reader:
             if row and len(row) != len(head):
-                raise ValueError(f"{file}, line {reader.line_num}: {len(row)} fields, but the head has {len(head)} "
-                                 f"(a text with commas stands in quotes)")
+                raise ValueError(
+                    f"{file}, line {reader.line_num}: {len(row)} fields, but the head has {len(head)} "
+                    f"(a text with commas stands in quotes)"
+                )
             if row:
                 yield reader.line_num, dict(zip(head, row))
     except csv.Error as error:
@@ -81,9 +86,12 @@ def _text_column(file: Path, rows: list[dict]) -> str:
     if "file_name" not in columns:
         raise ValueError(f"{file}: no column file_name; found {', '.join(columns) or 'no row'}")
     fitting = [name for name in TEXT_COLUMNS if name in columns] or [
-        name for name in columns
-        if not name.endswith("file_name") and all(isinstance(row.get(name), str) for row in rows)
-        and not all(NUMBER.fullmatch(row[name]) for row in rows)]
+        name
+        for name in columns
+        if not name.endswith("file_name")
+        and all(isinstance(row.get(name), str) for row in rows)
+        and not all(NUMBER.fullmatch(row[name]) for row in rows)
+    ]
     if len(fitting) != 1:
         fault = f"several columns could be the caption: {', '.join(fitting)}" if fitting else "no column of captions"
         raise ValueError(f"{file}: {fault} (of {', '.join(columns)}); name one of them text and remove the others")
@@ -119,5 +127,6 @@ def read_utf8(file: Path) -> str:
     try:
         return data.decode("utf-8").removeprefix("\ufeff")  # Windows editors begin a file so
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: byte {error.start} is 0x{data[error.start]:02x}, which is not UTF-8: save the file "
-                         f"as UTF-8") from None
+        raise ValueError(
+            f"{file}: byte {error.start} is 0x{data[error.start]:02x}, which is not UTF-8: save the file as UTF-8"
+        ) from None

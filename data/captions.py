@@ -17,15 +17,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from . import folders, makers
-from .caption_files import checked, read_metadata, read_sidecar
-from .folders import SPECIES, Item
-from .masks import few, split_masks
-from .tree import Node, draw_tree, read_tree
+from data import folders, makers
+from data.caption_files import checked, read_metadata, read_sidecar
+from data.folders import SPECIES, Item
+from data.masks import few, split_masks
+from data.tree import Node, draw_tree, read_tree
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 SIDECARS = (".txt", ".caption")
-MAX_REPEATS = 9_999      # above it stands a date or an id
+MAX_REPEATS = 9_999  # above it stands a date or an id
 KOHYA = re.compile(r"([0-9]+)_([^/]+)")
 FIELD = re.compile(r"\{([^{}]*)\}")
 
@@ -86,7 +86,7 @@ def generated_captions(names: Iterable[str]) -> Captions:
 
 
 def describe(captions: Captions, examples: int = 3) -> str:
-    """"20 images: 18 captions from sidecar .txt, 2 from the template", then the first captions and the notes."""
+    """ "20 images: 18 captions from sidecar .txt, 2 from the template", then the first captions and the notes."""
     items = captions.items
     called = {"folder name": "the folder name", "template": "the template"}
     counts = [(called.get(origin, origin), n) for origin, n in Counter(item.origin for item in items).most_common()]
@@ -108,8 +108,10 @@ def _place(node: Node, template: str) -> tuple[list[Item], list[str]]:
     """(items, notes) of a flat folder, whose images have no class, or of a layout of folders.py."""
     inside = [path for folder in node.folders for path in _images(folder)]
     if node.images and inside:
-        raise ValueError(f"{node.path}: {len(node.images)} images lie directly in it and {len(inside)} in its folders: "
-                         f"without a {METADATA[0]} it is one or the other\nfound:\n{draw_tree(node)}")
+        raise ValueError(
+            f"{node.path}: {len(node.images)} images lie directly in it and {len(inside)} in its folders: "
+            f"without a {METADATA[0]} it is one or the other\nfound:\n{draw_tree(node)}"
+        )
     if node.images:
         return [Item(path, "") for path in node.images], []
     try:
@@ -138,8 +140,10 @@ def _caption_each(items: list[Item], sidecars: dict[Path, Path], template: str, 
         else:
             without.append(item.path.relative_to(root).as_posix())
     if without:
-        raise ValueError(f"{root}: of {len(items)} images these have no caption, {few(without)}; give a template, a "
-                         f".txt beside each, or a {METADATA[0]}")
+        raise ValueError(
+            f"{root}: of {len(items)} images these have no caption, {few(without)}; give a template, a "
+            f".txt beside each, or a {METADATA[0]}"
+        )
     return found, [f"only the first line is the caption in {few(longer)}"] if longer else []
 
 
@@ -179,16 +183,20 @@ def folder_words(names: Iterable[str], template: str = "") -> dict[str, tuple[in
         if not 1 <= repeats <= MAX_REPEATS:
             raise ValueError(f"{name}/ is named <repeats>_<caption>; repeats are 1..{MAX_REPEATS}, found {repeats}")
     if FIELD.search(template):
-        raise ValueError(f"{first}/ is named <repeats>_<caption>, so it is no class for the template {template!r}: "
-                         f"rename the folder or leave out the template")
+        raise ValueError(
+            f"{first}/ is named <repeats>_<caption>, so it is no class for the template {template!r}: "
+            f"rename the folder or leave out the template"
+        )
     return kohya
 
 
 def _refuse_kohya_below(items: list[Item]) -> None:
     below = sorted({item.parent for item in items if KOHYA.fullmatch(item.label.removeprefix(f"{item.parent}/"))})
     if below:
-        raise ValueError(f"folders named <repeats>_<caption> lie in {' and '.join(f'{name}/' for name in below)}: "
-                         f"point at {'it' if len(below) == 1 else 'one of them'}")
+        raise ValueError(
+            f"folders named <repeats>_<caption> lie in {' and '.join(f'{name}/' for name in below)}: "
+            f"point at {'it' if len(below) == 1 else 'one of them'}"
+        )
 
 
 def fill(template: str, item: Item) -> str:
@@ -198,8 +206,9 @@ def fill(template: str, item: Item) -> str:
         names["class"] = " ".join(item.label.split("_")[6:])
     for field in FIELD.findall(template):
         if not names[field]:
-            raise ValueError(f"the template {template!r} asks for a {field}, but {item.path} has none: its layout has "
-                             f"no such folder")
+            raise ValueError(
+                f"the template {template!r} asks for a {field}, but {item.path} has none: its layout has no such folder"
+            )
     return checked(FIELD.sub(lambda field: names[field[1]].replace("_", " "), template), f"template {template!r}")
 
 
@@ -216,5 +225,7 @@ def _metadata_file(root: Path, images: list[Path]) -> Path | None:
     there = sorted(folder / name for folder in above for name in METADATA if (folder / name).is_file())
     if not there or there == [root / there[0].name]:
         return there[0] if there else None
-    raise ValueError(f"{root}: one metadata file, in the folder itself, speaks for all its images; found "
-                     f"{few([path.relative_to(root).as_posix() for path in there])}")
+    raise ValueError(
+        f"{root}: one metadata file, in the folder itself, speaks for all its images; found "
+        f"{few([path.relative_to(root).as_posix() for path in there])}"
+    )

@@ -1,16 +1,17 @@
 """A folder of samples: how sample.py names its files, and reading them back with the class of each."""
+
 import re
 
 import numpy as np
 import torch
 
-from .images import decode_all
-from .images import read as read_image
-from .source import ImageSet, load
-from .transforms import Transform
-from .tree import read_tree
+from data.images import decode_all
+from data.images import read as read_image
+from data.source import ImageSet, load
+from data.transforms import Transform
+from data.tree import read_tree
 
-GRID = "grid.png"   # the overview beside the samples
+GRID = "grid.png"  # the overview beside the samples
 
 
 def file_names(names) -> list[str]:

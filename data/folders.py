@@ -16,13 +16,13 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from .masks import split_masks
-from .tree import Node, draw_tree, read_tree
+from data.masks import split_masks
+from data.tree import Node, draw_tree, read_tree
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 SPECIES = re.compile(r"\d+_[A-Z][^_]*(_[^_]+){6,}")  # an epithet may hold more underscores
 SPLITS = ("train", "test", "val", "valid", "validation")
-IMAGES, MASKS = ("image", "images"), ("mask", "masks")   # the parts of a product in the layout of DefectSpectrum
+IMAGES, MASKS = ("image", "images"), ("mask", "masks")  # the parts of a product in the layout of DefectSpectrum
 LAYOUTS = __doc__.split("\n\n")[1]
 
 
@@ -157,8 +157,10 @@ def _items(folders: tuple[Node, ...], name_of, masks: Node | None = None) -> lis
             raise ValueError(f"class folder {folder.path} holds no image" + (f" (skipped: {skipped})" * bool(skipped)))
         there = masks.folder(folder.name) if masks else None
         mask_of = {path.stem: path for path in there.images} if there else {}
-        items += [Item(path, label, parent, mask_of.get(f"{path.stem}_mask") or mask_of.get(path.stem))
-                  for path in folder.images]
+        items += [
+            Item(path, label, parent, mask_of.get(f"{path.stem}_mask") or mask_of.get(path.stem))
+            for path in folder.images
+        ]
     return items
 
 

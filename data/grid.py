@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .atomic import write_atomic
+from data.atomic import write_atomic
 
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 GAP, TEXT, TITLE = 4, 14, 20  # pixels
@@ -66,8 +66,9 @@ def sections(parts: Mapping[str, Image.Image], beside: bool = True) -> Image.Ima
         raise ValueError("no sections to draw")
     font = ImageFont.load_default(size=TITLE)
     margin, head = 4 * GAP, TITLE + 4 * GAP
-    cells = [(max(part.width, math.ceil(_text_size(title, font)[0])), part.height + head)
-             for title, part in parts.items()]
+    cells = [
+        (max(part.width, math.ceil(_text_size(title, font)[0])), part.height + head) for title, part in parts.items()
+    ]
     wide, high = [cell[0] for cell in cells], [cell[1] for cell in cells]
     between = margin * (len(cells) - 1)
     inner = (sum(wide) + between, max(high)) if beside else (max(wide), sum(high) + between)

@@ -5,11 +5,12 @@
 
 A file may name more classes than there are images of.
 """
+
 import json
 import tomllib
 from pathlib import Path
 
-from .source import ImageSet
+from data.source import ImageSet
 
 
 def with_parents(images: ImageSet, file: str = "") -> ImageSet:
@@ -20,8 +21,10 @@ def with_parents(images: ImageSet, file: str = "") -> ImageSet:
     told, where = (read(file), file) if file else (images.parents, "the images' folders")
     alone = [name for name in images.classes if name not in told]
     if alone:
-        raise ValueError(f"{where}: no superclass of {len(alone)} of {len(images.classes)} classes "
-                         f"({', '.join(alone[:3])}); it takes superclass/class folders or --hierarchy FILE")
+        raise ValueError(
+            f"{where}: no superclass of {len(alone)} of {len(images.classes)} classes "
+            f"({', '.join(alone[:3])}); it takes superclass/class folders or --hierarchy FILE"
+        )
     parents = {name: told[name] for name in images.classes}
     both = sorted(set(parents.values()) & set(images.classes))
     if both:
@@ -36,7 +39,7 @@ def read(file: str) -> dict[str, str]:
         raise ValueError(f"{file}: a hierarchy is a .toml or .json file of class = superclass pairs")
     try:
         table = parsers[Path(file).suffix](Path(file).read_text("utf-8"))
-    except (OSError, ValueError) as error:     # both parsers' errors, and text that is not UTF-8, are ValueErrors
+    except (OSError, ValueError) as error:  # both parsers' errors, and text that is not UTF-8, are ValueErrors
         raise ValueError(f"hierarchy {file}: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise ValueError(f"{file}: expected one superclass name for each class name, found {str(table)[:80]}")

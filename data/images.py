@@ -138,9 +138,9 @@ def _decode(file, path: Path) -> tuple[Image.Image, Facts]:
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey, whichever byte order; older Pillow widens it to 32 bits
-        grey = np.rint(np.asarray(image).astype(np.float64) * (255 / 65535)).astype(np.uint8)    # (H, W)
-        return np.repeat(grey[..., None], 3, axis=2)                                             # (H, W, 3)
+        grey = np.rint(np.asarray(image).astype(np.float64) * (255 / 65535)).astype(np.uint8)  # (H, W)
+        return np.repeat(grey[..., None], 3, axis=2)  # (H, W, 3)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
-    return np.array(image.convert("RGB"))                                                        # (H, W, 3)
+    return np.array(image.convert("RGB"))  # (H, W, 3)

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from .atomic import write_atomic
-from .transforms import Variant, apply_variant, to_tensor
+from data.atomic import write_atomic
+from data.transforms import Variant, apply_variant, to_tensor
 
 FORMAT = "graft latents 1"  # part of the name: to be raised when the meaning of a variant or of the file changes
 
@@ -95,8 +95,10 @@ def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
         raise ValueError("no images to encode")
     for i, image in enumerate(images):
         if image.dtype != np.uint8 or image.shape != images[0].shape or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected uint8 images of one size (S, S, 3): image 0 is {images[0].dtype} "
-                             f"{images[0].shape}, image {i} is {image.dtype} {image.shape}")
+            raise ValueError(
+                f"expected uint8 images of one size (S, S, 3): image 0 is {images[0].dtype} "
+                f"{images[0].shape}, image {i} is {image.dtype} {image.shape}"
+            )
     if images[0].shape[0] != images[0].shape[1]:
         raise ValueError(f"images must be square, since a quarter turn swaps the sides; found {images[0].shape}")
     return np.asarray(images)  # (N, S, S, 3)
@@ -110,7 +112,7 @@ def _encode(pixels, variants, encode, batch, dtype, path) -> tuple[Tensor, Tenso
     for start in range(0, len(pairs), batch):
         chosen = pairs[start : start + batch]
         x = torch.stack([apply_variant(to_tensor(pixels[n]), variants[v]) for n, v in chosen])  # (B, 3, S, S)
-        mean, logvar = (z.detach().to("cpu", dtype) for z in encode(x))                         # (B, c, h, w)
+        mean, logvar = (z.detach().to("cpu", dtype) for z in encode(x))  # (B, c, h, w)
         finite = (mean.isfinite() & logvar.isfinite()).flatten(1).all(1)
         if not finite.all():
             n, v = chosen[int((~finite).nonzero()[0])]
@@ -120,15 +122,17 @@ def _encode(pixels, variants, encode, batch, dtype, path) -> tuple[Tensor, Tenso
         means.append(mean)
         logvars.append(logvar)
     shape = (len(pixels), len(variants), *means[0].shape[1:])
-    return torch.cat(means).reshape(shape), torch.cat(logvars).reshape(shape)                   # (N, V, c, h, w)
+    return torch.cat(means).reshape(shape), torch.cat(logvars).reshape(shape)  # (N, V, c, h, w)
 
 
 def _check_disk(folder: Path, size: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < 2 * size:  # twice: the old file, if damaged, stays until the new one is whole
-        raise ValueError(f"the latent cache needs {size / 1e6:.1f} MB, asks for twice that, and {folder} has "
-                         f"{free / 1e6:.1f} MB free")
+        raise ValueError(
+            f"the latent cache needs {size / 1e6:.1f} MB, asks for twice that, and {folder} has "
+            f"{free / 1e6:.1f} MB free"
+        )
 
 
 def _load(path: Path, name: str) -> tuple[Tensor, Tensor]:

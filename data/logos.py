@@ -9,21 +9,28 @@ MARK is nothing, logo or fake. GROUND is the colour of a garment, or props: a bi
 for what the photographs of garments do not show. Like those of generated.py an image is a function of (product, state,
 split, index, seed) alone, with the same splits; its mask is the box, real or fake.
 """
+
 import numpy as np
 
-from .garments import GARMENTS, PROPS
-from .generated import SPLITS, develop, photograph
-from .products import power_noise, soft, to_segment
+from data.garments import GARMENTS, PROPS
+from data.generated import SPLITS, develop, photograph
+from data.products import power_noise, soft, to_segment
 
-LETTERS = {"|": (0, 1), "/": (1, -1), "-": (1, 0), "\\": (1, 1)}    # the direction of each stroke, down is positive
+LETTERS = {"|": (0, 1), "/": (1, -1), "-": (1, 0), "\\": (1, 1)}  # the direction of each stroke, down is positive
 WORD, TOKEN = "/-|\\", "<logo>"
-ASPECT = .48                                                        # height of the box by its length
-RED, INK = (.80, .05, .07), (.03, .03, .03)
-DYES = {"black": (.07, .07, .08), "blue": (.12, .24, .62), "green": (.12, .42, .22), "white": (.88, .87, .85)}
-MARKS = {"nothing": "", "logo": f" with a {TOKEN} logo", "fake": " with a logo"}    # and what the caption says of it
+ASPECT = 0.48  # height of the box by its length
+RED, INK = (0.80, 0.05, 0.07), (0.03, 0.03, 0.03)
+DYES = {
+    "black": (0.07, 0.07, 0.08),
+    "blue": (0.12, 0.24, 0.62),
+    "green": (0.12, 0.42, 0.22),
+    "white": (0.88, 0.87, 0.85),
+}
+MARKS = {"nothing": "", "logo": f" with a {TOKEN} logo", "fake": " with a logo"}  # and what the caption says of it
 # The orders are frozen: an image's random numbers depend on the positions of its product and state.
-PRODUCT_STATES = {f"{mark}_on_{ground}": tuple(GARMENTS if ground in DYES else PROPS)
-                  for mark in MARKS for ground in (*DYES, "props")}
+PRODUCT_STATES = {
+    f"{mark}_on_{ground}": tuple(GARMENTS if ground in DYES else PROPS) for mark in MARKS for ground in (*DYES, "props")
+}
 PRODUCTS = tuple(PRODUCT_STATES)
 GROUPS = {mark: tuple(name for name in PRODUCTS if name.startswith(mark)) for mark in MARKS}
 
@@ -39,15 +46,17 @@ def alternatives(product, state):
     """attribute -> classes (product, state): the given one first, then all that differ from it in the attribute."""
     mark, ground = product.split("_on_")
     grounds = {other: f"{mark}_on_{other}" for other in DYES} if ground in DYES else {}
-    found = {"colour": [(name, state) for name in grounds.values()],
-             "thing": [(product, name) for name in PRODUCT_STATES[product]],
-             "logo": [(f"{name}_on_{ground}", state) for name in MARKS]}
+    found = {
+        "colour": [(name, state) for name in grounds.values()],
+        "thing": [(product, name) for name in PRODUCT_STATES[product]],
+        "logo": [(f"{name}_on_{ground}", state) for name in MARKS],
+    }
     return {key: sorted(classes, key=lambda one: one != (product, state)) for key, classes in found.items() if classes}
 
 
 def letter(p, q, stroke):
     """Distance of the points p, q of the logo's frame to the stroke of a letter in the middle."""
-    reach = np.array(LETTERS[stroke]) * (.14, .30)
+    reach = np.array(LETTERS[stroke]) * (0.14, 0.30)
     return to_segment(p, q, -reach, reach)
 
 
@@ -56,8 +65,8 @@ def stamp(u, v, at, size, turn, word):
     cos, sin = np.cos(turn), np.sin(turn)
     p, q = (cos * (u - at[0]) + sin * (v - at[1])) / size, (cos * (v - at[1]) - sin * (u - at[0])) / size
     box = np.maximum(np.abs(p) - 1, np.abs(q) - ASPECT)
-    strokes = np.min([letter(p - .48 * (k - 1.5), q, stroke) for k, stroke in enumerate(word)], 0)
-    return soft(box, .012 / size), soft(strokes - .08, .014 / size)
+    strokes = np.min([letter(p - 0.48 * (k - 1.5), q, stroke) for k, stroke in enumerate(word)], 0)
+    return soft(box, 0.012 / size), soft(strokes - 0.08, 0.014 / size)
 
 
 def misspelt(rng):
@@ -70,7 +79,7 @@ def misspelt(rng):
 def stand(n, rng):
     """Image coordinates x, y and the thing's frame u, v (n, n): nearly upright, scaled, moved."""
     y, x = np.mgrid[0:n, 0:n] / (n / 2) - 1 + 1 / n
-    turn, scale, (dx, dy) = rng.uniform(-.09, .09), rng.uniform(.92, 1.04), rng.uniform(-.05, .05, 2)
+    turn, scale, (dx, dy) = rng.uniform(-0.09, 0.09), rng.uniform(0.92, 1.04), rng.uniform(-0.05, 0.05, 2)
     cos, sin = np.cos(turn), np.sin(turn)
     return x, y, (cos * (x - dx) + sin * (y - dy)) / scale, (cos * (y - dy) - sin * (x - dx)) / scale
 
@@ -80,18 +89,18 @@ def image(product, state, split, index, seed=0, size=64):
     if state not in PRODUCT_STATES[product]:
         raise ValueError(f"{product} has no {state!r}; it has {', '.join(PRODUCT_STATES[product])}")
     key = PRODUCTS.index(product), PRODUCT_STATES[product].index(state), list(SPLITS).index(split), index
-    rng = np.random.default_rng([seed, 1000, *key])            # 1000: no key of generated.py goes on like this
+    rng = np.random.default_rng([seed, 1000, *key])  # 1000: no key of generated.py goes on like this
     mark, ground = product.split("_on_")
     draw, (*place, length) = (GARMENTS | PROPS)[state]
-    x, y, u, v = stand(2 * size, rng)                          # drawn at twice the size, then averaged
-    dye = np.array(DYES.get(ground, (1, 1, 1)))[:, None, None] * (1 + rng.uniform(-.12, .12))
+    x, y, u, v = stand(2 * size, rng)  # drawn at twice the size, then averaged
+    dye = np.array(DYES.get(ground, (1, 1, 1)))[:, None, None] * (1 + rng.uniform(-0.12, 0.12))
     look = draw(u, v, rng, dye, power_noise(rng, 2 * size, 2.6))
-    at, length, turn = place + rng.uniform(-.04, .04, 2), length * rng.uniform(.92, 1.05), rng.uniform(-.07, .07)
+    at, length, turn = place + rng.uniform(-0.04, 0.04, 2), length * rng.uniform(0.92, 1.05), rng.uniform(-0.07, 0.07)
     box, ink = stamp(u, v, at, length, turn, misspelt(rng) if mark == "fake" else WORD)
     if mark == "nothing":
         box = 0 * box
     red, black = (np.array(tone)[:, None, None] for tone in (RED, INK))
     albedo = look.albedo * (1 - box) + box * (red * (1 - ink) + black * ink)
     rgb = develop(photograph(look._replace(albedo=albedo), x, y, rng, dark=False), rng)
-    mask = box.reshape(size, 2, size, 2).mean((1, 3)) > .5
+    mask = box.reshape(size, 2, size, 2).mean((1, 3)) > 0.5
     return rgb, mask.astype(np.uint8) * 255, caption(product, state)

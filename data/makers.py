@@ -1,5 +1,6 @@
 """Which file draws which generated product, and the names of groups of products in `generated:PRODUCTS/SPLIT`."""
-from . import generated, logos
+
+from data import generated, logos
 
 MAKERS = {product: maker for maker in (generated, logos) for product in maker.PRODUCTS}
 GROUPS = {"base": generated.BASE, "all": generated.PRODUCTS, **logos.GROUPS}

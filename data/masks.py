@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from .tree import Node
+from data.tree import Node
 
 FOLDERS = ("mask", "masks")
 SUFFIX = "_mask"
@@ -50,8 +50,11 @@ def _is_mask_folder(node: Node) -> bool:
 def _beside(paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[tuple[Path, Path]]]:
     """The images of one folder and the pairs (image, mask) in it; iron_mask.png without an iron.png is an image."""
     by_stem = {path.stem: path for path in paths}
-    pairs = [(by_stem[path.stem.removesuffix(SUFFIX)], path) for path in paths
-             if path.stem.endswith(SUFFIX) and path.stem.removesuffix(SUFFIX) in by_stem]
+    pairs = [
+        (by_stem[path.stem.removesuffix(SUFFIX)], path)
+        for path in paths
+        if path.stem.endswith(SUFFIX) and path.stem.removesuffix(SUFFIX) in by_stem
+    ]
     masks = {mask for _, mask in pairs}
     return tuple(path for path in paths if path not in masks), pairs
 
@@ -71,5 +74,5 @@ def _inside(folder: Node, owners: dict[str, list[Path]]) -> list[tuple[Path, Pat
 
 
 def few(names: Sequence[str], limit: int = 3) -> str:
-    """"4: a, b, c, ..." for an error that must stay one line."""
+    """ "4: a, b, c, ..." for an error that must stay one line."""
     return f"{len(names)}: " + ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -4,28 +4,29 @@ A source is a folder (see folders.py), or `generated:PRODUCTS/SPLIT[/COUNT]` for
 example generated:hazelnut/few/20 or generated:base/base (`base` = all six base products, + joins several), or
 generated:logo_on_black/few/12 (see logos.py).
 """
+
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from . import folders, makers
-from .captions import Captions, describe, generated_captions, read_captions
-from .generated import SPLITS
-from .images import decode_all, decode_mask
-from .transforms import Transform
+from data import folders, makers
+from data.captions import Captions, describe, generated_captions, read_captions
+from data.generated import SPLITS
+from data.images import decode_all, decode_mask
+from data.transforms import Transform
 
 GENERATED = "generated:"
 
 
 class ImageSet(NamedTuple):
-    pixels: np.ndarray       # (N, S, S, 3) uint8
-    labels: torch.Tensor     # (N,) long, positions in `classes`
-    classes: list[str]       # "product/state", or the folder's name
-    names: list[str]         # where each image comes from
-    masks: np.ndarray | None = None   # (N, S, S) bool: where the defect is; all False where an image has no mask
-    parents: dict[str, str] = {}      # class -> superclass, where the source tells
+    pixels: np.ndarray  # (N, S, S, 3) uint8
+    labels: torch.Tensor  # (N,) long, positions in `classes`
+    classes: list[str]  # "product/state", or the folder's name
+    names: list[str]  # where each image comes from
+    masks: np.ndarray | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
+    parents: dict[str, str] = {}  # class -> superclass, where the source tells
 
 
 def load(source: str, transform: Transform) -> ImageSet:
@@ -91,8 +92,10 @@ def load_masks(items, sizes, transform: Transform) -> np.ndarray | None:
         if item.mask is not None:
             mask = decode_mask(item.mask)
             if mask.shape != (height, width):
-                raise ValueError(f"{item.mask}: a mask is as large as its image; {item.path} is {width}x{height}, the "
-                                 f"mask {mask.shape[1]}x{mask.shape[0]}")
+                raise ValueError(
+                    f"{item.mask}: a mask is as large as its image; {item.path} is {width}x{height}, the "
+                    f"mask {mask.shape[1]}x{mask.shape[0]}"
+                )
             masks[i] = transform.mask(mask) > 0
     return masks
 
@@ -108,22 +111,28 @@ def load_generated(source: str, size: int) -> ImageSet:
     for i, (label, index) in enumerate(shown):
         pixels[i], mask, _ = makers.image(*classes[label], split, index, size)
         masks[i] = mask > 0
-    return ImageSet(pixels, torch.tensor([label for label, _ in wanted]), [f"{p}/{s}" for p, s in classes],
-                    [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted], masks,
-                    {f"{p}/{s}": p for p, s in classes})
+    return ImageSet(
+        pixels,
+        torch.tensor([label for label, _ in wanted]),
+        [f"{p}/{s}" for p, s in classes],
+        [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted],
+        masks,
+        {f"{p}/{s}": p for p, s in classes},
+    )
 
 
 def parse(source: str) -> tuple[list[str], str, int]:
     """generated:PRODUCTS/SPLIT[/COUNT] -> products, split, images of each class; ValueError with what there is."""
     parts = source.removeprefix(GENERATED).split("/")
     if len(parts) not in (2, 3) or parts[1] not in SPLITS:
-        raise ValueError(f"{source!r} is not generated:PRODUCTS/SPLIT[/COUNT] with a split of "
-                         f"{', '.join(SPLITS)}")
+        raise ValueError(f"{source!r} is not generated:PRODUCTS/SPLIT[/COUNT] with a split of {', '.join(SPLITS)}")
     products = [p for name in parts[0].split("+") for p in makers.GROUPS.get(name, (name,))]
     unknown = [p for p in products if p not in makers.MAKERS]
     if unknown:
-        raise ValueError(f"{source!r}: no product {unknown[0]!r}; there are {', '.join(makers.MAKERS)} "
-                         f"and the groups {', '.join(makers.GROUPS)}")
+        raise ValueError(
+            f"{source!r}: no product {unknown[0]!r}; there are {', '.join(makers.MAKERS)} "
+            f"and the groups {', '.join(makers.GROUPS)}"
+        )
     if len(parts) == 3 and not (parts[2].isdigit() and int(parts[2]) > 0):
         raise ValueError(f"{source!r}: the count of images of each class must be a number above 0, found {parts[2]!r}")
     return products, parts[1], int(parts[2]) if len(parts) == 3 else SPLITS[parts[1]]

@@ -104,8 +104,10 @@ def to_uint8(x: Tensor) -> np.ndarray:
     """
     x = x.detach().float().cpu()
     if not x.isfinite().all():
-        raise ValueError("expected an image, found NaN or infinity in it: weights of the model or of an adapter are "
-                         "broken, or a strength, the guidance or a weight in a prompt is far too large")
+        raise ValueError(
+            "expected an image, found NaN or infinity in it: weights of the model or of an adapter are "
+            "broken, or a strength, the guidance or a weight in a prompt is far too large"
+        )
     x = ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     return rearrange(x, "... c h w -> ... h w c").contiguous().numpy()
 
@@ -145,9 +147,9 @@ def apply_variant(x: Tensor | np.ndarray, variant: Variant, nearest: bool = Fals
     `nearest=True` for masks.
     """
     if isinstance(x, np.ndarray):
-        pixels = torch.from_numpy(np.array(x))                                  # (H, W[, 3])
+        pixels = torch.from_numpy(np.array(x))  # (H, W[, 3])
         pixels = pixels[None] if x.ndim == 2 else rearrange(pixels, "h w c -> c h w")
-        turned = _flip_and_turn(pixels, variant, nearest)                       # (C, H, W)
+        turned = _flip_and_turn(pixels, variant, nearest)  # (C, H, W)
         return turned[0].numpy() if x.ndim == 2 else rearrange(turned, "c h w -> h w c").contiguous().numpy()
     return _flip_and_turn(x, variant, nearest)
 
@@ -166,9 +168,9 @@ def _rotate(x: Tensor, degrees: float, mode: str) -> Tensor:
     """out(p) = x(R^-1 p), p measured from the centre in pixels, rows pointing down. (..., C, H, W) -> same shape."""
     height, width = x.shape[-2:]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    down = torch.arange(height, dtype=torch.float64)[:, None] - (height - 1) / 2            # (H, 1)
-    right = torch.arange(width, dtype=torch.float64)[None, :] - (width - 1) / 2             # (1, W)
+    down = torch.arange(height, dtype=torch.float64)[:, None] - (height - 1) / 2  # (H, 1)
+    right = torch.arange(width, dtype=torch.float64)[None, :] - (width - 1) / 2  # (1, W)
     source = torch.stack([(cos * right - sin * down) * 2 / width, (sin * right + cos * down) * 2 / height], -1)
-    flat = x.reshape(-1, *x.shape[-3:])                                                     # (B, C, H, W)
-    source = source.to(x)[None].expand(len(flat), -1, -1, -1)                               # (B, H, W, 2)
+    flat = x.reshape(-1, *x.shape[-3:])  # (B, C, H, W)
+    source = source.to(x)[None].expand(len(flat), -1, -1, -1)  # (B, H, W, 2)
     return F.grid_sample(flat, source, mode, padding_mode="reflection", align_corners=False).reshape(x.shape)

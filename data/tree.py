@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from .images import SUFFIXES, image_format
+from data.images import SUFFIXES, image_format
 
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and macOS leave behind
 DEPTH = 6  # the deepest layout has 4 levels; the bound also ends a symbolic link that leads to its own parent
@@ -89,8 +89,9 @@ def _check_stems(images: list[Path]) -> None:
     seen = {}
     for path in images:
         if path.stem in seen:
-            raise ValueError(f"{path} and {seen[path.stem].name} have the same name up to the suffix: "
-                             f"rename or remove one")
+            raise ValueError(
+                f"{path} and {seen[path.stem].name} have the same name up to the suffix: rename or remove one"
+            )
         seen[path.stem] = path
 
 

@@ -5,6 +5,7 @@ read, trained for a few steps and sampled from, on the processor of a Linux or m
 of its own; its peak is the resident memory that the system counted, mapped pages of the checkpoint included.
 docs/full_size_sd.py does the same for Stable Diffusion, with the functions of this file.
 """
+
 import argparse
 import json
 import os
@@ -30,17 +31,19 @@ MAXRSS = (1 if sys.platform == "darwin" else 1024) / GIB  # macOS counts memory 
 
 
 class Size(NamedTuple):
-    model: str   # one of dit.SIZES
-    side: int    # of an image, in pixels
-    vae: dict    # fields of VAEConfig that are not Stable Diffusion's
+    model: str  # one of dit.SIZES
+    side: int  # of an image, in pixels
+    vae: dict  # fields of VAEConfig that are not Stable Diffusion's
     disk: float  # GiB that must be free
-    file: str    # in which the DiT is
+    file: str  # in which the DiT is
 
 
 FULL = Size("DiT-XL/2", 256, {}, 4, "DiT-XL-2-256x256.pt")
 TINY = Size("DiT-T/2", 64, {"channels": (8, 8, 8, 8), "layers": 1, "groups": 4}, 0.1, "DiT-T-2-64x64.pt")
-TRAIN = ("train.py --model WORK/{0} --vae WORK/vae --data WORK/images --adapter lora:rank=8 --batch 1 --flips none "
-         "--rotations 0 --count 1 --sample-steps 2 --measure 0 --cache= --device cpu --steps {1} --out WORK/run{1}")
+TRAIN = (
+    "train.py --model WORK/{0} --vae WORK/vae --data WORK/images --adapter lora:rank=8 --batch 1 --flips none "
+    "--rotations 0 --count 1 --sample-steps 2 --measure 0 --cache= --device cpu --steps {1} --out WORK/run{1}"
+)
 SAMPLE = "sample.py --run WORK/run3 --steps 2 --guidance 4 --count 1 --classes one --device cpu --out WORK/drawn"
 
 
@@ -48,9 +51,9 @@ class Row(NamedTuple):
     what: str
     command: str
     seconds: float | None  # None: it failed
-    peak: float            # GiB
-    failure: str = ""      # why, where the row's own command failed
-    printed: str = ""      # its last line: where a part's JSON is, after what loading and training print
+    peak: float  # GiB
+    failure: str = ""  # why, where the row's own command failed
+    printed: str = ""  # its last line: where a part's JSON is, after what loading and training print
 
 
 def make(work: Path, size: Size) -> dict:
@@ -66,15 +69,19 @@ def make(work: Path, size: Size) -> dict:
 
     torch.manual_seed(0)
     model = DiT.from_name(size.model, image_size=size.side)
-    for parameter in (p for p in model.parameters() if p.requires_grad):   # the table of positions stays
+    for parameter in (p for p in model.parameters() if p.requires_grad):  # the table of positions stays
         torch.nn.init.normal_(parameter, std=0.02)
     torch.save(model.state_dict(), work / size.file)
     export(VAE(VAEConfig(**size.vae)), work / "vae", "vae-diffusers")
     for i, (name, look) in enumerate([("one", "good"), ("two", "crack")] * 2):
         save_image(work / "images" / name / f"{i}.png", image("hazelnut", look, "few", i, size=size.side)[0])
     values = [tensor.numel() for tensor in model.state_dict().values()]
-    return {"tensors": len(values), "values": sum(values), "threads": torch.get_num_threads(),
-            "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32"}
+    return {
+        "tensors": len(values),
+        "values": sum(values),
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32",
+    }
 
 
 def stage(began: float) -> tuple[float, float]:
@@ -86,6 +93,7 @@ def read_by(load: Callable) -> list:
     """`stage` of the imports, of load(weights) -> models, and of the same with every weight read once."""
     began = time.perf_counter()
     import weights
+
     imported, began = stage(began), time.perf_counter()
     models = load(weights)
     loaded = stage(began)
@@ -108,7 +116,7 @@ def guided_step(model: Callable, shape, cond, null, schedule) -> float:
 
     seconds = {}
     with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
-        for steps in (2, 2, 4):   # the first call reads the weights and does not count
+        for steps in (2, 2, 4):  # the first call reads the weights and does not count
             began = time.perf_counter()
             sampling.draw(sampling.guided(model, cond, null, 4.0), range(1), shape, schedule, "ddim", steps)
             seconds[steps] = time.perf_counter() - began
@@ -138,9 +146,9 @@ def run(what: str, work: Path, command: str) -> Row:
     arguments, began = words(command, work), time.perf_counter()
     with open(work / "stdout.txt", "w") as out, open(work / "stderr.txt", "w") as err:
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)   # unlike `wait`, it tells the memory of this one child
+        _, status, usage = os.wait4(process.pid, 0)  # unlike `wait`, it tells the memory of this one child
     seconds, failure, process.returncode = time.perf_counter() - began, "", os.waitstatus_to_exitcode(status)
-    if process.returncode:   # a negative one is the signal that ended it, -9 where memory ran out
+    if process.returncode:  # a negative one is the signal that ended it, -9 where memory ran out
         said = (work / "stderr.txt").read_text().strip().replace(str(work), "WORK")
         print(said, file=sys.stderr)
         failure = f"exit status {process.returncode}, {said.splitlines()[-1] if said else 'nothing said'}"
@@ -170,9 +178,11 @@ def machine(made: dict, load: float) -> list[str]:
     """The first lines of a page's list: what it was measured on and with."""
     cpuinfo, memory = Path("/proc/cpuinfo"), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
     name = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return [f"- {name[1] if name else os.uname().machine}, {os.cpu_count()} cores, "
-            f"{memory:.1f} GiB of memory, load average {load:.1f} before the start",
-            f"- torch {version('torch')}, {made['threads']} threads, {made['precision']} in training and sampling"]
+    return [
+        f"- {name[1] if name else os.uname().machine}, {os.cpu_count()} cores, "
+        f"{memory:.1f} GiB of memory, load average {load:.1f} before the start",
+        f"- torch {version('torch')}, {made['threads']} threads, {made['precision']} in training and sampling",
+    ]
 
 
 def table(rows: list[Row], file: int) -> list[str]:
@@ -183,17 +193,21 @@ def table(rows: list[Row], file: int) -> list[str]:
         lines.append(f"| {row.what} | {row.command} | {seconds} | {row.peak:.2f} |")
     if not rows[0].failure:
         base, loaded, touched = (row.peak * GIB / file for row in rows[:3])
-        lines.append(f"\nPeak over size of the file: {loaded:.2f} after loading, {touched:.2f} with every weight read; "
-                     f"less that of the imports, {loaded - base:.2f} and {touched - base:.2f}.")
+        lines.append(
+            f"\nPeak over size of the file: {loaded:.2f} after loading, {touched:.2f} with every weight read; "
+            f"less that of the imports, {loaded - base:.2f} and {touched - base:.2f}."
+        )
     return lines + [f"\n{row.command} failed: {row.failure}" for row in rows if row.failure]
 
 
 def report(size: Size, made: dict, rows: list[Row], file: int, load: float) -> str:
     """The page: machine, models and table."""
-    lines = [f"# Full size\n\n`python docs/full_size.py{' --tiny' * (size is TINY)}` on {date.today()}:\n",
-             *machine(made, load),
-             f"- {size.model} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
-             f"values, {file / GIB:.2f} GiB, read soon after they were written\n"]
+    lines = [
+        f"# Full size\n\n`python docs/full_size.py{' --tiny' * (size is TINY)}` on {date.today()}:\n",
+        *machine(made, load),
+        f"- {size.model} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
+        f"values, {file / GIB:.2f} GiB, read soon after they were written\n",
+    ]
     return "\n".join(lines + table(rows, file)) + "\n"
 
 

@@ -10,6 +10,7 @@ Two functions of how red a pixel is, x = red - max(green, blue). A template t is
 
 Like the study's detector and OCR (De Man, sec. 4.2) they know nothing of what carries the logo.
 """
+
 import sys
 from pathlib import Path
 
@@ -29,23 +30,23 @@ from data.logos import ASPECT, LETTERS, MARKS, WORD, caption, image, letter  # n
 from data.transforms import Transform, to_tensor  # noqa: E402
 from metrics.scores import THRESHOLD  # noqa: E402
 
-SIDE, HIGH, WIDE = 64, 37, 53          # of the pictures; of the window that holds any template
-SIZES, TURNS = (.46, .50, .54, .58, .63, .68), np.radians((-9, -6, -3, 0, 3, 6, 9))
-LEGIBLE = .3                           # a letter with a smaller correlation is not read
-BLUR = .5                              # pixels, of template and picture: places between pixels count too
-FLAT = .06                             # the least std_w(x): noise on an even colour is no pattern
+SIDE, HIGH, WIDE = 64, 37, 53  # of the pictures; of the window that holds any template
+SIZES, TURNS = (0.46, 0.50, 0.54, 0.58, 0.63, 0.68), np.radians((-9, -6, -3, 0, 3, 6, 9))
+LEGIBLE = 0.3  # a letter with a smaller correlation is not read
+BLUR = 0.5  # pixels, of template and picture: places between pixels count too
+FLAT = 0.06  # the least std_w(x): noise on an even colour is no pattern
 
 
 def window(size, turn):
     """The logo's frame p, q in units of its half length, at each of twice the window's pixels, (2 HIGH, 2 WIDE)."""
-    v, u = (np.mgrid[0:2 * HIGH, 0:2 * WIDE] + .5 - np.array([HIGH, WIDE])[:, None, None]) / SIDE
+    v, u = (np.mgrid[0 : 2 * HIGH, 0 : 2 * WIDE] + 0.5 - np.array([HIGH, WIDE])[:, None, None]) / SIDE
     return (np.cos(turn) * u + np.sin(turn) * v) / size, (np.cos(turn) * v - np.sin(turn) * u) / size
 
 
 def kernel(template, where):
     """(2 HIGH, 2 WIDE) template and extent -> kernels (2, HIGH, WIDE): (t - mean t) / (|w| std t), and w / |w|."""
-    soft = gaussian_filter(1. * template, 2 * BLUR)
-    t, w = (a.reshape(HIGH, 2, WIDE, 2).mean((1, 3)) for a in (soft, 1. * where))
+    soft = gaussian_filter(1.0 * template, 2 * BLUR)
+    t, w = (a.reshape(HIGH, 2, WIDE, 2).mean((1, 3)) for a in (soft, 1.0 * where))
     w = w / w.sum()
     t = t - (w * t).sum()
     return np.stack([w * t / np.sqrt((w * t * t).sum()), w])
@@ -54,14 +55,17 @@ def kernel(template, where):
 def templates(size, turn):
     """Kernels of the logo, of a red box with any word, and of each letter in each of the four cells."""
     p, q = window(size, turn)
-    ink = {s: [letter(p - .48 * (k - 1.5), q, s) < .08 for k in range(4)] for s in LETTERS}
+    ink = {s: [letter(p - 0.48 * (k - 1.5), q, s) < 0.08 for k in range(4)] for s in LETTERS}
     box = (np.abs(p) < 1) & (np.abs(q) < ASPECT)
     word = np.any([ink[stroke][k] for k, stroke in enumerate(WORD)], 0)
     some = np.mean([np.any(ink[s], 0) for s in LETTERS], 0)
-    around = [(np.abs(p) < 1 + margin) & (np.abs(q) < ASPECT + margin) for margin in (.05, .14)]
-    cells = [box & (np.abs(p - .48 * (k - 1.5)) < .24) for k in range(4)]
-    return (kernel(box & ~word, around[0]), kernel(box * (1 - some), around[1]),
-            np.stack([[kernel(~ink[s][k], cells[k]) for s in LETTERS] for k in range(4)]))
+    around = [(np.abs(p) < 1 + margin) & (np.abs(q) < ASPECT + margin) for margin in (0.05, 0.14)]
+    cells = [box & (np.abs(p - 0.48 * (k - 1.5)) < 0.24) for k in range(4)]
+    return (
+        kernel(box & ~word, around[0]),
+        kernel(box * (1 - some), around[1]),
+        np.stack([[kernel(~ink[s][k], cells[k]) for s in LETTERS] for k in range(4)]),
+    )
 
 
 POSES = [templates(size, turn) for size in SIZES for turn in TURNS]
@@ -72,14 +76,14 @@ def slide(x, kernels):
     """x (N, 1, H, W), kernels (K, h, w) -> the sum of their products at every place (N, K, H - h + 1, W - w + 1)."""
     spectrum = torch.fft.rfft2(x) * torch.fft.rfft2(kernels, s=x.shape[-2:]).conj()
     moved = torch.fft.irfft2(spectrum, s=x.shape[-2:])
-    return moved[..., :x.shape[-2] - kernels.shape[-2] + 1, :x.shape[-1] - kernels.shape[-1] + 1]
+    return moved[..., : x.shape[-2] - kernels.shape[-2] + 1, : x.shape[-1] - kernels.shape[-1] + 1]
 
 
 def correlate(x, kernels):
     """x (N, 1, H, W), kernels (K, 2, HIGH, WIDE) -> correlations (N, K, H', W')."""
     t, w = kernels.unbind(1)
     variance = slide(x * x, w) - slide(x, w) ** 2
-    return slide(x, t) / variance.clamp(min=FLAT ** 2).sqrt()
+    return slide(x, t) / variance.clamp(min=FLAT**2).sqrt()
 
 
 def redness(images):
@@ -98,11 +102,11 @@ def detect(x):
 
 def read(x):
     """Redness (N, 1, H, W) -> the four letters in the best red box of each; what is no letter is a question mark."""
-    found = correlate(x, BOX)                                                                 # (N, K, H', W')
+    found = correlate(x, BOX)  # (N, K, H', W')
     words = []
     for one, place in zip(x, found.flatten(1).argmax(1).tolist()):
         pose, row, column = np.unravel_index(place, found.shape[1:])
-        cells = correlate(one[None, :, row:row + HIGH, column:column + WIDE], CELLS[pose].flatten(0, 1))
+        cells = correlate(one[None, :, row : row + HIGH, column : column + WIDE], CELLS[pose].flatten(0, 1))
         likeness, best = cells.view(4, len(LETTERS)).max(1)
         words.append("".join(list(LETTERS)[i] if c >= LEGIBLE else "?" for i, c in zip(best, likeness)))
     return words
@@ -110,16 +114,20 @@ def read(x):
 
 def score(images: np.ndarray, batch: int = 8) -> dict[str, np.ndarray]:
     """images uint8 (N, S, S, 3) -> the detector's confidence and the text hit of each."""
-    parts = [redness(images[i:i + batch]) for i in range(0, len(images), batch)]
-    return {"detector": np.concatenate([detect(x).numpy() for x in parts]),
-            "text": np.array([float(word == WORD) for x in parts for word in read(x)])}
+    parts = [redness(images[i : i + batch]) for i in range(0, len(images), batch)]
+    return {
+        "detector": np.concatenate([detect(x).numpy() for x in parts]),
+        "text": np.array([float(word == WORD) for x in parts for word in read(x)]),
+    }
 
 
 def draw(file):
     """A picture of each thing with nothing, with the logo and with a fake."""
     shown = {"t-shirt": "black", "sweater": "blue", "shorts": "green", "hat": "white", **dict.fromkeys(PROPS, "props")}
-    columns = {caption(f"nothing_on_{ground}", thing): [image(f"{mark}_on_{ground}", thing, "test", 0)[0]
-                                                        for mark in MARKS] for thing, ground in shown.items()}
+    columns = {
+        caption(f"nothing_on_{ground}", thing): [image(f"{mark}_on_{ground}", thing, "test", 0)[0] for mark in MARKS]
+        for thing, ground in shown.items()
+    }
     save_image(file, grid(columns, list(MARKS)))
 
 
@@ -135,8 +143,11 @@ def main(source="generated:{}/test/10"):
                     x = torch.cat([vae.decode(vae.encode(part)[0]) for part in to_tensor(images).split(32)])
                 images = ((x.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
             found = score(images)
-            numbers = [*np.quantile(found["detector"], (0, .05, .5, .95, 1)),
-                       (found["detector"] >= THRESHOLD).mean(), found["text"].mean()]
+            numbers = [
+                *np.quantile(found["detector"], (0, 0.05, 0.5, 0.95, 1)),
+                (found["detector"] >= THRESHOLD).mean(),
+                found["text"].mean(),
+            ]
             name = mark + ", through tiny-vae" * decoded
             print(f"| {name} | {len(images)} | {' | '.join(f'{number:.2f}' for number in numbers)} |", flush=True)
 

@@ -8,26 +8,30 @@ Give the detector images without a box too, badly drawn logos above all: else a 
 ultralytics 8.4 and easyocr 1.7. It was tried with an untrained YOLOv8n only, and EasyOCR, whose weights could not be
 had, was not run: that the two find and read a logo has not been seen.
 """
+
 from functools import cache
 
 import numpy as np
 
-WEIGHTS = "runs/detect/train/weights/best.pt"   # what `yolo detect train` leaves
-WORD = "hugo"                                   # in small letters, with o for 0
+WEIGHTS = "runs/detect/train/weights/best.pt"  # what `yolo detect train` leaves
+WORD = "hugo"  # in small letters, with o for 0
 
 
 @cache
 def models():
     import easyocr
     from ultralytics import YOLO
+
     return YOLO(WEIGHTS), easyocr.Reader(["en"])
 
 
 def score(images: np.ndarray) -> dict[str, list[float]]:
     """images uint8 (N, S, S, 3) -> best confidence and text hit of each."""
     detector, reader = models()
-    bgr = np.ascontiguousarray(images[..., ::-1])                 # both take arrays for OpenCV's blue, green, red
+    bgr = np.ascontiguousarray(images[..., ::-1])  # both take arrays for OpenCV's blue, green, red
     boxes = [detector.predict(image, conf=0.01, verbose=False)[0].boxes for image in bgr]
     words = [" ".join(reader.readtext(image, detail=0)).lower().replace("0", "o") for image in bgr]
-    return {"detector": [found.conf.max().item() if len(found) else 0.0 for found in boxes],
-            "text": [float(WORD in read) for read in words]}
+    return {
+        "detector": [found.conf.max().item() if len(found) else 0.0 for found in boxes],
+        "text": [float(WORD in read) for read in words],
+    }

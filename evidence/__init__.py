@@ -4,6 +4,7 @@ A claim is a module with three parts: its docstring says what is claimed, by who
 quick)` does it and returns what a JSON file can hold; `section(numbers)` makes of these alone the Markdown of the page.
 NAME.toml beside it, where there is one, is the comparison that it runs (see compare.py).
 """
+
 from pathlib import Path
 
 import compare
@@ -37,7 +38,7 @@ def of(rows: list[dict], key: str, **which) -> list[float]:
 
 
 def spread(values: list[float], digits: int = 2) -> str:
-    """"0.90 (0.88 to 0.93)": the mean, and the smallest and largest of the runs."""
+    """ "0.90 (0.88 to 0.93)": the mean, and the smallest and largest of the runs."""
     return report.spread(values, f".{digits}f")
 
 

@@ -5,6 +5,7 @@ images of each state of two products (the runs of superclass guidance). The supe
 `--without STATE:2` is to remove one of them from samples with guidance 4, and the judge, tiny-features, counts the
 states before and after. (With guidance 2 little of the superclass is left beside it.)
 """
+
 from pathlib import Path
 from statistics import mean
 
@@ -14,9 +15,8 @@ import compare
 import sample
 from data.drawn import read_drawn
 from data.transforms import Transform, to_tensor
+from evidence import below, planned, spread, table, verdicts
 from metrics import networks
-
-from . import below, planned, spread, table, verdicts
 
 STATES = ("good", "crack", "hole", "cut", "print")
 GUIDANCE, WEIGHT, COUNT, STEPS = "4", "2", 60, 20
@@ -41,9 +41,27 @@ def draw(run: Path, seed: int, count: int, quick: bool, without: str = "") -> Pa
     out = run / (f"without-{without}-{WEIGHT}" if without else "superclass")
     if not (out / "grid.png").exists():
         away = ["--without", f"hazelnut/{without}:{WEIGHT}"] if without else []
-        sample.main(["--run", str(run), "--classes", "hazelnut", "--guidance-from", "null", "--guidance", GUIDANCE,
-                     *away, "--count", str(count), "--steps", "5" if quick else str(STEPS), "--seed", str(seed),
-                     "--out", str(out)])
+        sample.main(
+            [
+                "--run",
+                str(run),
+                "--classes",
+                "hazelnut",
+                "--guidance-from",
+                "null",
+                "--guidance",
+                GUIDANCE,
+                *away,
+                "--count",
+                str(count),
+                "--steps",
+                "5" if quick else str(STEPS),
+                "--seed",
+                str(seed),
+                "--out",
+                str(out),
+            ]
+        )
     return out
 
 
@@ -53,14 +71,22 @@ def shares(judge: networks.Network, folder: Path) -> dict[str, float]:
     among = logits[:, [judge.classes.index(f"hazelnut/{state}") for state in STATES]].argmax(1)
     own = torch.tensor([name.startswith("hazelnut/") for name in judge.classes])[logits.argmax(1)]
     return {state: (among == i).double().mean().item() for i, state in enumerate(STATES)} | {
-        "a hazelnut": own.double().mean().item()}
+        "a hazelnut": own.double().mean().item()
+    }
 
 
 def section(found):
     before, after = {state: [share[state] for share in found["before"]] for state in STATES}, found["after"]
-    lines = [["nothing", *(spread(before[state]) for state in STATES),
-              spread([share["a hazelnut"] for share in found["before"]])],
-             ["this state", *(spread(after[state]) for state in STATES), spread(found["a hazelnut"])]]
-    return (table(["without", *(f"share of {state}" for state in STATES), "of them hazelnuts"], lines)
-            + f"\n{found['count']} samples each; the weight of NOT is {WEIGHT}.\n"
-            + verdicts({f"fewer are of the state {state}": below(after[state], before[state]) for state in STATES}))
+    lines = [
+        [
+            "nothing",
+            *(spread(before[state]) for state in STATES),
+            spread([share["a hazelnut"] for share in found["before"]]),
+        ],
+        ["this state", *(spread(after[state]) for state in STATES), spread(found["a hazelnut"])],
+    ]
+    return (
+        table(["without", *(f"share of {state}" for state in STATES), "of them hazelnuts"], lines)
+        + f"\n{found['count']} samples each; the weight of NOT is {WEIGHT}.\n"
+        + verdicts({f"fewer are of the state {state}": below(after[state], before[state]) for state in STATES})
+    )

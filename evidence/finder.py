@@ -3,6 +3,7 @@
 It has learned from generated photographs of the oracle split, half of them seen through the autoencoder, as samples
 are. Its answers are judged beside those that it gives for real photographs of the test split.
 """
+
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from data import load
 from data.transforms import Transform, to_tensor
 from recipes.latent import through
 
-BATCH, RARE = 32, 4.0   # images a step; weight of the loss at defects, which are few pixels
+BATCH, RARE = 32, 4.0  # images a step; weight of the loss at defects, which are few pixels
 
 
 class Finder(nn.Module):
@@ -30,15 +31,21 @@ class Finder(nn.Module):
         seen = []
         for i, level in enumerate(self.down):
             x = level(x if i == 0 else F.max_pool2d(x, 2))
-            seen.append(x)                                                                       # (B, width 2^i, S/2^i)
+            seen.append(x)  # (B, width 2^i, S/2^i)
         for level, before in zip(reversed(self.up), reversed(seen[:-1])):
             x = level(F.interpolate(x, scale_factor=2)) + before
-        return self.out(x)[:, 0]                                                                 # (B, S, S)
+        return self.out(x)[:, 0]  # (B, S, S)
 
 
 def twice(a: int, b: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.GroupNorm(4, b), nn.ReLU(),
-                         nn.Conv2d(b, b, 3, padding=1), nn.GroupNorm(4, b), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(a, b, 3, padding=1),
+        nn.GroupNorm(4, b),
+        nn.ReLU(),
+        nn.Conv2d(b, b, 3, padding=1),
+        nn.GroupNorm(4, b),
+        nn.ReLU(),
+    )
 
 
 def trained(product: str, path, steps: int, count: int) -> Finder:
@@ -50,7 +57,7 @@ def trained(product: str, path, steps: int, count: int) -> Finder:
         return finder.eval()
     images = load(f"generated:{product}/oracle/{count}", Transform(64))
     vae = weights.load("tiny-vae", expect="vae", dtype=torch.float32)
-    plain = to_tensor(images.pixels)                                                             # (N, 3, S, S)
+    plain = to_tensor(images.pixels)  # (N, 3, S, S)
     x, masks = torch.cat([plain, through(vae, plain)]), torch.from_numpy(images.masks).float().repeat(2, 1, 1)
     optimizer = torch.optim.AdamW(finder.parameters(), lr=3e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -77,11 +84,11 @@ def overlap(finder: Finder, pixels, masks) -> tuple[float, float]:
     Mean intersection over union of the found pixels with the asked ones, and the share of images whose likeliest
     pixel lies in the mask or within 2 pixels of it (the pointing game, Zhang et al. 2016, arXiv 1608.00507).
     """
-    logits = torch.cat([finder(part) for part in to_tensor(pixels).split(64)])                   # (N, S, S)
+    logits = torch.cat([finder(part) for part in to_tensor(pixels).split(64)])  # (N, S, S)
     found, asked = logits > 0, torch.as_tensor(masks)
     union = (found | asked).sum((1, 2)).clamp(min=1)
     iou = ((found & asked).sum((1, 2)) / union).mean().item()
-    near = F.max_pool2d(asked[:, None].float(), 5, stride=1, padding=2).flatten(1) > 0           # (N, S S)
+    near = F.max_pool2d(asked[:, None].float(), 5, stride=1, padding=2).flatten(1) > 0  # (N, S S)
     hit = near.gather(1, logits.flatten(1).argmax(1, keepdim=True)).double().mean().item()
     return iou, hit
 

@@ -5,6 +5,7 @@ them (the run of "few weights" with biases and norms), 60 samples of each state;
 the samples, or both, in the same number of steps (metrics/gain.py), and is tested on real photographs. The control arms
 must not gain; the oracle, which has 60 real images of each state in place of the samples, is the ceiling.
 """
+
 from statistics import mean
 
 import torch
@@ -14,9 +15,8 @@ import sample
 from data import load
 from data.drawn import GRID, read_drawn
 from data.transforms import Transform, to_tensor
+from evidence import planned, spread, table, verdicts
 from metrics.gain import arms, gain, probe, recalls
-
-from . import planned, spread, table, verdicts
 
 CLASSES = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
 COUNT = 60
@@ -26,15 +26,29 @@ CONTROLS = ("real twice", "real, strong")
 def numbers(work, quick):
     """arm -> for each seed the recalls of the five states."""
     plan, count = planned("few_images", quick), 2 if quick else COUNT
-    few, more, test = (pair(load(f"generated:hazelnut/{source}", Transform(64)))
-                       for source in (plan.train["data"].split("hazelnut/")[1], f"oracle/{count}", f"test/{count}"))
+    few, more, test = (
+        pair(load(f"generated:hazelnut/{source}", Transform(64)))
+        for source in (plan.train["data"].split("hazelnut/")[1], f"oracle/{count}", f"test/{count}")
+    )
     found = {"count": count, "arms": {}}
     for seed in range(plan.seeds):
         run = compare.trained(plan, work.resolve() / "few_images", "biases", seed)
         out = run / "samples-for-gain"
         if not (out / GRID).exists():
-            sample.main(["--run", str(run), "--count", str(count), "--steps", "5" if quick else "25", "--seed",
-                         str(1000 + seed), "--out", str(out)])
+            sample.main(
+                [
+                    "--run",
+                    str(run),
+                    "--count",
+                    str(count),
+                    "--steps",
+                    "5" if quick else "25",
+                    "--seed",
+                    str(1000 + seed),
+                    "--out",
+                    str(out),
+                ]
+            )
         drawn = pair(read_drawn(out, Transform(64), CLASSES))
         for name, (sources, strong) in arms(few, drawn, more, seed).items():
             network = probe(sources, len(CLASSES), seed, strong, **({"steps": 5} if quick else {}))
@@ -52,14 +66,27 @@ def section(found):
     for name, values in accuracy.items():
         difference, half = gain(values, accuracy["real"])
         recall = [mean(run[i] for run in found["arms"][name]) for i in range(len(CLASSES))]
-        lines.append([name, spread(values), "" if name == "real" else f"{difference:+.2f} +- {half:.2f}",
-                      *(f"{value:.2f}" for value in recall)])
+        lines.append(
+            [
+                name,
+                spread(values),
+                "" if name == "real" else f"{difference:+.2f} +- {half:.2f}",
+                *(f"{value:.2f}" for value in recall),
+            ]
+        )
     best = max(CONTROLS, key=lambda name: mean(accuracy[name]))
-    return (table(["trained on", "balanced accuracy", "gain", *(name.split("/")[1] for name in CLASSES)], lines)
-            + f"\n{found['count']} samples and {found['count']} test photographs of each state; the interval of a gain "
-            + f"is Student's at 95 % over the runs; chance is {1 / len(CLASSES):.2f}.\n"
-            + verdicts({"real and synthetic images are better than the real ones alone":
-                        (accuracy["real + synthetic"], accuracy["real"]),
-                        f"better than the better control ({best})": (accuracy["real + synthetic"], accuracy[best]),
-                        "with shuffled labels they do not gain": (accuracy["real + synthetic"],
-                                                                  accuracy["real + shuffled"])}))
+    return (
+        table(["trained on", "balanced accuracy", "gain", *(name.split("/")[1] for name in CLASSES)], lines)
+        + f"\n{found['count']} samples and {found['count']} test photographs of each state; the interval of a gain "
+        + f"is Student's at 95 % over the runs; chance is {1 / len(CLASSES):.2f}.\n"
+        + verdicts(
+            {
+                "real and synthetic images are better than the real ones alone": (
+                    accuracy["real + synthetic"],
+                    accuracy["real"],
+                ),
+                f"better than the better control ({best})": (accuracy["real + synthetic"], accuracy[best]),
+                "with shuffled labels they do not gain": (accuracy["real + synthetic"], accuracy["real + shuffled"]),
+            }
+        )
+    )

@@ -18,6 +18,7 @@ share, of the strength (above 0.2 the generator washes defects out, and less was
 at before: by three arms of a network trained whole, which was given up, and by an earlier form of these arms, which
 moved defects less, kept what the generator drew around them and gained nothing. Needs the photographs, --photographs.
 """
+
 import json
 from pathlib import Path
 from statistics import mean
@@ -31,25 +32,24 @@ import train
 import weights
 from data.atomic import write_atomic
 from data.transforms import to_tensor, to_uint8
+from evidence import HERE, spread, table
+from evidence.tiles import Moved, Photo, crops, few_shot, laid, moved, read, split
 from metrics import features
 from metrics.gain import altered, gain, recalls
 from metrics.linear import linear_probe, views
 from sampling import dit_schedule, draw, guided
 
-from . import HERE, spread, table
-from .tiles import Moved, Photo, crops, few_shot, laid, moved, read, split
-
-FEW = ("blowhole", "break", "crack")              # the classes shown in few photographs
+FEW = ("blowhole", "break", "crack")  # the classes shown in few photographs
 CLASSES = ["blowhole", "break", "crack", "free"]  # those that the probe tells apart
-DRAWS, TILES, SHOTS = 6, 3, 6                     # draws of few-shot data; tiles and photographs of each class in one
-CROPS = {"base": 6, "few": 8, "test": 4}          # squares out of each photograph
-COUNT = 160                                       # synthetic images of each class
+DRAWS, TILES, SHOTS = 6, 3, 6  # draws of few-shot data; tiles and photographs of each class in one
+CROPS = {"base": 6, "few": 8, "test": 4}  # squares out of each photograph
+COUNT = 160  # synthetic images of each class
 BOTH = ["--adapter", "full", "--rotations", "0", "--measure", "0", "--count", "3", "--sample-steps", "20"]
 BASE = ["--model", "tiny-dit", "--steps", "900", "--lr", "4e-4", "--warmup", "50", "--ema", "0.995"]
 FEW_SHOT = ["--steps", "250", "--lr", "3e-4", "--ema", "0.98", "--mask-weight", "4"]
 STRENGTH, STEPS, GUIDANCE, BATCH = 0.2, 24, 1.5, 32  # of drawing again
-SHARE = 0.1                                       # of the loss that the second source of an arm has
-CONTRAST = 0.35                                   # standard deviation of every square that the probe sees
+SHARE = 0.1  # of the loss that the second source of an arm has
+CONTRAST = 0.35  # standard deviation of every square that the probe sees
 
 
 def numbers(work: Path, quick: bool, data: str, part: str = "test") -> dict:
@@ -72,11 +72,16 @@ def numbers(work: Path, quick: bool, data: str, part: str = "test") -> dict:
         real = [torch.cat(pair) for pair in zip(squares(few, CROPS["few"]), squares(free, CROPS["base"]))]
         held_out = [p for p in (parts["test"] if part == "test" else parts["val"] + others) if p.label in CLASSES]
         mixed = labels[torch.randperm(len(labels), generator=launch.keyed(seed))]
-        arms = {"real": [real], "real + altered": [real, (altered(real[0], launch.keyed(seed)), real[1])],
-                "real + moved": [real, (shifted, labels)], "real + drawn again": [real, (drawn, labels)],
-                "real + shuffled": [real, (drawn, mixed)], "moved": [(shifted, labels)],
-                "drawn again": [(drawn, labels)]}
-        if part == "test":   # the real photographs that settings were chosen on
+        arms = {
+            "real": [real],
+            "real + altered": [real, (altered(real[0], launch.keyed(seed)), real[1])],
+            "real + moved": [real, (shifted, labels)],
+            "real + drawn again": [real, (drawn, labels)],
+            "real + shuffled": [real, (drawn, mixed)],
+            "moved": [(shifted, labels)],
+            "drawn again": [(drawn, labels)],
+        }
+        if part == "test":  # the real photographs that settings were chosen on
             arms["more real"] = [[torch.cat(pair) for pair in zip(squares(others, CROPS["few"]), real)]]
         for name, values in judged(run, part, arms, squares(held_out, CROPS["test"])).items():
             found["arms"].setdefault(name, []).append(values)
@@ -92,7 +97,7 @@ def judged(run: Path, part: str, arms: dict, held_out) -> dict[str, list[float]]
     found, seen = {}, {}
     for name, sources in arms.items():
         for x, y in sources:
-            seen[id(x)] = seen[id(x)] if id(x) in seen else views(network, x, y)[0]              # (8 N, D)
+            seen[id(x)] = seen[id(x)] if id(x) in seen else views(network, x, y)[0]  # (8 N, D)
         shares = [1 - SHARE, SHARE] if len(sources) > 1 else [1.0]
         probe = linear_probe(network, [(seen[id(x)], y.repeat(8)) for x, y in sources], shares, len(CLASSES))
         found[name] = recalls(probe, *held_out, len(CLASSES))
@@ -117,7 +122,7 @@ def cut(folder: Path, photos: dict[int, list[Photo]]) -> Path:
 
 def squares(photos: list[Photo], count: int) -> tuple[torch.Tensor, torch.Tensor]:
     """`count` crops of each photograph as the probe sees them, and their labels (N,)."""
-    pixels = np.stack([image for photo in photos for image, _ in crops(photo, count)])           # (N, S, S)
+    pixels = np.stack([image for photo in photos for image, _ in crops(photo, count)])  # (N, S, S)
     labels = [CLASSES.index(photo.label) for photo in photos for _ in range(count)]
     return lit(to_tensor(colours(pixels))), torch.tensor(labels)
 
@@ -138,8 +143,21 @@ def lit(x: torch.Tensor) -> torch.Tensor:
 def learn(run: Path, data: Path, flags: list[str], seed: int = 0) -> Path:
     """Train on a folder of crops, unless the run is finished."""
     if not (run / "model.safetensors").exists():
-        train.main([*BOTH, *flags, "--data", str(data), "--seed", str(seed), "--cache", str(run.parent / "cache"),
-                    "--out", str(run), *(["--resume"] if (run / "config.toml").exists() else [])])
+        train.main(
+            [
+                *BOTH,
+                *flags,
+                "--data",
+                str(data),
+                "--seed",
+                str(seed),
+                "--cache",
+                str(run.parent / "cache"),
+                "--out",
+                str(run),
+                *(["--resume"] if (run / "config.toml").exists() else []),
+            ]
+        )
     return run
 
 
@@ -150,12 +168,12 @@ def synthetic(run: Path, few: list[Photo], free: list[Photo], seed: int):
     """
     rng = np.random.default_rng([seed, 1])
     parts = [moved([p for p in few if p.label == label], free, COUNT, rng) for label in FEW]
-    defects = Moved(*(np.concatenate(planes) for planes in zip(*parts)))                         # (3 COUNT, S, S)
+    defects = Moved(*(np.concatenate(planes) for planes in zip(*parts)))  # (3 COUNT, S, S)
     plain = np.stack([crops(free[i], 1)[0][0] for i in rng.integers(len(free), size=COUNT)])
     labels = torch.arange(len(CLASSES)).repeat_interleave(COUNT)
     stored = run / "drawn.npy"
     if not stored.exists():
-        np.save(stored, redrawn(run, defects.pixels, labels[:len(defects.pixels)], seed))
+        np.save(stored, redrawn(run, defects.pixels, labels[: len(defects.pixels)], seed))
     drawn = laid(np.load(stored).mean(3), defects.alpha, defects.ground)
     shown = [lit(to_tensor(colours(np.concatenate([pixels, plain])))) for pixels in (defects.pixels, drawn)]
     return *shown, labels
@@ -171,19 +189,26 @@ def redrawn(run: Path, pixels: np.ndarray, labels: torch.Tensor, seed: int) -> n
     for first in range(0, len(pixels), BATCH):
         part = slice(first, first + BATCH)
         with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
-            z = scale * vae.encode(to_tensor(colours(pixels[part])))[0].float()                  # (B, c, h, w)
+            z = scale * vae.encode(to_tensor(colours(pixels[part])))[0].float()  # (B, c, h, w)
             denoiser = guided(model, rows[part], model.null, GUIDANCE)
             here = range(len(z))
-            z = draw(denoiser, here, model.latent_shape, schedule, "ddim", STEPS, launch.key(seed, first), BATCH, z,
-                     STRENGTH)
+            z = draw(
+                denoiser, here, model.latent_shape, schedule, "ddim", STEPS, launch.key(seed, first), BATCH, z, STRENGTH
+            )
             made.append(to_uint8(vae.images(z)))
     return np.concatenate(made)
 
 
 def counts(parts: dict[str, list[Photo]]) -> dict:
     """Part -> class -> photographs, tiles."""
-    return {part: {label: [sum(p.label == label for p in photos), len({p.tile for p in photos if p.label == label})]
-                   for label in CLASSES} for part, photos in parts.items() if part in ("train", "test")}
+    return {
+        part: {
+            label: [sum(p.label == label for p in photos), len({p.tile for p in photos if p.label == label})]
+            for label in CLASSES
+        }
+        for part, photos in parts.items()
+        if part in ("train", "test")
+    }
 
 
 def section(found: dict) -> str:
@@ -193,17 +218,26 @@ def section(found: dict) -> str:
     for name, values in accuracy.items():
         difference, half = gain(values, base)
         recall = [mean(run[i] for run in found["arms"][name]) for i in range(len(CLASSES))]
-        lines.append([name, spread(values, 3), "" if name == "real" else f"{difference:+.3f} +- {half:.3f}",
-                      *(f"{value:.2f}" for value in recall)])
+        lines.append(
+            [
+                name,
+                spread(values, 3),
+                "" if name == "real" else f"{difference:+.3f} +- {half:.3f}",
+                *(f"{value:.2f}" for value in recall),
+            ]
+        )
     ours = accuracy["real + drawn again"]
     others = ("real", "real + altered", "real + moved", "real + shuffled")
     against = {name: gain(ours, accuracy[name]) for name in others}
     said = ", ".join(f"over {name} {difference:+.3f} +- {half:.3f}" for name, (difference, half) in against.items())
     clear = [name for name, (difference, half) in against.items() if difference > half]
-    held = "; ".join(f"{label}: {photos} photographs of {tiles} tiles" for label, (photos, tiles) in
-                     found["images"]["test"].items())
-    return (table(["trained on", "balanced accuracy", "gain over real", *CLASSES], lines)
-            + f"\nTested on {held}, {CROPS['test']} squares of each. {len(base)} draws of {SHOTS} photographs of "
-            f"{TILES} tiles a class; intervals are Student's at 95 % over the draws. Chance is "
-            f"{1 / len(CLASSES):.2f}.\n\n- What the generator gains: {said}; beyond the interval: "
-            f"**{', '.join(clear) or 'none of these'}**\n")
+    held = "; ".join(
+        f"{label}: {photos} photographs of {tiles} tiles" for label, (photos, tiles) in found["images"]["test"].items()
+    )
+    return (
+        table(["trained on", "balanced accuracy", "gain over real", *CLASSES], lines)
+        + f"\nTested on {held}, {CROPS['test']} squares of each. {len(base)} draws of {SHOTS} photographs of "
+        f"{TILES} tiles a class; intervals are Student's at 95 % over the draws. Chance is "
+        f"{1 / len(CLASSES):.2f}.\n\n- What the generator gains: {said}; beyond the interval: "
+        f"**{', '.join(clear) or 'none of these'}**\n"
+    )

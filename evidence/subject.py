@@ -5,6 +5,7 @@ full fine-tuning in size, time and look. Here: six photographs of a flawless haz
 by each configs/subject_*.toml. A classifier that knows hazelnuts, tiny-features, says how many of the samples show
 one, in the asked state, and what the model has forgotten.
 """
+
 from pathlib import Path
 from statistics import mean
 
@@ -18,14 +19,13 @@ from data.drawn import GRID, read_drawn
 from data.generated import image
 from data.grid import grid, save_image
 from data.transforms import Transform, to_tensor
+from evidence import HERE, spread, table, verdicts
 from metrics import networks
 from metrics.nearest import authentic, copy_report, turned
 from recipes import search
 
-from . import HERE, spread, table, verdicts
-
-IMAGES, SHOWN = 6, 3   # photographs of the subject; samples in a cell of the picture
-WORD = {"textual_inversion": "<sks> nut"}   # the subject's name; sks nut where a config learns no word
+IMAGES, SHOWN = 6, 3  # photographs of the subject; samples in a cell of the picture
+WORD = {"textual_inversion": "<sks> nut"}  # the subject's name; sks nut where a config learns no word
 SUBJECT = {  # prompt about the subject -> the state it asks for
     "a photo of a flawless {}": "good",
     "a photo of a {} with a crack": "crack",
@@ -37,7 +37,7 @@ OTHERS = {  # prompt about something that tiny-sd knows -> its class
     "a photo of a flawless bottle": "bottle/good",
     "a photo of a tile with a crack": "tile/crack",
 }
-COLUMNS = ("subject", "with a defect", "the defect", "others", "copies", "authentic")   # of the table
+COLUMNS = ("subject", "with a defect", "the defect", "others", "copies", "authentic")  # of the table
 
 
 def numbers(work, quick):
@@ -48,7 +48,7 @@ def numbers(work, quick):
         save_image(work / "images" / f"{i}.png", photograph)
     configs = {path.stem.removeprefix("subject_"): path for path in sorted(HERE.parent.glob("configs/subject_*.toml"))}
     judge = Judge(photographs, count)
-    found, cells = {}, {"images": [np.concatenate(photographs[i:i + SHOWN], 1) for i in range(0, IMAGES, SHOWN)]}
+    found, cells = {}, {"images": [np.concatenate(photographs[i : i + SHOWN], 1) for i in range(0, IMAGES, SHOWN)]}
     for method, path in {"before": None, **configs}.items():
         found[method] = []
         for seed in range(runs):
@@ -66,11 +66,21 @@ def numbers(work, quick):
 def learn(path: Path, run: Path, seed: int, quick: bool) -> dict:
     """Train by one config, unless the run is there. What it cost: seconds of its steps, megabytes that it leaves."""
     if not search.finished(run):
-        train.main([str(path), "--data", str(run.parent / "images"), "--seed", str(seed), "--out", str(run),
-                    *(["--steps", "2", "--class_images", "2", "--sample_steps", "2"] if quick else []),
-                    *(["--resume"] if (run / "config.toml").exists() else [])])
+        train.main(
+            [
+                str(path),
+                "--data",
+                str(run.parent / "images"),
+                "--seed",
+                str(seed),
+                "--out",
+                str(run),
+                *(["--steps", "2", "--class_images", "2", "--sample_steps", "2"] if quick else []),
+                *(["--resume"] if (run / "config.toml").exists() else []),
+            ]
+        )
     took = compare.cost(run)
-    return {"seconds": took["steps"] * took["step_seconds"], "megabytes": took["megabytes"]}   # pauses do not count
+    return {"seconds": took["steps"] * took["step_seconds"], "megabytes": took["megabytes"]}  # pauses do not count
 
 
 def draw(method: str, run: Path, seed: int, count: int, quick: bool) -> dict[str, list[np.ndarray]]:
@@ -79,8 +89,19 @@ def draw(method: str, run: Path, seed: int, count: int, quick: bool) -> dict[str
     out = run / "drawn"
     if not (out / GRID).exists():
         source = ["--model", "tiny-sd"] if method == "before" else ["--run", str(run)]
-        sample.main([*source, *(f"--prompt={prompt}" for prompt in prompts), "--seed", str(seed), "--count", str(count),
-                     "--out", str(out), *(["--steps", "2"] if quick else [])])
+        sample.main(
+            [
+                *source,
+                *(f"--prompt={prompt}" for prompt in prompts),
+                "--seed",
+                str(seed),
+                "--count",
+                str(count),
+                "--out",
+                str(out),
+                *(["--steps", "2"] if quick else []),
+            ]
+        )
     found = read_drawn(out, Transform(64), prompts)
     return {prompt: list(found.pixels[found.labels.numpy() == i]) for i, prompt in enumerate(SUBJECT | OTHERS)}
 
@@ -130,22 +151,35 @@ def section(found):
     def cost(method, key, digits):
         return "" if method in ("before", "real") else f"{mean(run[key] for run in found[method]):.{digits}f}"
 
-    lines = [[name(method), cost(method, "seconds", 0), cost(method, "megabytes", 2),
-              *(spread([run[key] for run in runs]) for key in COLUMNS)] for method, runs in found.items()]
+    lines = [
+        [
+            name(method),
+            cost(method, "seconds", 0),
+            cost(method, "megabytes", 2),
+            *(spread([run[key] for run in runs]) for key in COLUMNS),
+        ]
+        for method, runs in found.items()
+    ]
     share = {key: {method: [run[key] for run in runs] for method, runs in found.items()} for key in COLUMNS}
     subject, others, copies = share["subject"], share["others"], share["copies"]
-    return ("![Prompts in the rows, methods in the columns, the first seed.](evidence/subject.png)\n\n"
-            + table(["", "seconds of training", "MB left", *COLUMNS], lines)
-            + """
+    return (
+        "![Prompts in the rows, methods in the columns, the first seed.](evidence/subject.png)\n\n"
+        + table(["", "seconds of training", "MB left", *COLUMNS], lines)
+        + """
 *subject*: taken for a hazelnut where the prompt asks for a flawless one; *with a defect*: the same where it asks for a
 defect, which none of the six photographs shows; *the defect*: of these, the asked state among the five of a hazelnut
 (chance 0.20); *others*: taken for the asked product where the prompt names one that tiny-sd knew before; *copies*: of
 the flawless ones those nearer to a photograph of the six than the nearest 5 % of real hazelnuts are; *authentic*: those
 further from their nearest photograph than that is from another of the six. The seconds are those of the median step
 times their number.
-""" + verdicts({
-        "DreamBooth shows the subject more often than LoRA": (subject["dreambooth"], subject["lora"]),
-        "more often than a new word": (subject["dreambooth"], subject["textual_inversion"]),
-        "DreamBooth copies more than LoRA": (copies["dreambooth"], copies["lora"]),
-        "LoRA keeps more of what the model knew than full fine-tuning": (others["lora"], others["full"]),
-        "LoRA keeps more of it than DreamBooth": (others["lora"], others["dreambooth"])}))
+"""
+        + verdicts(
+            {
+                "DreamBooth shows the subject more often than LoRA": (subject["dreambooth"], subject["lora"]),
+                "more often than a new word": (subject["dreambooth"], subject["textual_inversion"]),
+                "DreamBooth copies more than LoRA": (copies["dreambooth"], copies["lora"]),
+                "LoRA keeps more of what the model knew than full fine-tuning": (others["lora"], others["full"]),
+                "LoRA keeps more of it than DreamBooth": (others["lora"], others["dreambooth"]),
+            }
+        )
+    )

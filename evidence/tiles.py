@@ -5,6 +5,7 @@ six exposures E in frames F near each other, so that a split by image, or by a h
 the same tile on both sides. Here photographs whose frames lie within GAP of a neighbour's count as one tile, of
 whatever class, and a tile is wholly in one part.
 """
+
 import hashlib
 import math
 import re
@@ -15,14 +16,15 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-GAP = 1500          # frames; one tile's exposures span about 150, and some tiles were photographed twice
+GAP = 1500  # frames; one tile's exposures span about 150, and some tiles were photographed twice
 CUT, SIDE = 96, 64  # pixels: the square that is cut out, and its side after resizing
-JITTER = 24         # pixels, at most, from the middle of the square to the pixel of the defect that it was cut around
-TURN, SCALE, SHIFT = 0.35, 4 / 3, 12   # of a moved defect: radians, a factor, pixels of the resized square
+JITTER = 24  # pixels, at most, from the middle of the square to the pixel of the defect that it was cut around
+TURN, SCALE, SHIFT = 0.35, 4 / 3, 12  # of a moved defect: radians, a factor, pixels of the resized square
 
 
 class Photo(NamedTuple):
     """One photograph: `tile` is the first frame of its group."""
+
     label: str
     path: Path
     mask: Path
@@ -46,7 +48,7 @@ def read(folder: str | Path) -> list[Photo]:
 
 
 def split(photos: list[Photo], few: tuple[str, ...]) -> dict[str, list[Photo]]:
-    """"train", "val" and "test" -> photographs, no tile in two of them.
+    """ "train", "val" and "test" -> photographs, no tile in two of them.
 
     Tiles with a defect of the classes `few` are test and train in turn, by the hash of their number, class by class
     from the rarest; of the others one in eight is test and one in eight val.
@@ -71,7 +73,7 @@ def few_shot(photos: list[Photo], label: str, tiles: int, shots: int, seed: int)
     order = by_hash({p.tile for p in own})
     np.random.default_rng([seed, 0]).shuffle(order)
     rounds = [[p for p in own if p.tile == tile] for tile in order[:tiles]]
-    in_turn = [p for i in range(max(map(len, rounds))) for group in rounds for p in group[i:i + 1]]
+    in_turn = [p for i in range(max(map(len, rounds))) for group in rounds for p in group[i : i + 1]]
     return in_turn[:shots], [p for p in own if p.tile in order[tiles:]]
 
 
@@ -80,7 +82,7 @@ def crops(photo: Photo, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
     Where they lie depends on the name of the photograph and nothing else.
     """
-    image = np.array(Image.open(photo.path).convert("L"))                                        # (H, W)
+    image = np.array(Image.open(photo.path).convert("L"))  # (H, W)
     mask = np.array(Image.open(photo.mask).convert("L")) > 127
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(photo.path.name.encode()).digest()[:8], "big"))
     defect, made = np.argwhere(mask), []
@@ -89,17 +91,25 @@ def crops(photo: Photo, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
         if len(defect):
             middle = defect[rng.integers(len(defect))] + rng.integers(-JITTER, JITTER + 1, 2)
         top, left = (middle - CUT // 2).clip(0, np.array(image.shape) - CUT)
-        square = np.s_[top:top + CUT, left:left + CUT]
-        made.append(tuple(np.array(Image.fromarray(plane[square]).resize((SIDE, SIDE), how)) for plane, how in
-                          ((image, Image.Resampling.LANCZOS), (mask.astype(np.uint8) * 255, Image.Resampling.BOX))))
+        square = np.s_[top : top + CUT, left : left + CUT]
+        made.append(
+            tuple(
+                np.array(Image.fromarray(plane[square]).resize((SIDE, SIDE), how))
+                for plane, how in (
+                    (image, Image.Resampling.LANCZOS),
+                    (mask.astype(np.uint8) * 255, Image.Resampling.BOX),
+                )
+            )
+        )
     return made
 
 
 class Moved(NamedTuple):
     """Squares with moved defects, and what they are made of. alpha: where the defect is, from 0 to 1."""
-    pixels: np.ndarray   # (N, SIDE, SIDE) uint8
-    alpha: np.ndarray    # (N, SIDE, SIDE) float
-    ground: np.ndarray   # (N, SIDE, SIDE) uint8, without a defect
+
+    pixels: np.ndarray  # (N, SIDE, SIDE) uint8
+    alpha: np.ndarray  # (N, SIDE, SIDE) float
+    ground: np.ndarray  # (N, SIDE, SIDE) uint8, without a defect
 
 
 def moved(shown: list[Photo], free: list[Photo], count: int, rng: np.random.Generator) -> Moved:
@@ -130,8 +140,10 @@ def displaced(planes: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     matrix, middle = scale * turn * rng.choice([-1, 1], 2), np.full(2, (SIDE - 1) / 2)
     offset = middle - matrix @ (middle + rng.integers(-SHIFT, SHIFT + 1, 2))
-    return [ndimage.affine_transform(plane.astype(float), matrix, offset, order=1, mode=beyond)
-            for plane, beyond in zip(planes, ("nearest", "constant"))]
+    return [
+        ndimage.affine_transform(plane.astype(float), matrix, offset, order=1, mode=beyond)
+        for plane, beyond in zip(planes, ("nearest", "constant"))
+    ]
 
 
 def laid(image: np.ndarray, alpha: np.ndarray, ground: np.ndarray) -> np.ndarray:

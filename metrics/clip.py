@@ -10,6 +10,7 @@ Which approximation of gelu a file was trained with is in no tensor: a config.js
 quick_gelu; files with OpenAI's names but without OpenAI's extra entries are OpenCLIP's and have gelu; a single file
 with transformers' names has quick_gelu if it is of a size that OpenAI published (vision width up to 1024).
 """
+
 import math
 
 import torch
@@ -90,7 +91,7 @@ class CLIP(nn.Module):
     def texts(self, tokens: Tensor) -> Tensor:
         """tokens (N, L), whose end has the largest id, as in every vocabulary of CLIP -> v (N, D), not normalised."""
         ends = torch.arange(len(tokens), device=tokens.device), tokens.argmax(1)
-        return self.text_projection(self.text(tokens)[ends])                        # of (N, L, D') one row each
+        return self.text_projection(self.text(tokens)[ends])  # of (N, L, D') one row each
 
 
 def build(tensors: dict[str, Tensor], metadata: dict, source) -> CLIP:
@@ -115,6 +116,7 @@ def build(tensors: dict[str, Tensor], metadata: dict, source) -> CLIP:
 
 def in_our_shapes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Vectors and tables with the batch that ours have, OpenAI's projections as a Linear's weight."""
+
     def ours(name: str, tensor: Tensor) -> Tensor:
         if name in ("visual.proj", "text_projection") and tensor.dim() == 2:
             return tensor.T

@@ -6,6 +6,7 @@ d is any distance; the paper's is LPIPS, over at most 50 samples of each of 10 c
 training images has 0, however well it covers them, and identical samples count with their 0. Clusters of fewer than two
 samples have no distance: they are left out of the mean, and counted.
 """
+
 import math
 
 import torch
@@ -19,14 +20,20 @@ def intra_cluster(to_train: Tensor, between: Tensor) -> dict[str, float | int]:
     """
     n = len(to_train)
     if to_train.dim() != 2 or between.shape != (n, n):
-        raise ValueError("expected distances (N, T) to training images and (N, N) between samples, found "
-                         f"{tuple(to_train.shape)} and {tuple(between.shape)}")
-    own = to_train.argmin(1).cpu()                                              # (N,)
-    sizes = own.bincount(minlength=to_train.shape[1])                           # (T,)
+        raise ValueError(
+            "expected distances (N, T) to training images and (N, N) between samples, found "
+            f"{tuple(to_train.shape)} and {tuple(between.shape)}"
+        )
+    own = to_train.argmin(1).cpu()  # (N,)
+    sizes = own.bincount(minlength=to_train.shape[1])  # (T,)
     members = [(own == c).nonzero()[:, 0] for c in (sizes > 1).nonzero()[:, 0]]
     means = [pairwise_diversity(between[i][:, i]) for i in members]
-    return {"intra_cluster": sum(means) / len(means) if means else math.nan, "clusters": len(means),
-            "single": (sizes == 1).sum().item(), "empty": (sizes == 0).sum().item()}
+    return {
+        "intra_cluster": sum(means) / len(means) if means else math.nan,
+        "clusters": len(means),
+        "single": (sizes == 1).sum().item(),
+        "empty": (sizes == 0).sum().item(),
+    }
 
 
 def pairwise_diversity(between: Tensor) -> float:

@@ -12,6 +12,7 @@ Fine-tuning on few images first makes samples alike to them, then for a while no
 corruption stage (Wu et al. 2024, arXiv 2405.19931), of which the training loss tells nothing. It lasts from the first
 corrupted look to the last one before a look that is not.
 """
+
 from itertools import takewhile
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIGMAS = 3.0
-ROUNDING = (2 / 255) ** 2 / 12   # energy of what 8 bits round away, in [-1, 1]: no picture has less grain than that
+ROUNDING = (2 / 255) ** 2 / 12  # energy of what 8 bits round away, in [-1, 1]: no picture has less grain than that
 
 
 def residual(x: Tensor) -> Tensor:
@@ -33,10 +34,12 @@ def median(x: Tensor) -> Tensor:
     med(max of the columns' lowest, med of their middles, min of their highest): whole images are compared, which is far
     quicker than sorting at each pixel.
     """
-    x = F.pad(x, (1, 1, 1, 1), mode="replicate")                                                 # (N, C, H+2, W+2)
-    column = torch.stack([x[..., :-2, :], x[..., 1:-1, :], x[..., 2:, :]])                       # (3, N, C, H, W+2)
-    lowest, middle, highest = (torch.stack([y[..., :-2], y[..., 1:-1], y[..., 2:]])              # (3, N, C, H, W)
-                               for y in (column.amin(0), middle_of(column), column.amax(0)))
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")  # (N, C, H+2, W+2)
+    column = torch.stack([x[..., :-2, :], x[..., 1:-1, :], x[..., 2:, :]])  # (3, N, C, H, W+2)
+    lowest, middle, highest = (
+        torch.stack([y[..., :-2], y[..., 1:-1], y[..., 2:]])  # (3, N, C, H, W)
+        for y in (column.amin(0), middle_of(column), column.amax(0))
+    )
     return middle_of(torch.stack([lowest.amax(0), middle_of(middle), highest.amin(0)]))
 
 
@@ -48,7 +51,7 @@ def middle_of(x: Tensor) -> Tensor:
 
 def fidelity(samples: Tensor, train: Tensor, same: Tensor) -> Tensor:
     """f of features samples (N, D) and train (M, D) -> (N,). same (N, M): whether two are of a class, for each some."""
-    alike = F.normalize(samples) @ F.normalize(train).T                                          # (N, M)
+    alike = F.normalize(samples) @ F.normalize(train).T  # (N, M)
     return alike.where(same, -1).max(1).values
 
 
@@ -61,14 +64,15 @@ def corrupted(fidelity: list[float], residual: list[float], noise: list[tuple[fl
     """For each look whether it is corrupted; noise: the deviations of its fidelity and of its residual."""
     found, b = [], 0
     for t in range(len(fidelity)):
-        s_f, s_r = (SIGMAS * (x ** 2 + y ** 2) ** 0.5 for x, y in zip(noise[b], noise[t]))
+        s_f, s_r = (SIGMAS * (x**2 + y**2) ** 0.5 for x, y in zip(noise[b], noise[t]))
         found.append(fidelity[b] - fidelity[t] > s_f and residual[t] - residual[b] > s_r)
         b = t if fidelity[t] > fidelity[b] else b
     return found
 
 
-def stage(steps: list[int], fidelity: list[float], residual: list[float],
-          noise: list[tuple[float, float]]) -> tuple[int, int] | None:
+def stage(
+    steps: list[int], fidelity: list[float], residual: list[float], noise: list[tuple[float, float]]
+) -> tuple[int, int] | None:
     """(first, last) step of the corruption stage, the first stage if there are several; None if there is none."""
     looks = list(zip(steps, corrupted(fidelity, residual, noise)))
     first = next((i for i, (_, bad) in enumerate(looks) if bad), len(looks))

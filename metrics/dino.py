@@ -7,6 +7,7 @@ Files of the original code, their training checkpoints, of which the teacher is 
 is trained at 518 px, so that its table of positions is resized to 16 x 16 patches. DINOv2 differs by its layer scale,
 and its giant by SwiGLU. The same tensors from another training (DeiT, MAE) cannot be told from DINO's.
 """
+
 import math
 import re
 
@@ -90,12 +91,16 @@ def build(tensors: dict[str, Tensor], metadata: dict, source) -> ViT:
     width, _, patch, _ = shape("patches.weight")
     swiglu = has("blocks.0.mlp.w12.weight")
     config = ViTConfig(
-        width, len(numbers(tensors, r"(?:blocks|encoder\.layer)\.(\d+)\.")),
-        metadata.get("config", {}).get("num_attention_heads", max(1, width // 64)), patch,
-        math.isqrt(shape("pos_embed")[1]), shape(f"blocks.0.mlp.{'w3' if swiglu else 'fc1'}.weight")[int(swiglu)],
-        "swiglu" if swiglu else "gelu", scaled=has("blocks.0.ls1.gamma"),
+        width,
+        len(numbers(tensors, r"(?:blocks|encoder\.layer)\.(\d+)\.")),
+        metadata.get("config", {}).get("num_attention_heads", max(1, width // 64)),
+        patch,
+        math.isqrt(shape("pos_embed")[1]),
+        shape(f"blocks.0.mlp.{'w3' if swiglu else 'fc1'}.weight")[int(swiglu)],
+        "swiglu" if swiglu else "gelu",
+        scaled=has("blocks.0.ls1.gamma"),
         registers=shape("register_tokens")[1] if has("register_tokens") else 0,
-    )  # fmt: skip
+    )
     return filled(lambda: ViT(config), tensors, layout, source)
 
 

@@ -5,6 +5,7 @@
 It reads pixels in [-1, 1]. Features of such a low dimension suit few images: the covariance of 64 numbers can be
 estimated from a few hundred samples, that of Inception's 2048 cannot.
 """
+
 import json
 from pathlib import Path
 
@@ -32,8 +33,7 @@ class Residual(nn.Module):
 class Features(nn.Module):
     """Eight residual blocks over four sizes; GroupNorm, so that a prediction does not depend on its batch."""
 
-    def __init__(self, num_classes: int, side: int = 64, widths: tuple[int, ...] = (24, 48, 96, 128),
-                 dim: int = 64):
+    def __init__(self, num_classes: int, side: int = 64, widths: tuple[int, ...] = (24, 48, 96, 128), dim: int = 64):
         super().__init__()
         self.config = {"num_classes": num_classes, "side": side, "widths": list(widths), "dim": dim}
         self.stem = nn.Conv2d(3, widths[0], 4, stride=2, padding=1)
@@ -44,8 +44,8 @@ class Features(nn.Module):
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """x (B, 3, S, S) in [-1, 1] -> (B, dim)."""
-        x = self.blocks(F.relu(self.stem(x)))          # (B, widths[-1], S/16, S/16)
-        return self.project(x.mean((2, 3)))            # (B, dim)
+        x = self.blocks(F.relu(self.stem(x)))  # (B, widths[-1], S/16, S/16)
+        return self.project(x.mean((2, 3)))  # (B, dim)
 
     def forward(self, x):
         """x (B, 3, S, S) -> logits (B, classes)."""

@@ -11,10 +11,11 @@ differs from model to model (Chong & Forsyth 2019, arXiv 1911.07023), and sample
 nearer than fresh real images do. Compare equal N only, in few dimensions, beside the coverage and the distance to the
 training images. KID has no such bias.
 """
+
 import torch
 from torch import Tensor
 
-from .rows import pair
+from metrics.rows import pair
 
 
 def frechet(x: Tensor, y: Tensor) -> float:
@@ -23,7 +24,7 @@ def frechet(x: Tensor, y: Tensor) -> float:
     a, b = root(x), root(y)
     means = (x.mean(0) - y.mean(0)).square().sum()
     spreads = a.square().sum() + b.square().sum() - 2 * torch.linalg.matrix_norm(a @ b.T, "nuc")
-    return (means + spreads.clamp(min=0)).item()   # below 0 by rounding only
+    return (means + spreads.clamp(min=0)).item()  # below 0 by rounding only
 
 
 def root(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ like; `real, strong` moves, scales, lightens and covers the images besides; `shu
 labels in random order and must not gain; `synthetic` goes without the real ones; `oracle` takes more real images in
 their place, the ceiling.
 """
+
 import copy
 import math
 from statistics import mean, stdev
@@ -22,10 +23,10 @@ from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .features import Features
+from metrics.features import Features
 
 STEPS, BATCH, LR, WARMUP = 500, 32, 1e-3, 20
-WIDTHS = (16, 32, 64, 96)   # of a network with random weights
+WIDTHS = (16, 32, 64, 96)  # of a network with random weights
 
 
 def arms(real, synthetic, more=None, seed: int = 0) -> dict[str, tuple[list, bool]]:
@@ -35,14 +36,27 @@ def arms(real, synthetic, more=None, seed: int = 0) -> dict[str, tuple[list, boo
     """
     x, y = synthetic
     shuffled = x, y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
-    found = {"real": ([real], False), "real twice": ([real, real], False), "real, strong": ([real], True),
-             "real + synthetic": ([real, synthetic], False), "real + synthetic, strong": ([real, synthetic], True),
-             "real + shuffled": ([real, shuffled], False), "synthetic": ([synthetic], False)}
+    found = {
+        "real": ([real], False),
+        "real twice": ([real, real], False),
+        "real, strong": ([real], True),
+        "real + synthetic": ([real, synthetic], False),
+        "real + synthetic, strong": ([real, synthetic], True),
+        "real + shuffled": ([real, shuffled], False),
+        "synthetic": ([synthetic], False),
+    }
     return found | ({"oracle": ([real, more], False)} if more else {})
 
 
-def probe(sources: list[tuple[Tensor, Tensor]], classes: int, seed: int, strong: bool = False,
-          start: Features | None = None, steps: int = STEPS, bf16: bool = False) -> Features:
+def probe(
+    sources: list[tuple[Tensor, Tensor]],
+    classes: int,
+    seed: int,
+    strong: bool = False,
+    start: Features | None = None,
+    steps: int = STEPS,
+    bf16: bool = False,
+) -> Features:
     """The classifier of one arm, from random weights or `start`. ValueError for a source without a class."""
     rows = [[(y == label).nonzero()[:, 0] for label in range(classes)] for _, y in sources]
     empty = [(i, label) for i, of_class in enumerate(rows) for label in range(classes) if not len(of_class[label])]
@@ -84,21 +98,24 @@ def balanced_batch(sources, rows, generator) -> tuple[Tensor, Tensor]:
 def augmented(x: Tensor, generator: torch.Generator, strong: bool = False) -> Tensor:
     """Images (B, 3, S, S) each flipped and turned at random; if strong, altered further."""
     flips, turns = (torch.randint(n, (len(x),), generator=generator).tolist() for n in (2, 4))
-    x = torch.stack([(image.flip(-1) if flip else image).rot90(turn, (1, 2)) for image, flip, turn in
-                     zip(x, flips, turns)])
+    x = torch.stack(
+        [(image.flip(-1) if flip else image).rot90(turn, (1, 2)) for image, flip, turn in zip(x, flips, turns)]
+    )
     return altered(x, generator) if strong else x
 
 
 def altered(x: Tensor, generator: torch.Generator) -> Tensor:
     """Each image of x (B, 3, S, S) scaled by 0.8 to 1.25, moved by up to an eighth of its side, its contrast scaled by
     0.7 to 1.4 and its brightness moved by up to 0.2, and a square of a quarter of its side covered with grey."""
+
     def uniform(low, high):
         return low + (high - low) * torch.rand(len(x), generator=generator)
 
     scale = 1.25 ** uniform(-1, 1)
     zero = torch.zeros_like(scale)
-    theta = torch.stack([torch.stack([scale, zero, uniform(-0.25, 0.25)], 1),
-                         torch.stack([zero, scale, uniform(-0.25, 0.25)], 1)], 1)                # (B, 2, 3)
+    theta = torch.stack(
+        [torch.stack([scale, zero, uniform(-0.25, 0.25)], 1), torch.stack([zero, scale, uniform(-0.25, 0.25)], 1)], 1
+    )  # (B, 2, 3)
     grid = F.affine_grid(theta, x.shape, align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
     middle = x.mean((1, 2, 3), keepdim=True)
@@ -106,7 +123,7 @@ def altered(x: Tensor, generator: torch.Generator) -> Tensor:
     side = x.shape[-1]
     places = torch.arange(side)
     top, left = (uniform(0, 0.75 * side)[:, None] for _ in range(2))
-    down, across = ((at <= places) & (places < at + side / 4) for at in (top, left))             # (B, S)
+    down, across = ((at <= places) & (places < at + side / 4) for at in (top, left))  # (B, S)
     return torch.where((down[:, :, None] & across[:, None])[:, None], 0.0, x).clamp(-1, 1)
 
 

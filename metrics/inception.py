@@ -8,6 +8,7 @@ head, and pixels are scaled to [-1, 1] only. Earlier taps are averaged over the 
 conversion of the file of 2015-12-05 from TensorFlow, whose own resizing differs slightly; so do implementations that
 antialias (clean-fid), and their numbers are not to be mixed.
 """
+
 from functools import partial, reduce
 
 import torch
@@ -33,46 +34,81 @@ POOLS = {
 
 
 def mixed_5(pool: int) -> list:
-    return [[("branch1x1", 64, 1)],
-            [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
-            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
-            ["mean", ("branch_pool", pool, 1)]]
+    return [
+        [("branch1x1", 64, 1)],
+        [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
+        [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
+        ["mean", ("branch_pool", pool, 1)],
+    ]
 
 
-MIXED_6A = [[("branch3x3", 384, 3, 2, 0)],
-            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2, 0)],
-            ["halve"]]
+MIXED_6A = [
+    [("branch3x3", 384, 3, 2, 0)],
+    [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2, 0)],
+    ["halve"],
+]
 
 
 def mixed_6(inside: int) -> list:
-    return [[("branch1x1", 192, 1)],
-            [("branch7x7_1", inside, 1), ("branch7x7_2", inside, (1, 7)), ("branch7x7_3", 192, (7, 1))],
-            [("branch7x7dbl_1", inside, 1), ("branch7x7dbl_2", inside, (7, 1)), ("branch7x7dbl_3", inside, (1, 7)),
-             ("branch7x7dbl_4", inside, (7, 1)), ("branch7x7dbl_5", 192, (1, 7))],
-            ["mean", ("branch_pool", 192, 1)]]
+    return [
+        [("branch1x1", 192, 1)],
+        [("branch7x7_1", inside, 1), ("branch7x7_2", inside, (1, 7)), ("branch7x7_3", 192, (7, 1))],
+        [
+            ("branch7x7dbl_1", inside, 1),
+            ("branch7x7dbl_2", inside, (7, 1)),
+            ("branch7x7dbl_3", inside, (1, 7)),
+            ("branch7x7dbl_4", inside, (7, 1)),
+            ("branch7x7dbl_5", 192, (1, 7)),
+        ],
+        ["mean", ("branch_pool", 192, 1)],
+    ]
 
 
-MIXED_7A = [[("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2, 0)],
-            [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, (1, 7)), ("branch7x7x3_3", 192, (7, 1)),
-             ("branch7x7x3_4", 192, 3, 2, 0)],
-            ["halve"]]
+MIXED_7A = [
+    [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2, 0)],
+    [
+        ("branch7x7x3_1", 192, 1),
+        ("branch7x7x3_2", 192, (1, 7)),
+        ("branch7x7x3_3", 192, (7, 1)),
+        ("branch7x7x3_4", 192, 3, 2, 0),
+    ],
+    ["halve"],
+]
 
 
 def mixed_7(pool: str) -> list:
-    return [[("branch1x1", 320, 1)],
-            [("branch3x3_1", 384, 1), (("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1)))],
-            [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3),
-             (("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1)))],
-            [pool, ("branch_pool", 192, 1)]]
+    return [
+        [("branch1x1", 320, 1)],
+        [("branch3x3_1", 384, 1), (("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1)))],
+        [
+            ("branch3x3dbl_1", 448, 1),
+            ("branch3x3dbl_2", 384, 3),
+            (("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1))),
+        ],
+        [pool, ("branch_pool", 192, 1)],
+    ]
 
 
 NETWORK = [
-    ("Conv2d_1a_3x3", 32, 3, 2, 0), ("Conv2d_2a_3x3", 32, 3, 1, 0), ("Conv2d_2b_3x3", 64, 3), "halve",
-    ("Conv2d_3b_1x1", 80, 1), ("Conv2d_4a_3x3", 192, 3, 1, 0), "halve",
-    ("Mixed_5b", mixed_5(32)), ("Mixed_5c", mixed_5(64)), ("Mixed_5d", mixed_5(64)), ("Mixed_6a", MIXED_6A),
-    ("Mixed_6b", mixed_6(128)), ("Mixed_6c", mixed_6(160)), ("Mixed_6d", mixed_6(160)), ("Mixed_6e", mixed_6(192)),
-    ("Mixed_7a", MIXED_7A), ("Mixed_7b", mixed_7("mean")), ("Mixed_7c", mixed_7("max")),
-]  # fmt: skip
+    ("Conv2d_1a_3x3", 32, 3, 2, 0),
+    ("Conv2d_2a_3x3", 32, 3, 1, 0),
+    ("Conv2d_2b_3x3", 64, 3),
+    "halve",
+    ("Conv2d_3b_1x1", 80, 1),
+    ("Conv2d_4a_3x3", 192, 3, 1, 0),
+    "halve",
+    ("Mixed_5b", mixed_5(32)),
+    ("Mixed_5c", mixed_5(64)),
+    ("Mixed_5d", mixed_5(64)),
+    ("Mixed_6a", MIXED_6A),
+    ("Mixed_6b", mixed_6(128)),
+    ("Mixed_6c", mixed_6(160)),
+    ("Mixed_6d", mixed_6(160)),
+    ("Mixed_6e", mixed_6(192)),
+    ("Mixed_7a", MIXED_7A),
+    ("Mixed_7b", mixed_7("mean")),
+    ("Mixed_7c", mixed_7("max")),
+]
 
 
 class Norm(nn.Module):

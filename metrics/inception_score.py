@@ -5,6 +5,7 @@
 It reads no real images, so it neither sees a copy nor an image that is unlike them. Inception's classes are those of
 ImageNet; a classifier of one's own gives the score over one's own classes.
 """
+
 import torch
 from torch import Tensor
 
@@ -24,14 +25,14 @@ def inception_score(logits: Tensor, splits: int = 1, generator: torch.Generator 
         raise ValueError(f"the inception score of {splits} parts needs as many samples, found {n}")
     if splits > 1 and generator is None:
         raise ValueError(f"the inception score of {splits} parts needs a generator that shuffles the samples")
-    p = logits.cpu().double().softmax(1)                                                          # (N, K)
+    p = logits.cpu().double().softmax(1)  # (N, K)
     if splits > 1:
         p = p[torch.randperm(n, generator=generator, device=generator.device).cpu()]
-    scores = torch.stack([score(p[i * n // splits:(i + 1) * n // splits]) for i in range(splits)])
+    scores = torch.stack([score(p[i * n // splits : (i + 1) * n // splits]) for i in range(splits)])
     return scores.mean().item(), scores.std(correction=0).item()
 
 
 def score(p: Tensor) -> Tensor:
     """Probabilities (N, K) -> the exponential of the information that a sample has about its class."""
-    entropy = torch.special.entr                   # -p log p, 0 at 0
+    entropy = torch.special.entr  # -p log p, 0 at 0
     return (entropy(p.mean(0)).sum() - entropy(p).sum(1).mean()).exp()

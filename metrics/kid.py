@@ -4,11 +4,12 @@
 
 Unbiased at any number of images, so it may be negative for equal distributions; it is not clipped.
 """
+
 import torch
 from torch import Tensor
 
-from .interval import resample
-from .rows import pair
+from metrics.interval import resample
+from metrics.rows import pair
 
 
 def kid(x: Tensor, y: Tensor) -> float:
@@ -17,15 +18,16 @@ def kid(x: Tensor, y: Tensor) -> float:
     return mmd(x, y, torch.arange(len(x)), torch.arange(len(y))).item()
 
 
-def kid_interval(x: Tensor, y: Tensor, generator: torch.Generator, size: int | None = None,
-                 times: int = 100) -> tuple[float, float]:
+def kid_interval(
+    x: Tensor, y: Tensor, generator: torch.Generator, size: int | None = None, times: int = 100
+) -> tuple[float, float]:
     """Features x (N, D) and y (M, D), N and M at least 3 -> mean and standard deviation of KID over `times` resamples.
 
     By default a resample is as large as the sets, drawn with replacement. Its deviation is right for sets that differ
     and nearly twice too wide for sets that do not. With a size, as in torch-fidelity, it is min(N, M, size) images of
     each, without replacement: the deviation is then that of KID at so few images, and 0 if they are all of both sets.
     """
-    x, y = pair("the deviation of KID", x, y, (3, 3))     # all resamples of two images are the same two
+    x, y = pair("the deviation of KID", x, y, (3, 3))  # all resamples of two images are the same two
     if size is not None and size < 2:
         raise ValueError(f"KID needs subsets of 2 images at least, found size {size}")
     values = resample(lambda i, j: mmd(x[i], y[j], i, j), (len(x), len(y)), generator, times, size)
@@ -34,11 +36,12 @@ def kid_interval(x: Tensor, y: Tensor, generator: torch.Generator, size: int | N
 
 def mmd(x: Tensor, y: Tensor, i: Tensor, j: Tensor) -> Tensor:
     """MMD^2 of x (N, D) and y (M, D) without the pairs of an image with itself, which i (N,) and j (M,) number."""
+
     def kernel(a, b):
         return (a @ b.T / a.shape[1] + 1) ** 3
 
     def within(a, index):
-        other = index[:, None] != index            # (N, N)
+        other = index[:, None] != index  # (N, N)
         return kernel(a, a)[other].mean()
 
     return within(x, i) + within(y, j) - 2 * kernel(x, y).mean()

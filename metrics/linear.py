@@ -6,12 +6,13 @@ h: mean and largest value of every channel at four depths of a network of metric
 largest value lets a small defect be seen. a_i: every class of a source weighs the same, and every source its share. The
 images are seen in all flips and quarter turns. The minimum is one, so that no seed decides it.
 """
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .features import Features
-from .nearest import turned
+from metrics.features import Features
+from metrics.nearest import turned
 
 PENALTY = 0.01
 
@@ -33,8 +34,9 @@ class Linear(nn.Module):
 
 def linear_probe(network: Features, sources: list[tuple[Tensor, Tensor]], shares: list[float], classes: int) -> Linear:
     """The probe of `views`, one pair a source; shares: of the loss, one a source. It reads images (B, 3, S, S)."""
-    weight = torch.cat([share / classes / torch.bincount(y, minlength=classes)[y]
-                        for share, (_, y) in zip(shares, sources)])
+    weight = torch.cat(
+        [share / classes / torch.bincount(y, minlength=classes)[y] for share, (_, y) in zip(shares, sources)]
+    )
     h, y = (torch.cat(parts) for parts in zip(*sources))
     probe = Linear(network, h.mean(0), h.std(0).clamp(min=1e-4), classes)
     z, head = (h - probe.mean) / probe.std, probe.head
@@ -63,7 +65,7 @@ def seen(network: Features, x: Tensor, batch: int = 64) -> Tensor:
         h, found = F.relu(network.stem(part)), []
         for i, block in enumerate(network.blocks):
             h = block(h)
-            if i % 2:   # the second block of a size
-                found += [h.mean((2, 3)), h.amax((2, 3))]                                        # (B, width) each
+            if i % 2:  # the second block of a size
+                found += [h.mean((2, 3)), h.amax((2, 3))]  # (B, width) each
         rows.append(torch.cat(found, 1))
     return torch.cat(rows)

@@ -9,6 +9,7 @@ vectors sqrt(w_kc / (H_k W_k)) f_kc, and all pairs of images need every image th
 Two files: the linear weights, `vgg.pth` or `alex.pth`, and beside it torchvision's classifier, `vgg16*.pth` or
 `alexnet*.pth`; or one file that holds both. Images are compared at the size they have.
 """
+
 import re
 from pathlib import Path
 
@@ -25,10 +26,32 @@ SIGN = "lin0.model.1.weight"
 COLUMNS = 2**16  # of the vectors that are in float64 at once
 # an int is a 3x3 convolution with so many channels, a tuple (channels, kernel, stride, padding); a tap is no layer
 TRUNKS = {
-    "vgg": (64, 64, "tap", "pool", 128, 128, "tap", "pool", 256, 256, 256, "tap", "pool", 512, 512, 512, "tap", "pool",
-            512, 512, 512, "tap"),
+    "vgg": (
+        64,
+        64,
+        "tap",
+        "pool",
+        128,
+        128,
+        "tap",
+        "pool",
+        256,
+        256,
+        256,
+        "tap",
+        "pool",
+        512,
+        512,
+        512,
+        "tap",
+        "pool",
+        512,
+        512,
+        512,
+        "tap",
+    ),
     "alex": ((64, 11, 4, 2), "tap", "pool", (192, 5, 1, 2), "tap", "pool", 384, "tap", 256, "tap", 256, "tap"),
-}  # fmt: skip
+}
 POOLS = {"vgg": 2, "alex": 3}  # kernel, of stride 2
 FILES = {"vgg": "vgg16", "alex": "alexnet"}  # how torchvision's file names begin, and names in weights/published.py
 LAYOUT = Layout(
@@ -57,14 +80,14 @@ class LPIPS(nn.Module):
 
     def embed(self, x: Tensor) -> Tensor:
         """x (N, 3, H, W) in [-1, 1] -> (N, D), D growing with H W: of VGG 0.5 million at 64 px, 8 million at 256."""
-        shift, scale = (x.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))     # (3, 1, 1)
+        shift, scale = (x.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))  # (3, 1, 1)
         x, lins, parts = (x - shift) / scale, iter(self.lins), []
         for i, layer in enumerate(self.features):
-            x = layer(x)                                                                      # (N, C_k, H_k, W_k)
+            x = layer(x)  # (N, C_k, H_k, W_k)
             if i in self.taps:
                 f = x / (x.norm(dim=1, keepdim=True) + 1e-10)
                 parts.append((f * (next(lins) / f[0, 0].numel()).sqrt()).flatten(1))
-        return torch.cat(parts, 1)                                                            # (N, D)
+        return torch.cat(parts, 1)  # (N, D)
 
 
 def distance(network: LPIPS, x: Tensor, y: Tensor) -> Tensor:
@@ -114,6 +137,8 @@ def beside(path: Path, trunk: str) -> Path:
     name = FILES[trunk]
     found = sorted(file for file in path.parent.glob(f"{name}*") if file.suffix in (".pth", ".pt", ".safetensors"))
     if not found:
-        raise ValueError(f"{path}: expected the classifier that these weights are for beside it, found no {name}*.pth; "
-                         f"`python -m weights.download {name}` fetches it")  # fmt: skip
+        raise ValueError(
+            f"{path}: expected the classifier that these weights are for beside it, found no {name}*.pth; "
+            f"`python -m weights.download {name}` fetches it"
+        )
     return found[0]

@@ -9,12 +9,13 @@ Two more need no held-out images. They set the distance d_1 to the nearest train
     authentic:  d_1 > distance of n to its nearest other training image       (Alaa 2021, arXiv 2102.08921: AuthPct)
     ratio:      d_1 / mean(d_1 .. d_k), those to the k nearest training images     (Carlini 2023, arXiv 2301.13188)
 """
+
 import math
 
 import torch
 from torch import Tensor
 
-from .rows import distances, pair
+from metrics.rows import distances, pair
 
 
 def turned(x: Tensor) -> Tensor:
@@ -34,8 +35,11 @@ def copy_report(fake: Tensor, held_out: Tensor, train: Tensor, share: float = 0.
     share: of the real images, those nearest to a training image; samples nearer than these are copies.
     """
     ours, real = nearest(fake, train), nearest(held_out, train)
-    return {"nearest": ours.median().item(), "nearest_real": real.median().item(),
-            "copies": (ours < real.quantile(share)).double().mean().item()}
+    return {
+        "nearest": ours.median().item(),
+        "nearest_real": real.median().item(),
+        "copies": (ours < real.quantile(share)).double().mean().item(),
+    }
 
 
 def authentic(fake: Tensor, train: Tensor, views: int = 1) -> Tensor:
@@ -44,16 +48,16 @@ def authentic(fake: Tensor, train: Tensor, views: int = 1) -> Tensor:
     Features fake (N, D), train (views M, D): M at least 2 images, as `turned` orders their views (8) or plain (1).
     """
     fake, train = pair("authenticity", fake, train, (1, 2 * views))
-    to_train = by_image(fake, train, views).min(1)                                                     # (N,)
-    apart = by_image(train[:len(train) // views], train, views).fill_diagonal_(math.inf).amin(1)       # (M,)
+    to_train = by_image(fake, train, views).min(1)  # (N,)
+    apart = by_image(train[: len(train) // views], train, views).fill_diagonal_(math.inf).amin(1)  # (M,)
     return (to_train.values > apart[to_train.indices]).double()
 
 
 def ratio(fake: Tensor, train: Tensor, k: int = 5, views: int = 1) -> Tensor:
     """d_1 / mean(d_1 .. d_k) in [0, 1] -> (N,): near 0 for copies. Features as of `authentic`, M at least k."""
     fake, train = pair("the ratio", fake, train, (1, k * views))
-    near = by_image(fake, train, views).topk(k, largest=False).values                                  # (N, k)
-    return near[:, 0] / near.mean(1).clamp(min=torch.finfo(near.dtype).tiny)    # 0 / 0 of k equal images is a copy
+    near = by_image(fake, train, views).topk(k, largest=False).values  # (N, k)
+    return near[:, 0] / near.mean(1).clamp(min=torch.finfo(near.dtype).tiny)  # 0 / 0 of k equal images is a copy
 
 
 def by_image(x: Tensor, train: Tensor, views: int) -> Tensor:

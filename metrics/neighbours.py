@@ -13,17 +13,18 @@ one real image have a precision of 1 and a recall and coverage near 0. Precision
 of a ball, as torch-fidelity does; density and coverage do not, as prdc does not. The balls of few real images reach
 far: use images that were held out, equally many in all that is compared.
 """
+
 from torch import Tensor
 
-from .rows import distances, pair
+from metrics.rows import distances, pair
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> tuple[float, float]:
     """Features real (N, D) and fake (M, D), N and M above k -> precision, recall."""
     real, fake = pair("precision", real, fake, (k + 1, k + 1))
-    between = distances(real, fake)                                     # (N, M)
-    precision = (between <= radii(real, k)[:, None]).any(0)             # (M,)
-    recall = (between <= radii(fake, k)).any(1)                         # (N,)
+    between = distances(real, fake)  # (N, M)
+    precision = (between <= radii(real, k)[:, None]).any(0)  # (M,)
+    recall = (between <= radii(fake, k)).any(1)  # (N,)
     return precision.double().mean().item(), recall.double().mean().item()
 
 
@@ -38,4 +39,4 @@ def radii(x: Tensor, k: int) -> Tensor:
     """Distance of each row of x (N, D) to its k-th nearest other row -> (N,)."""
     if k < 1:
         raise ValueError(f"a ball reaches to a neighbour, k at least 1, found {k}")
-    return distances(x, x).kthvalue(k + 1).values   # the nearest of all is the row itself
+    return distances(x, x).kthvalue(k + 1).values  # the nearest of all is the row itself

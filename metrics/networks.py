@@ -8,6 +8,7 @@
 How each network resizes and scales its images stands in its own file. Features are as they are published: those that
 are compared by direction are not normalised here.
 """
+
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -72,6 +73,7 @@ def stranger(tensors: dict[str, Tensor]) -> str:
 
 def batched(function: Callable[[Tensor], Tensor], device) -> Callable[[Tensor], Tensor]:
     """The function of images, applied to a few at a time, on the device. ValueError for what is no such images."""
+
     @torch.no_grad()
     def run(images: Tensor) -> Tensor:
         shape = tuple(images.shape)
@@ -87,7 +89,7 @@ def batched(function: Callable[[Tensor], Tensor], device) -> Callable[[Tensor], 
 
 def pixels(x: Tensor) -> Tensor:
     """x (N, 3, S, S) -> (N, 304): means of grey over a grid of 16 x 16, then means of each colour over one of 4 x 4."""
-    grey, colour = F.adaptive_avg_pool2d(x.mean(1), 16), F.adaptive_avg_pool2d(x, 4)     # (N, 16, 16), (N, 3, 4, 4)
+    grey, colour = F.adaptive_avg_pool2d(x.mean(1), 16), F.adaptive_avg_pool2d(x, 4)  # (N, 16, 16), (N, 3, 4, 4)
     return torch.cat([grey.flatten(1), colour.flatten(1)], 1)
 
 
@@ -108,13 +110,14 @@ def classifier(path: Path, device) -> Network:
 
 def both_towers(network: clip.CLIP, path: Path, device) -> Network:
     """CLIP, its tokenizer read when the first text comes."""
+
     @cache
     def tokenizer() -> Tokenizer:
         return find_tokenizer(path, network.text.config.vocab_size)
 
     @torch.no_grad()
     def texts(words: list[str]) -> Tensor:
-        tokens = tokenizer().tokens(words).to(device)                                     # (N, 77)
+        tokens = tokenizer().tokens(words).to(device)  # (N, 77)
         return torch.cat([network.texts(part).cpu() for part in tokens.split(BATCH)])
 
     image = network.image.config
@@ -130,8 +133,10 @@ def find_tokenizer(path: Path, rows: int) -> Tokenizer:
     elif downloaded.exists():
         found = Tokenizer.from_openai(downloaded)
     else:
-        raise ValueError(f"{path}: texts need a tokenizer, vocab.json and merges.txt in {folder} or {downloaded}: run "
-                         "`python -m weights.download clip-tokenizer`")  # fmt: skip
+        raise ValueError(
+            f"{path}: texts need a tokenizer, vocab.json and merges.txt in {folder} or {downloaded}: run "
+            "`python -m weights.download clip-tokenizer`"
+        )
     if len(found) != rows:
         raise ValueError(f"{path}: a tokenizer of {len(found)} tokens, the text tower has {rows}")
     return found

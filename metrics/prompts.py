@@ -10,6 +10,7 @@ with a black sweater where the prompt says a blue one. Features are those of CLI
 that embeds images and texts together. For generated photographs a classifier's softmax over the classes that
 `alternatives` of data/generated.py and data/logos.py name takes their place.
 """
+
 import re
 from collections.abc import Sequence
 
@@ -18,8 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # name -> two opposite prompts, the good one first
-PAIRS = {"quality": ("Good photo.", "Bad photo."), "sharpness": ("Sharp photo.", "Blurry photo."),
-         "noise": ("Clean photo.", "Noisy photo."), "natural": ("Natural photo.", "Synthetic photo.")}
+PAIRS = {
+    "quality": ("Good photo.", "Bad photo."),
+    "sharpness": ("Sharp photo.", "Blurry photo."),
+    "noise": ("Clean photo.", "Noisy photo."),
+    "natural": ("Natural photo.", "Synthetic photo."),
+}
 
 
 def clip_t(images: Tensor, texts: Tensor) -> Tensor:
@@ -54,27 +59,33 @@ def fidelity(choices: Sequence[Tensor]) -> dict[str, float]:
     chance: 1 / K, the mean over the images, for both.
     """
     if not sum(map(len, choices)) or min(p.shape[1] for p in choices) < 2:
-        raise ValueError(f"prompt fidelity needs an image or more and two prompts at least to choose from, "
-                         f"found shapes {[tuple(p.shape) for p in choices]}")
+        raise ValueError(
+            f"prompt fidelity needs an image or more and two prompts at least to choose from, "
+            f"found shapes {[tuple(p.shape) for p in choices]}"
+        )
     right = torch.cat([p[:, 0] > p[:, 1:].amax(1) for p in choices])
     true = torch.cat([p[:, 0] for p in choices])
     chance = sum(len(p) / p.shape[1] for p in choices) / len(true)
-    return {"images": len(true), "right": right.double().mean().item(), "probability": true.mean().item(),
-            "chance": chance}
+    return {
+        "images": len(true),
+        "right": right.double().mean().item(),
+        "probability": true.mean().item(),
+        "chance": chance,
+    }
 
 
 def alternatives(template: str) -> list[str]:
-    """"a {blue|black|red} {sweater|hat}" -> the prompt of all first choices, then those that differ from it in one.
+    """ "a {blue|black|red} {sweater|hat}" -> the prompt of all first choices, then those that differ from it in one.
 
     An empty choice leaves the attribute out: "a sweater{ with a logo|}".
     """
     parts = re.split(r"\{([^{}]*)\}", template)
-    choices = [part.split("|") for part in parts]      # texts between the attributes are attributes of one choice
+    choices = [part.split("|") for part in parts]  # texts between the attributes are attributes of one choice
     if len(parts) == 1 or any(set("{}|") & set(text) for text in parts[::2]):
         raise ValueError(f"alternatives stand in braces, as in 'a {{blue|black}} sweater', found {template!r}")
     for options in choices[1::2]:
         if len(set(options)) < max(len(options), 2):
             raise ValueError(f"an attribute has two choices or more, each once, found {{{'|'.join(options)}}}")
     first = [options[0] for options in choices]
-    others = [[*first[:i], other, *first[i + 1:]] for i, options in enumerate(choices) for other in options[1:]]
+    others = [[*first[:i], other, *first[i + 1 :]] for i, options in enumerate(choices) for other in options[1:]]
     return ["".join(prompt) for prompt in (first, *others)]

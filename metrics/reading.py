@@ -1,4 +1,5 @@
 """The tensors of a published file -> a network of the metrics: every name used or passed over, every shape equal."""
+
 from collections.abc import Callable
 
 import torch

@@ -3,6 +3,7 @@
 A row of numbers is a dict with "method", "way", "seed", and under "scores" what scorers found; what is missing is left
 out of the table.
 """
+
 import base64
 from html import escape
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
-    key: str      # of the numbers
+    key: str  # of the numbers
     title: str
     format: str
-    better: str   # which way, and what it is
-    best: int     # 1: the largest, -1: the smallest, 0: neither
+    better: str  # which way, and what it is
+    best: int  # 1: the largest, -1: the smallest, 0: neither
 
 
 COLUMNS = (
@@ -33,13 +34,18 @@ COLUMNS = (
     Column("diversity", "diversity", ".2f", "mean distance between the samples nearest to one training image", 1),
     Column("copies", "copies", ".2f", "share nearer to a training image than the nearest 5 % of real ones are", -1),
     Column("copies_pixels", "copies, pixels", ".2f", "the same in pixels", -1),
-    Column("authentic", "authentic", ".2f", "share of samples whose nearest training image is nearer to another of its "
-                                            "own kind", 1),
+    Column(
+        "authentic",
+        "authentic",
+        ".2f",
+        "share of samples whose nearest training image is nearer to another of its own kind",
+        1,
+    ),
 )
 
 
 def grouped(rows: list[dict]) -> dict[str, list[dict]]:
-    """"method" or "method, way" -> the rows of its seeds."""
+    """ "method" or "method, way" -> the rows of its seeds."""
     groups = {}
     for row in rows:
         groups.setdefault(", ".join(filter(None, (row["method"], row["way"]))), []).append(row)
@@ -48,8 +54,11 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
 
 def used(rows: list[dict]) -> list[Column]:
     """The columns that some row has a number for, those of the scorers last."""
-    scored = {name: Column(name, name, ".2f", "mean of what the scorer found", 1)
-              for row in rows for name in row.get("scores", {})}
+    scored = {
+        name: Column(name, name, ".2f", "mean of what the scorer found", 1)
+        for row in rows
+        for name in row.get("scores", {})
+    }
     return [column for column in (*COLUMNS, *scored.values()) if any(number(row, column) is not None for row in rows)]
 
 
@@ -59,7 +68,7 @@ def number(row: dict, column: Column) -> float | None:
 
 
 def cell(rows: list[dict], column: Column) -> str:
-    """"0.90 (0.88 to 0.93)" over the seeds, "0.90" where all are equal, "" without a number."""
+    """ "0.90 (0.88 to 0.93)" over the seeds, "0.90" where all are equal, "" without a number."""
     values = [value for row in rows if (value := number(row, column)) is not None]
     if not values:
         return ""
@@ -102,23 +111,35 @@ def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str)
     columns, groups = used(rows), grouped(rows)
     best = {column.key: winner(groups, column) for column in columns}
     head = "".join(f"<th>{escape(column.title)}</th>" for column in columns)
-    body = "".join(f"<tr><td>{escape(name)}</td>" + "".join(
-        f"<td{' class=best' if best[column.key] == name else ''}>{split(cell(group, column))}</td>"
-        for column in columns) + "</tr>\n" for name, group in groups.items())
-    terms = "".join(f"<dt>{escape(column.title)}</dt><dd>{escape(column.better)}</dd>"
-                    for column in columns)
-    figures = "".join(f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}" '
-                      f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></figure>\n'
-                      for name, path in pictures.items())
-    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-            f"<style>{STYLE}</style><h1>{escape(title)}</h1><p>{escape(protocol)}</p>"
-            f"<table><tr><th></th>{head}</tr>\n{body}</table><dl>{terms}</dl>{figures}</html>\n")
+    body = "".join(
+        f"<tr><td>{escape(name)}</td>"
+        + "".join(
+            f"<td{' class=best' if best[column.key] == name else ''}>{split(cell(group, column))}</td>"
+            for column in columns
+        )
+        + "</tr>\n"
+        for name, group in groups.items()
+    )
+    terms = "".join(f"<dt>{escape(column.title)}</dt><dd>{escape(column.better)}</dd>" for column in columns)
+    figures = "".join(
+        f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}" '
+        f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></figure>\n'
+        for name, path in pictures.items()
+    )
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{STYLE}</style><h1>{escape(title)}</h1><p>{escape(protocol)}</p>"
+        f"<table><tr><th></th>{head}</tr>\n{body}</table><dl>{terms}</dl>{figures}</html>\n"
+    )
 
 
 def winner(groups: dict[str, list[dict]], column: Column) -> str | None:
     """The row with the best mean, if the column has a best and more than one row."""
-    means = {name: mean(values) for name, group in groups.items()
-             if (values := [value for row in group if (value := number(row, column)) is not None])}
+    means = {
+        name: mean(values)
+        for name, group in groups.items()
+        if (values := [value for row in group if (value := number(row, column)) is not None])
+    }
     if not column.best or len(means) < 2:
         return None
     return max(means, key=lambda name: column.best * means[name])

@@ -1,4 +1,5 @@
 """Features, one row an image, as the statistics compare them: checked, and in float64 (on the CPU, as MPS has none)."""
+
 import torch
 from torch import Tensor
 
@@ -19,4 +20,4 @@ def pair(what: str, x: Tensor, y: Tensor, least: tuple[int, int]) -> tuple[Tenso
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean distances of the rows of x (N, D) and y (M, D) -> (N, M); of equal rows exactly 0."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")   # by inner products a copy is not at 0
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")  # by inner products a copy is not at 0

@@ -11,6 +11,7 @@ returns one number for each, (N,), or a dict of names and such numbers. Of one t
 combined score is told too. These scores are highest for a model that repeats its training images, as the study itself
 found, so they mean little without the share of copies beside them.
 """
+
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from types import ModuleType
 
 import numpy as np
 
-THRESHOLD = 0.70   # the study's, for its own detector
+THRESHOLD = 0.70  # the study's, for its own detector
 
 Scorer = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -35,8 +36,9 @@ def combined(detector: np.ndarray, text: np.ndarray, threshold: float = THRESHOL
     """Best confidences (N,) and text hits (N,) of the images of one method -> its row of the study's table."""
     detector, text = np.asarray(detector, float), np.asarray(text, float)
     if not len(detector) or detector.shape != text.shape:
-        raise ValueError(f"needs a confidence and a text hit of each of 1 image or more, "
-                         f"found {detector.shape} and {text.shape}")
+        raise ValueError(
+            f"needs a confidence and a text hit of each of 1 image or more, found {detector.shape} and {text.shape}"
+        )
     row = {"detector": passed(detector, threshold).mean().item(), "text": text.mean().item()}
     return row | {"combined": (row["detector"] + row["text"]) / 2}
 
@@ -46,7 +48,7 @@ def normalised(detector: Sequence[float], text: Sequence[float]) -> np.ndarray:
 
     It ranks the methods of one table and means nothing beside another. A column in which all are equal counts as 0.
     """
-    table = np.array([detector, text], float)                                                      # (2, M)
+    table = np.array([detector, text], float)  # (2, M)
     low, high = table.min(1, keepdims=True), table.max(1, keepdims=True)
     return ((table - low) / np.where(high > low, high - low, 1)).mean(0)
 
@@ -69,7 +71,7 @@ def load_scorer(text: str) -> Scorer:
         raise ValueError(f"scorer {text}: there is no file {where}")
     try:
         module = from_file(Path(where)) if where.endswith(".py") else import_module(where)
-    except (Exception, SystemExit) as error:     # whatever stands in that file
+    except (Exception, SystemExit) as error:  # whatever stands in that file
         raise ValueError(f"scorer {text}: importing {where} ended with {type(error).__name__}: {error}") from error
     if not callable(getattr(module, name, None)):
         raise ValueError(f"scorer {text}: {where} has no function {name}")
@@ -79,7 +81,7 @@ def load_scorer(text: str) -> Scorer:
 def from_file(path: Path) -> ModuleType:
     """The module that a file holds."""
     spec = spec_from_file_location(f"scorer_{path.stem}", path)
-    module = sys.modules[spec.name] = module_from_spec(spec)     # dataclasses look their module up there
+    module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 

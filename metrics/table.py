@@ -3,29 +3,30 @@
 Every number stands with how many images it was made of. A statistic that needs more images than there are is left out,
 and the sentence that says why is kept under `left_out`.
 """
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from data import ImageSet
 from data.transforms import to_tensor
+from metrics.clusters import intra_cluster
+from metrics.frechet import frechet
+from metrics.inception_score import inception_score
+from metrics.kid import kid, kid_interval
+from metrics.nearest import authentic, by_image, copy_report, ratio, turned
+from metrics.neighbours import density_coverage, precision_recall
+from metrics.networks import Network
+from metrics.rows import distances
 
-from .clusters import intra_cluster
-from .frechet import frechet
-from .inception_score import inception_score
-from .kid import kid, kid_interval
-from .nearest import authentic, by_image, copy_report, ratio, turned
-from .neighbours import density_coverage, precision_recall
-from .networks import Network
-from .rows import distances
-
-VIEWS = 8    # of a training image: four quarter turns, mirrored or not
-NEIGHBOURS = 5   # training images that the ratio of distances is of, or all of them
-SMALL = 64   # side that pixels are compared at, at most
+VIEWS = 8  # of a training image: four quarter turns, mirrored or not
+NEIGHBOURS = 5  # training images that the ratio of distances is of, or all of them
+SMALL = 64  # side that pixels are compared at, at most
 
 
-def measure(network: Network, fake: ImageSet, real: ImageSet, train: ImageSet | None = None,
-            judge: Network | None = None) -> dict:
+def measure(
+    network: Network, fake: ImageSet, real: ImageSet, train: ImageSet | None = None, judge: Network | None = None
+) -> dict:
     """Numbers about the samples `fake`, beside real images held out of training and those trained on.
 
     The three sets share their classes, as positions in `classes`. judge: a classifier; how many samples it takes for
@@ -47,9 +48,9 @@ def measure(network: Network, fake: ImageSet, real: ImageSet, train: ImageSet | 
     add("precision", lambda *sets: dict(zip(("precision", "recall"), precision_recall(*sets))), f_real, f)
     add("density", lambda *sets: dict(zip(("density", "coverage"), density_coverage(*sets))), f_real, f)
     if train is not None:
-        f_train = network.embed(turned(to_tensor(train.pixels)))                                 # (8 T, D)
+        f_train = network.embed(turned(to_tensor(train.pixels)))  # (8 T, D)
         numbers["train"] = len(train.pixels)
-        add("kid_real", lambda x, y: {"kid_real_x1000": 1000 * kid(x, y)}, f_real, f_train[:len(train.pixels)])
+        add("kid_real", lambda x, y: {"kid_real_x1000": 1000 * kid(x, y)}, f_real, f_train[: len(train.pixels)])
         add("diversity", variety, f, f_train)
         add("copies", copies, f, f_real, f_train)
         add("copies_pixels", pixel_copies, fake, real, train)
@@ -81,8 +82,10 @@ def copies(f, f_real, f_train) -> dict[str, float]:
 
 def pixel_copies(fake: ImageSet, real: ImageSet, train: ImageSet) -> dict[str, float]:
     """The same in pixels."""
-    small = [F.interpolate(x, (SMALL, SMALL), mode="area") if x.shape[-1] > SMALL else x
-             for x in (to_tensor(images.pixels) for images in (fake, real, train))]
+    small = [
+        F.interpolate(x, (SMALL, SMALL), mode="area") if x.shape[-1] > SMALL else x
+        for x in (to_tensor(images.pixels) for images in (fake, real, train))
+    ]
     found = copy_report(*(x.flatten(1) for x in (*small[:2], turned(small[2]))))
     return {f"{name}_pixels": value for name, value in found.items()}
 
@@ -103,10 +106,16 @@ def judged(judge: Network, images: ImageSet) -> dict:
     if among is None:
         return {}
     right = (among.argmax(1) == images.labels).double()
-    shares = {name: right[images.labels == i].mean().item() for i, name in enumerate(images.classes)
-              if (images.labels == i).any()}
-    return {"asked_state": right.mean().item(), "asked_state_by_class": shares,
-            "inception_score": inception_score(among)[0]}
+    shares = {
+        name: right[images.labels == i].mean().item()
+        for i, name in enumerate(images.classes)
+        if (images.labels == i).any()
+    }
+    return {
+        "asked_state": right.mean().item(),
+        "asked_state_by_class": shares,
+        "inception_score": inception_score(among)[0],
+    }
 
 
 def answers(judge: Network, images: ImageSet) -> Tensor | None:

@@ -6,6 +6,7 @@
 
 Registers are those of Darcet et al. 2023 (arXiv 2309.16588). Names of parameters are DINO's where they differ.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -140,8 +141,8 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, 3, S, S), normalised, S a multiple of the patch -> (B, D)."""
-        h = rearrange(self.patches(x), "b d h w -> b (h w) d")                                       # (B, T, D)
-        h = torch.cat([self.cls_token.expand(len(x), -1, -1), h], dim=1)                             # (B, 1 + T, D)
+        h = rearrange(self.patches(x), "b d h w -> b (h w) d")  # (B, T, D)
+        h = torch.cat([self.cls_token.expand(len(x), -1, -1), h], dim=1)  # (B, 1 + T, D)
         h = h + self.positions(x.shape[-1] // self.config.patch)
         if self.register_tokens is not None:
             h = torch.cat([h[:, :1], self.register_tokens.expand(len(x), -1, -1), h[:, 1:]], dim=1)  # (B, 5 + T, D)
@@ -156,5 +157,5 @@ def prepare(x: Tensor, resize: int, crop: int, mean: tuple, std: tuple) -> Tenso
     x = F.interpolate(x, (resize, resize), mode="bicubic", antialias=True).clamp(-1, 1)
     edge = (resize - crop) // 2
     x = x[..., edge : edge + crop, edge : edge + crop]
-    mean, std = (x.new_tensor(values)[:, None, None] for values in (mean, std))                      # (3, 1, 1)
+    mean, std = (x.new_tensor(values)[:, None, None] for values in (mean, std))  # (3, 1, 1)
     return ((x + 1) / 2 - mean) / std

@@ -139,17 +139,40 @@ def _launch(kernel, heads: list[Tensor], rows: list[Tensor], causal: bool, tile:
     places = [(x, *(step // 8 for step in x.stride()[:3])) for x in heads]
     with torch.cuda.device_of(q):
         kernel[(batch * number * triton.cdiv(length, tile.stay),)](
-            *places, *rows, number, q.shape[2], k.shape[2], width**-0.5,
-            causal, width, *parts(width), tile.stay, tile.passing,
-            num_warps=tile.num_warps, num_stages=tile.num_stages,
-        )  # fmt: skip
+            *places,
+            *rows,
+            number,
+            q.shape[2],
+            k.shape[2],
+            width**-0.5,
+            causal,
+            width,
+            *parts(width),
+            tile.stay,
+            tile.passing,
+            num_warps=tile.num_warps,
+            num_stages=tile.num_stages,
+        )
 
 
 @triton.jit
 def _forward(
-    q_at, k_at, v_at, o_at, L_at, N, T, S, scale,
-    CAUSAL: tl.constexpr, K: tl.constexpr, K0: tl.constexpr, K1: tl.constexpr, STAY: tl.constexpr, PASS: tl.constexpr,
-):  # fmt: skip
+    q_at,
+    k_at,
+    v_at,
+    o_at,
+    L_at,
+    N,
+    T,
+    S,
+    scale,
+    CAUSAL: tl.constexpr,
+    K: tl.constexpr,
+    K0: tl.constexpr,
+    K1: tl.constexpr,
+    STAY: tl.constexpr,
+    PASS: tl.constexpr,
+):
     b, n, first = _place(N, T, STAY)
     bits = scale * LOG2E
     queries = first + tl.arange(0, STAY)
@@ -176,9 +199,25 @@ def _forward(
 
 @triton.jit
 def _backward_queries(
-    q_at, k_at, v_at, o_at, do_at, dq_at, L_at, delta_at, N, T, S, scale,
-    CAUSAL: tl.constexpr, K: tl.constexpr, K0: tl.constexpr, K1: tl.constexpr, STAY: tl.constexpr, PASS: tl.constexpr,
-):  # fmt: skip
+    q_at,
+    k_at,
+    v_at,
+    o_at,
+    do_at,
+    dq_at,
+    L_at,
+    delta_at,
+    N,
+    T,
+    S,
+    scale,
+    CAUSAL: tl.constexpr,
+    K: tl.constexpr,
+    K0: tl.constexpr,
+    K1: tl.constexpr,
+    STAY: tl.constexpr,
+    PASS: tl.constexpr,
+):
     b, n, first = _place(N, T, STAY)
     bits = scale * LOG2E
     queries = first + tl.arange(0, STAY)
@@ -202,9 +241,25 @@ def _backward_queries(
 
 @triton.jit
 def _backward_keys(
-    q_at, k_at, v_at, do_at, dk_at, dv_at, L_at, delta_at, N, T, S, scale,
-    CAUSAL: tl.constexpr, K: tl.constexpr, K0: tl.constexpr, K1: tl.constexpr, STAY: tl.constexpr, PASS: tl.constexpr,
-):  # fmt: skip
+    q_at,
+    k_at,
+    v_at,
+    do_at,
+    dk_at,
+    dv_at,
+    L_at,
+    delta_at,
+    N,
+    T,
+    S,
+    scale,
+    CAUSAL: tl.constexpr,
+    K: tl.constexpr,
+    K0: tl.constexpr,
+    K1: tl.constexpr,
+    STAY: tl.constexpr,
+    PASS: tl.constexpr,
+):
     b, n, first = _place(N, S, STAY)
     bits = scale * LOG2E
     keys = first + tl.arange(0, STAY)

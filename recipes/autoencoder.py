@@ -10,6 +10,7 @@ grain is grey: without a weight on what differs between the channels, colour is 
 A new autoencoder sees every image in other colours each time: one that met green ink on glass alone turns it grey on a
 nut.
 """
+
 from dataclasses import replace
 
 import torch
@@ -19,10 +20,9 @@ import adapters
 import weights
 from data.grid import grid, save_image
 from data.transforms import to_uint8
+from recipes import Recipe
+from recipes.pixels import augmentations, held_out_loss, pixel_batches, train_and_val
 from unet.vae import SIZES, VAE
-
-from . import Recipe
-from .pixels import augmentations, held_out_loss, pixel_batches, train_and_val
 
 COLOUR, KL = 10.0, 1e-3
 
@@ -50,9 +50,9 @@ def autoencoder(cfg, device) -> Recipe:
 
     def loss(batch, generator, progress):
         x = batch["x"]
-        mean, logvar = (h.float() for h in model.encode(x))                                      # (B, c, h, w)
+        mean, logvar = (h.float() for h in model.encode(x))  # (B, c, h, w)
         noise = torch.randn(mean.shape, generator=generator).to(mean)
-        out = model.decode(model.sample(mean, logvar, noise)).float()                            # (B, 3, S, S)
+        out = model.decode(model.sample(mean, logvar, noise)).float()  # (B, 3, S, S)
         divergence = gaussian_kl(mean, logvar)
         total = reconstruction_error(x - out) + KL * divergence
         return total, {"mse": (x - out).square().mean().item(), "kl": divergence.item()}
@@ -78,7 +78,7 @@ def autoencoder(cfg, device) -> Recipe:
 
 def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
     """Every image of x (B, 3, S, S) in [-1, 1] with its channels in random order, each of a strength from 0.6 to 1."""
-    order = torch.rand(len(x), 3, generator=generator).argsort(1)                                # (B, 3)
+    order = torch.rand(len(x), 3, generator=generator).argsort(1)  # (B, 3)
     strength = 0.6 + 0.4 * torch.rand(len(x), 3, 1, 1, generator=generator)
     return (x.gather(1, order[..., None, None].expand_as(x)) + 1) * strength - 1
 

@@ -10,6 +10,7 @@ not inside the network: guidance needs both. With probability `superclass` it is
 which the class table has after those of the classes (the TieredEmbedder of FineDiffusion, Pan et al. 2024, arXiv
 2402.18331); guidance then leads from there.
 """
+
 from functools import partial
 
 import torch
@@ -22,18 +23,17 @@ from data.grid import grid, save_image
 from data.hierarchy import with_parents
 from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
+from recipes import Recipe
+from recipes.latent import denoising_loss, encode, latent_batches, settings, through
+from recipes.masks import mask_weights
+from recipes.measure import COLUMNS, show_and_measure
+from recipes.pixels import augmentations, held_out_loss, train_and_val, transform
+from recipes.start import nearest_rows, similar_rows, start_rows, superclass_rows
+from recipes.watch import watcher
 from sampling import Schedule, dit_schedule, draw, guided
 from unet import VAE
 
-from . import Recipe
-from .latent import denoising_loss, encode, latent_batches, settings, through
-from .masks import mask_weights
-from .measure import COLUMNS, show_and_measure
-from .pixels import augmentations, held_out_loss, train_and_val, transform
-from .start import nearest_rows, similar_rows, start_rows, superclass_rows
-from .watch import watcher
-
-NEAREST_IMAGES = 4   # of each class, to find the old class most like it
+NEAREST_IMAGES = 4  # of each class, to find the old class most like it
 
 
 def class_label(cfg, device) -> Recipe:
@@ -82,8 +82,12 @@ def class_label(cfg, device) -> Recipe:
 
     def finish(run):
         if header["adapter"] == ["full"]:
-            card = {"classes": model.classes, "parents": model.parents, "data": cfg.data,
-                    "noise_schedule": model.noise_schedule}
+            card = {
+                "classes": model.classes,
+                "parents": model.parents,
+                "data": cfg.data,
+                "noise_schedule": model.noise_schedule,
+            }
             weights.save_model(model, run / "model.safetensors", card=card)
         else:
             weights.save_adapter(run / "adapter.safetensors", model, header | {"config": settings(cfg)})
@@ -103,8 +107,16 @@ def painter(cfg, model: DiT, vae: VAE, null: int | torch.Tensor | None, schedule
         away = null[labels] if isinstance(null, torch.Tensor) else null
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
             denoiser = guided(model, labels.to(device), away, cfg.guidance if null is not None else 1.0)
-            z = draw(denoiser, range(len(labels)), model.latent_shape, schedule, cfg.sampler, cfg.sample_steps,
-                     cfg.seed + seed, device=device)
+            z = draw(
+                denoiser,
+                range(len(labels)),
+                model.latent_shape,
+                schedule,
+                cfg.sampler,
+                cfg.sample_steps,
+                cfg.seed + seed,
+                device=device,
+            )
             return to_uint8(vae.images(z))
 
     return pictures
@@ -122,21 +134,27 @@ def backbone(cfg, vae: VAE, device) -> tuple[DiT | None, int]:
     sides = {"input_size": cfg.size // vae.factor} if cfg.size else {}
     model = weights.load(cfg.model, expect="dit", dtype=torch.float32, **sides)
     if model.config.in_channels != vae.config.latent_channels:
-        raise ValueError(f"{cfg.model} works on latents of {model.config.in_channels} channels, {cfg.vae} makes "
-                         f"{vae.config.latent_channels}")
+        raise ValueError(
+            f"{cfg.model} works on latents of {model.config.in_channels} channels, {cfg.vae} makes "
+            f"{vae.config.latent_channels}"
+        )
     return model.to(device), model.config.input_size * vae.factor
 
 
 def with_superclasses(cfg, images: ImageSet) -> ImageSet:
     """`images.parents` if the config's `superclass` asks for them, else none."""
     if not 0 <= cfg.superclass <= 1 - cfg.drop:
-        raise ValueError(f"superclass must be a share of the labels that are not dropped, 0 to {1 - cfg.drop:g}, "
-                         f"found {cfg.superclass}")
+        raise ValueError(
+            f"superclass must be a share of the labels that are not dropped, 0 to {1 - cfg.drop:g}, "
+            f"found {cfg.superclass}"
+        )
     if cfg.superclass:
         return with_parents(images, cfg.hierarchy)
     if cfg.hierarchy:
-        raise ValueError(f"hierarchy {cfg.hierarchy} is of no use without superclass, which is how often a superclass "
-                         f"replaces a label")
+        raise ValueError(
+            f"hierarchy {cfg.hierarchy} is of no use without superclass, which is how often a superclass "
+            f"replaces a label"
+        )
     return images._replace(parents={})
 
 
@@ -156,8 +174,9 @@ def new_model(cfg, vae: VAE, side: int, classes: list[str]) -> DiT:
     name = cfg.model.removeprefix("new:")
     if name not in SIZES:
         raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
-    model = DiT.from_name(name, input_size=side // vae.factor, in_channels=vae.config.latent_channels,
-                          num_classes=len(classes))
+    model = DiT.from_name(
+        name, input_size=side // vae.factor, in_channels=vae.config.latent_channels, num_classes=len(classes)
+    )
     model.classes = classes
     return model
 

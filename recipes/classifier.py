@@ -1,15 +1,15 @@
 """Train a classifier on images: the network behind the default metrics, and the judge of generated states.
 
-    loss = cross-entropy(logits(x), label)
+loss = cross-entropy(logits(x), label)
 """
+
 from torch.nn import functional as F
 
 import adapters
 from data.atomic import write_atomic
 from metrics.features import Features, to_bytes
-
-from . import Recipe
-from .pixels import augmentations, held_out_loss, pixel_batches, train_and_val
+from recipes import Recipe
+from recipes.pixels import augmentations, held_out_loss, pixel_batches, train_and_val
 
 
 def classifier(cfg, device) -> Recipe:
@@ -21,7 +21,7 @@ def classifier(cfg, device) -> Recipe:
     model = adapters.attach(Features(len(images.classes), side).to(device), cfg.adapter)
 
     def loss(batch, generator, progress):
-        logits = model(batch["x"]).float()                                                       # (B, classes)
+        logits = model(batch["x"]).float()  # (B, classes)
         accuracy = (logits.argmax(1) == batch["y"]).float().mean()
         return F.cross_entropy(logits, batch["y"]), {"accuracy": accuracy.item()}
 

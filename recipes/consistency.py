@@ -11,6 +11,7 @@ The teacher's guidance is cfg.guidance, away from the null class or the empty pr
 5 to 15 for every sample and tells the network; LCM-LoRA draws it and tells nothing, so that its student learns a mean.
 With one scale the student has one function to learn. It is drawn without guidance, with one evaluation a step.
 """
+
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,15 +26,14 @@ from data import ImageSet
 from data.grid import grid, save_image, sections
 from data.source import held_out
 from dit import DiT
+from recipes import Recipe, class_label, text
+from recipes.latent import begin, encode, settings, through
+from recipes.measure import show_and_measure
+from recipes.pixels import augmentations, held_out_loss, train_and_val
 from sampling import Schedule, bind, consistency_loss, dit_schedule
 from unet import TextConditioned
 
-from . import Recipe, class_label, text
-from .latent import begin, encode, settings, through
-from .measure import show_and_measure
-from .pixels import augmentations, held_out_loss, train_and_val
-
-STEPS = 4   # of the samples
+STEPS = 4  # of the samples
 
 
 def consistency(cfg, device) -> Recipe:
@@ -59,7 +59,7 @@ def of_classes(cfg, device) -> Recipe:
     loss = distillation(cfg, model, before, schedule, model.null if cfg.guidance != 1 else None)
     plain = None if val is None else batches(val, augmentations(cfg)[:1])
     draw = class_label.painter(as_student(cfg), model, vae, None, schedule, device)
-    columns = images.classes[:text.COLUMNS]
+    columns = images.classes[: text.COLUMNS]
 
     def pictures(labels, seed):
         return draw(rows[labels], seed)
@@ -87,13 +87,13 @@ def of_captions(cfg, device) -> Recipe:
     texts, batches = [item.caption for item in captions.items], text.batcher(few, sd, model, device)
     places = torch.tensor(captions.places)
     own = batches(images, texts)
-    null, _ = text.read_once(model, sd.tokenizer, [], device)                                    # (1, L) or (1, L, D)
+    null, _ = text.read_once(model, sd.tokenizer, [], device)  # (1, L) or (1, L, D)
     loss = distillation(cfg, model, before, sd.schedule, null)
     source, plain, held = held_out(cfg.data, cfg.val), None, []
     if source:
         val, found = text.captioned(cfg, sd, source)
         plain, held = batches(val, [item.caption for item in found.items], held_out=True), val.names
-    draw, columns = text.painter(few, model, sd, device), (cfg.prompts or list(dict.fromkeys(texts)))[:text.COLUMNS]
+    draw, columns = text.painter(few, model, sd, device), (cfg.prompts or list(dict.fromkeys(texts)))[: text.COLUMNS]
 
     def batch(index, generator):
         return own(places[index], generator)
@@ -106,7 +106,7 @@ def of_captions(cfg, device) -> Recipe:
         return {"step": step} | ({"val": held_out_loss(plain, loss, len(held), device)} if plain else {})
 
     def finish(run):
-        some = {name: [image] for name, image in zip(texts[:text.COLUMNS], images.pixels)}
+        some = {name: [image] for name, image in zip(texts[: text.COLUMNS], images.pixels)}
         save_image(run / "grid.png", sections({"images": grid(some), "samples": pictures(text.ROWS, 1)}, beside=False))
         weights.save_adapter(run / "adapter.safetensors", model, header)
 
@@ -156,12 +156,14 @@ def rows_of(cfg, model: DiT, images: ImageSet) -> torch.Tensor:
     known = model.classes or [str(i) for i in range(model.config.num_classes)]
     new = [name for name in images.classes if name not in known]
     if new:
-        raise ValueError(f"{cfg.model} does not know the class {new[0]!r}, and what it does not draw cannot be "
-                         f"distilled: fine-tune it first, and name the adapter file by --init")
+        raise ValueError(
+            f"{cfg.model} does not know the class {new[0]!r}, and what it does not draw cannot be "
+            f"distilled: fine-tune it first, and name the adapter file by --init"
+        )
     return torch.tensor([known.index(name) for name in images.classes])
 
 
 def cut(columns: list[str], drawn) -> dict[str, list]:
     """Pictures (N, S, S, 3), column by column, under the names of their columns."""
     count = len(drawn) // len(columns)
-    return {name: list(drawn[i * count:(i + 1) * count]) for i, name in enumerate(columns)}
+    return {name: list(drawn[i * count : (i + 1) * count]) for i, name in enumerate(columns)}

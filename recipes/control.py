@@ -7,6 +7,7 @@ For Stable Diffusion the hint is the mask itself, one channel of 0 and 1, read b
 (dit/control.py). The model stays as it is loaded, with the adapter files of `init` folded in: what to draw is learned
 before, here only where.
 """
+
 from functools import partial
 
 import numpy as np
@@ -20,17 +21,16 @@ from data import ImageSet, load
 from data.grid import grid, save_image
 from data.transforms import apply_variant, to_uint8
 from dit import ControlledDiT
+from recipes import Recipe, class_label, text
+from recipes.consistency import rows_of
+from recipes.latent import begin, denoising_loss, encode, latent_batches, settings
+from recipes.masks import mask_weights
+from recipes.pixels import augmentations, transform
 from sampling import dit_schedule, draw, guided
 from unet import ControlledText, ControlNet, TextConditioned, encode_prompts
 
-from . import Recipe, class_label, text
-from .consistency import rows_of
-from .latent import begin, denoising_loss, encode, latent_batches, settings
-from .masks import mask_weights
-from .pixels import augmentations, transform
-
-SHOWN = 8   # masks in a picture
-SPEC = ["control.full"]   # what trains
+SHOWN = 8  # masks in a picture
+SPEC = ["control.full"]  # what trains
 
 
 def control(cfg, device) -> Recipe:
@@ -53,14 +53,15 @@ def of_classes(cfg, device) -> Recipe:
     adapters.attach(model, SPEC)
     null = model.null if model.config.class_dropout else None
     hints = scale * encode(cfg, vae, images._replace(pixels=pictures_of(images.masks)), options, device).mean.float()
-    maps = {"hint": hints} | mask_weights(cfg, images, options, vae.factor)                      # (N, V, C, h, w)
+    maps = {"hint": hints} | mask_weights(cfg, images, options, vae.factor)  # (N, V, C, h, w)
     batch = latent_batches(encode(cfg, vae, images, options, device), rows, scale, null, cfg.drop, maps)
     schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
     look = watcher(cfg, model, vae, images, rows, null, hints[:, 0], schedule, shape, device)
 
     def loss(batch, generator, progress):
-        return denoising_loss(cfg, partial(model, hint=batch["hint"]), schedule, generator, batch["x0"], batch["y"],
-                              batch.get("weight"))
+        return denoising_loss(
+            cfg, partial(model, hint=batch["hint"]), schedule, generator, batch["x0"], batch["y"], batch.get("weight")
+        )
 
     def finish(run):
         weights.save_adapter(run / "control.safetensors", model, header | {"config": settings(cfg)})
@@ -82,17 +83,25 @@ def of_captions(cfg, device) -> Recipe:
         return {"hint": mask_hints(images.masks, options)} | mask_weights(cfg, images, options, factor)
 
     own, places = text.batcher(cfg, sd, model, device, maps)(images, texts), torch.tensor(captions.places)
-    states = encode_prompts(sd.text, sd.tokenizer, [*texts, ""]).float()                         # (N + 1, L, D)
-    hints = mask_hints(images.masks, augmentations(cfg)[:1])[:, 0]                               # (N, 1, S, S)
-    look = watcher(cfg, model, sd.vae, images, states[:-1], states[-1:], hints, sd.schedule,
-                   sd.latent_shape(cfg.size), device)
+    states = encode_prompts(sd.text, sd.tokenizer, [*texts, ""]).float()  # (N + 1, L, D)
+    hints = mask_hints(images.masks, augmentations(cfg)[:1])[:, 0]  # (N, 1, S, S)
+    look = watcher(
+        cfg, model, sd.vae, images, states[:-1], states[-1:], hints, sd.schedule, sd.latent_shape(cfg.size), device
+    )
 
     def batch(index, generator):
         return own(places[index], generator)
 
     def loss(batch, generator, progress):
-        return denoising_loss(cfg, partial(model, hint=batch["hint"]), sd.schedule, generator, batch["x0"],
-                              batch["cond"], batch.get("weight"))
+        return denoising_loss(
+            cfg,
+            partial(model, hint=batch["hint"]),
+            sd.schedule,
+            generator,
+            batch["x0"],
+            batch["cond"],
+            batch.get("weight"),
+        )
 
     def finish(run):
         weights.save_control(model.control, run / "control", "controlnet-diffusers")
@@ -125,16 +134,20 @@ def watcher(cfg, model, vae, images: ImageSet, cond: Tensor, null, hints: Tensor
     some = area.argsort(descending=True, stable=True)[:SHOWN]
     names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(some.tolist())]
     numbers = some.repeat_interleave(cfg.count)
-    denoiser = guided(model, cond[numbers].to(device), null, cfg.guidance if null is not None else 1.0,
-                      hint=hints[numbers].to(device))
+    denoiser = guided(
+        model, cond[numbers].to(device), null, cfg.guidance if null is not None else 1.0, hint=hints[numbers].to(device)
+    )
 
     def look(run, step):
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
-            z = draw(denoiser, range(len(numbers)), shape, schedule, cfg.sampler, cfg.sample_steps, cfg.seed,
-                     device=device)
+            z = draw(
+                denoiser, range(len(numbers)), shape, schedule, cfg.sampler, cfg.sample_steps, cfg.seed, device=device
+            )
             drawn = to_uint8(vae.images(z))
         real, masks = images.pixels[some.numpy()], pictures_of(images.masks[some.numpy()])
-        columns = {name: [real[i], masks[i], *drawn[i * cfg.count:(i + 1) * cfg.count]] for i, name in enumerate(names)}
+        columns = {
+            name: [real[i], masks[i], *drawn[i * cfg.count : (i + 1) * cfg.count]] for i, name in enumerate(names)
+        }
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns, ["image", "mask"] + ["drawn"] * cfg.count))
         return {"step": step}
 

@@ -4,6 +4,7 @@
 
 z' are images that the model itself drew of the class before it was trained.
 """
+
 import hashlib
 import json
 from pathlib import Path
@@ -16,13 +17,12 @@ import weights
 from data import ImageSet
 from data.grid import save_image
 from data.images import decode
+from recipes import Recipe
+from recipes.text import captioned, fine_tune, load, painter
 from unet import TextConditioned
 
-from . import Recipe
-from .text import captioned, fine_tune, load, painter
-
-AT_ONCE = 8   # images drawn in one batch
-SEED_APART = 2000   # between the seeds of these images and of those that are looked at
+AT_ONCE = 8  # images drawn in one batch
+SEED_APART = 2000  # between the seeds of these images and of those that are looked at
 
 
 def dreambooth(cfg, device) -> Recipe:
@@ -32,8 +32,10 @@ def dreambooth(cfg, device) -> Recipe:
     if not cfg.prior_weight:
         return fine_tune(cfg, device, sd, data)
     if not cfg.class_prompt.strip() or cfg.class_images < 1:
-        raise ValueError("dreambooth keeps the class by images that it draws: give --class_prompt (and --class_images "
-                         "above 0), or --prior_weight 0 for none")
+        raise ValueError(
+            "dreambooth keeps the class by images that it draws: give --class_prompt (and --class_images "
+            "above 0), or --prior_weight 0 for none"
+        )
     drawn = class_images(cfg, sd, device)
     return fine_tune(cfg, device, sd, data, prior=(drawn, [cfg.class_prompt] * len(drawn.names)))
 

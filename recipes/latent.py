@@ -5,6 +5,7 @@
 Offset noise adds to eps one number for each channel of each image, noise_offset * N(0, 1), and the sum is what is
 predicted: without it a model hardly changes the mean of a picture.
 """
+
 import hashlib
 from dataclasses import asdict
 
@@ -15,10 +16,9 @@ import launch
 import weights
 from data import ImageSet
 from data.latents import LatentCache, latents, sample
+from recipes import watch
 from sampling import diffusion_loss
 from unet import VAE
-
-from . import watch
 
 
 def encode(cfg, vae: VAE, images: ImageSet, options: list, device) -> LatentCache:

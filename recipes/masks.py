@@ -1,4 +1,5 @@
 """The loss counts more where a mask says that it matters (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661)."""
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -19,6 +20,6 @@ def mask_weights(cfg, images: ImageSet, options: list, factor: int) -> dict[str,
         raise ValueError(f"mask_weight must be above 0, found {cfg.mask_weight}")
     if images.masks is None:
         raise ValueError(f"mask_weight = {cfg.mask_weight} needs masks, and {cfg.data} has none")
-    masks = torch.from_numpy(images.masks)[:, None].float()                                      # (N, 1, S, S)
+    masks = torch.from_numpy(images.masks)[:, None].float()  # (N, 1, S, S)
     seen = [F.max_pool2d(apply_variant(masks, variant, nearest=True), factor) for variant in options]
-    return {"weight": 1 + (cfg.mask_weight - 1) * torch.stack(seen, 1)}                          # (N, V, 1, h, w)
+    return {"weight": 1 + (cfg.mask_weight - 1) * torch.stack(seen, 1)}  # (N, V, 1, h, w)

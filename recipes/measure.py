@@ -1,4 +1,5 @@
 """What a run ends with: fresh samples beside the real images in one picture, and a table of what they are worth."""
+
 import json
 
 import numpy as np
@@ -12,8 +13,8 @@ from data.transforms import to_tensor, to_uint8
 from metrics import networks
 from metrics.table import as_text, judged, measure
 
-ROWS, COLUMNS = 4, 8   # of the picture
-SEED_APART = 1000      # between the seeds of these samples and of those that were watched during training
+ROWS, COLUMNS = 4, 8  # of the picture
+SEED_APART = 1000  # between the seeds of these samples and of those that were watched during training
 
 
 def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSet | None, device) -> None:
@@ -32,7 +33,7 @@ def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSe
     numbers = measure(judge, images._replace(pixels=drawn, labels=labels), val, images, judge)
     decoded = val._replace(pixels=to_uint8(through(to_tensor(val.pixels).to(device))))
     for name, real in (("asked_state_real", val), ("asked_state_decoded", decoded)):
-        if (share := judged(judge, real)):
+        if share := judged(judge, real):
             numbers[name] = share["asked_state"]
     write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
     print(as_text(numbers))

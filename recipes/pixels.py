@@ -1,4 +1,5 @@
 """What the recipes on pixels share: augmented batches, a held-out loss, and a model file at the end."""
+
 import torch
 
 from data import ImageSet, load
@@ -36,8 +37,10 @@ def pixel_batches(images: ImageSet, options: list):
     def batch(index, generator):
         pixels = to_tensor(images.pixels[index.numpy()])
         drawn = torch.randint(len(options), (len(index),), generator=generator)
-        return {"x": torch.stack([apply_variant(x, options[v]) for x, v in zip(pixels, drawn)]),
-                "y": images.labels[index]}
+        return {
+            "x": torch.stack([apply_variant(x, options[v]) for x, v in zip(pixels, drawn)]),
+            "y": images.labels[index],
+        }
 
     return batch
 

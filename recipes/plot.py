@@ -1,9 +1,9 @@
 """The picture of a run: its losses, and what its looks measured, with the corruption stage marked."""
+
 import json
 
 from metrics.corruption import best, stage
-
-from .watch import looks
+from recipes.watch import looks
 
 
 def plot(run) -> None:
@@ -33,7 +33,7 @@ def plot(run) -> None:
 
 def losses(axes, lines: list[dict]) -> None:
     steps, values = zip(*((line["step"], line["loss"]) for line in lines if "loss" in line))
-    mean = [sum(values[max(0, i - 49):i + 1]) / len(values[max(0, i - 49):i + 1]) for i in range(len(values))]
+    mean = [sum(values[max(0, i - 49) : i + 1]) / len(values[max(0, i - 49) : i + 1]) for i in range(len(values))]
     axes.plot(steps, values, lw=0.5, alpha=0.4, label="training")
     axes.plot(steps, mean, lw=1.5, label="training, mean of 50 steps")
     held_out = [(line["step"], line["val"]) for line in lines if "val" in line]
@@ -50,7 +50,7 @@ def samples(axes, steps: list, fidelity: list, residual: list, noise: list) -> N
     axes.plot(steps[at], fidelity[at], "o", ms=12, mfc="none", color="C0")
     found = stage(steps, fidelity, residual, noise)
     if found:
-        axes.axvspan(*found, color="0.85", lw=6)   # a stage of one look would have no width
+        axes.axvspan(*found, color="0.85", lw=6)  # a stage of one look would have no width
         axes.text(sum(found) / 2, 1.02, "corruption stage", ha="center", transform=axes.get_xaxis_transform())
     axes.set_ylabel("fidelity to the training images", color="C0")
     other = axes.twinx()

@@ -10,6 +10,7 @@ Each is a process of its own with the folder OUT/lr=1e-05,rank=4; beside it lie 
 (.log) and, if it failed, the last line of that (.error). OUT/table.md is rewritten after every run. The same command
 goes on with an interrupted search: finished runs are skipped, begun ones resumed, failed ones tried again.
 """
+
 import ast
 import itertools
 import json
@@ -26,7 +27,7 @@ from data.atomic import write_atomic
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 BRACES = r"\{(\w+)\}"
-LEFT = ("adapter.safetensors", "model.safetensors", "model", "control.safetensors", "control")   # by a finished run
+LEFT = ("adapter.safetensors", "model.safetensors", "model", "control.safetensors", "control")  # by a finished run
 
 
 def main(argv):
@@ -53,7 +54,7 @@ def read(path):
     table, out = base.pop("search", {}), base.pop("out", "") or f"runs/{Path(path).stem}"
     if not (isinstance(table, dict) and table and all(isinstance(v, list) and v for v in table.values())):
         raise ValueError(f"{path}: [search] must give each name a list of at least one value, found {table!r}")
-    known = fields() - {"out", "resume"}   # the search itself gives these two
+    known = fields() - {"out", "resume"}  # the search itself gives these two
     asked = set(re.findall(BRACES, str([v for name, v in (base | table).items() if name != "template"])))
     for key in sorted(set(base) - known) + sorted(set(table) - known - asked):
         raise ValueError(f"{path}: unknown key {key!r}, neither a setting to search nor a {{name}} in a setting")
@@ -75,12 +76,17 @@ def combinations(table):
 
 def config_of(base, values):
     """The settings of one run: `values` that are settings of train.py replace the base's, all fill {name} in texts."""
+
     def filled(value):
         return re.sub(BRACES, lambda m: str(values[m[1]]), value) if isinstance(value, str) else value
+
     known = fields()
     settings = base | {name: value for name, value in values.items() if name in known}
-    return settings | {name: [filled(item) for item in value] if isinstance(value, list) else filled(value)
-                       for name, value in settings.items() if name != "template"}
+    return settings | {
+        name: [filled(item) for item in value] if isinstance(value, list) else filled(value)
+        for name, value in settings.items()
+        if name != "template"
+    }
 
 
 def name_of(values):
@@ -104,12 +110,14 @@ def finished(run):
 def train(run):
     """Train or go on with one run; a failure ends in OUT/NAME.error. Returns the signals caught and passed on to it."""
     caught, error, resume = [], Path(f"{run}.error"), ["--resume"] if (run / "config.toml").exists() else []
-    command = [sys.executable, "-u", TRAIN, f"{run}.toml", "--out", run, *resume]   # -u: its error is the last line
+    command = [sys.executable, "-u", TRAIN, f"{run}.toml", "--out", run, *resume]  # -u: its error is the last line
     with open(f"{run}.log", "ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        def pass_on(number, frame):   # train.py ends its step, saves and leaves: wait for that
+
+        def pass_on(number, frame):  # train.py ends its step, saves and leaves: wait for that
             caught.append(number)
             process.send_signal(number)
+
         before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
         code = process.wait()
     for number, handler in before.items():
@@ -123,21 +131,28 @@ def train(run):
 
 def row_of(run):
     """What a run's files tell: its state, trained seconds, last and best losses, and the numbers of metrics.json."""
-    text, numbers, error = (file.read_text() if file.exists() else ""
-                            for file in (run / "log.jsonl", run / "metrics.json", Path(f"{run}.error")))
-    lines = [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]   # a killed run may cut the last
+    text, numbers, error = (
+        file.read_text() if file.exists() else ""
+        for file in (run / "log.jsonl", run / "metrics.json", Path(f"{run}.error"))
+    )
+    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # a killed run may cut the last
     seconds, losses = ([line[name] for line in lines if name in line] for name in ("seconds", "loss"))
-    held_out = [line["val"] for line in lines if "val" in line and line["step"]]   # step 0 has learned nothing yet
-    row = {"state of run": error or ("done" if finished(run) else "begun" if run.exists() else "waiting"),
-           "seconds trained": sum(now for now, then in zip(seconds, seconds[1:] + [0]) if then < now),   # resumed: anew
-           "train loss": sum(losses[-50:]) / len(losses[-50:]) if losses else "", "best val": min(held_out, default="")}
+    held_out = [line["val"] for line in lines if "val" in line and line["step"]]  # step 0 has learned nothing yet
+    row = {
+        "state of run": error or ("done" if finished(run) else "begun" if run.exists() else "waiting"),
+        "seconds trained": sum(now for now, then in zip(seconds, seconds[1:] + [0]) if then < now),  # resumed: anew
+        "train loss": sum(losses[-50:]) / len(losses[-50:]) if losses else "",
+        "best val": min(held_out, default=""),
+    }
     return row | {name: x for name, x in json.loads(numbers or "{}").items() if isinstance(x, (int, float))}
 
 
 def table_of(runs):
     """{run folder: searched values} -> Markdown, one row a run in the order of the combinations."""
+
     def cell(value):
         return (f"{value:.5g}" if isinstance(value, float) else str(value)).replace("|", "\\|").replace("\n", " ")
+
     rows = [row_of(run) | values for run, values in runs.items()]
     columns = list(dict.fromkeys([*next(iter(runs.values())), *(name for row in rows for name in row)]))
     lines = [columns, ["---"] * len(columns), *([row.get(name, "") for name in columns] for row in rows)]

@@ -3,6 +3,7 @@
 The label "crack" of a nut is most like "crack" of other products, and a buckeye is the ImageNet class most like a
 hazelnut; a row that starts near needs fewer images to arrive.
 """
+
 import difflib
 
 import torch
@@ -14,7 +15,7 @@ from metrics import features
 from sampling import Schedule
 from weights.load import SHIPPED
 
-CLASSIFIER_STEPS = 8   # timesteps at which `nearest` compares denoising errors
+CLASSIFIER_STEPS = 8  # timesteps at which `nearest` compares denoising errors
 
 
 def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nearest, similar) -> list[list[int]]:
@@ -45,16 +46,20 @@ def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nea
     if old and start in old:
         return [[old.index(start)] for _ in new]
     near = difflib.get_close_matches(start, old or [], n=1, cutoff=0)
-    raise ValueError(f"start {start!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
-                     + (f" or a class of the checkpoint; did you mean {near[0]!r}?" if near else ""))
+    raise ValueError(
+        f"start {start!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
+        + (f" or a class of the checkpoint; did you mean {near[0]!r}?" if near else "")
+    )
 
 
-def superclass_rows(sources: list[list[int]], old: list[str] | None, classes: list[str],
-                    parents: dict[str, str]) -> list[list[int]]:
+def superclass_rows(
+    sources: list[list[int]], old: list[str] | None, classes: list[str], parents: dict[str, str]
+) -> list[list[int]]:
     """Old row ids whose mean each superclass starts from, in the order of their names.
 
     Its own row where the checkpoint has one of that name; else all rows that its classes start from, `sources`.
     """
+
     def rows(name):
         own = [old.index(name)] if old and name in old else []
         return own or sorted({row for label, ids in zip(classes, sources) if parents[label] == name for row in ids})
@@ -63,7 +68,7 @@ def superclass_rows(sources: list[list[int]], old: list[str] | None, classes: li
 
 
 def last_name(name):
-    """"hazelnut/crack" -> "crack"."""
+    """ "hazelnut/crack" -> "crack"."""
     return name.rsplit("/", 1)[-1]
 
 
@@ -81,25 +86,30 @@ def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None
     if known is not None:
         names, vectors = known.classes, class_means(network, known)
     if old is None and (known is None or len(names) != rows):
-        raise ValueError(f"start features: the checkpoint names none of its {rows} classes; features:DATA takes images "
-                         f"of {rows} classes, in their order")
+        raise ValueError(
+            f"start features: the checkpoint names none of its {rows} classes; features:DATA takes images "
+            f"of {rows} classes, in their order"
+        )
     unknown = [name for name in old or [] if name not in names]
     if unknown:
-        raise ValueError(f"start features: no features of {unknown[0]!r}, a class of the checkpoint; features:DATA "
-                         f"takes them from images of its classes")
-    f_k = F.normalize(vectors[[names.index(name) for name in old or names]])                     # (K, dim)
+        raise ValueError(
+            f"start features: no features of {unknown[0]!r}, a class of the checkpoint; features:DATA "
+            f"takes them from images of its classes"
+        )
+    f_k = F.normalize(vectors[[names.index(name) for name in old or names]])  # (K, dim)
     return (F.normalize(class_means(network, images)) @ f_k.T).argmax(1).tolist()
 
 
 def class_means(network: features.Features, images: ImageSet) -> torch.Tensor:
     """Mean of each class's features, all of one length and as the classifier's head reads them -> (classes, dim)."""
-    f = F.relu(features.embed(network, to_tensor(images.pixels))[0])                             # (N, dim)
+    f = F.relu(features.embed(network, to_tensor(images.pixels))[0])  # (N, dim)
     return torch.stack([f[images.labels == i].mean(0) for i in range(len(images.classes))])
 
 
 @torch.no_grad()
-def nearest_rows(model, x0: torch.Tensor, labels: torch.Tensor, rows: int, schedule: Schedule, seed: int = 0,
-                 batch: int = 64) -> list[int]:
+def nearest_rows(
+    model, x0: torch.Tensor, labels: torch.Tensor, rows: int, schedule: Schedule, seed: int = 0, batch: int = 64
+) -> list[int]:
     """For every new class the old row under which the model denoises its images best (Li et al. 2023, eq. 7).
 
     x0 (N, C, H, W) scaled latents, labels (N,) new classes. The same timesteps and noise for all rows: only the row
@@ -110,8 +120,8 @@ def nearest_rows(model, x0: torch.Tensor, labels: torch.Tensor, rows: int, sched
     times = torch.linspace(0.1 * last, 0.8 * last, CLASSIFIER_STEPS).long()
     chosen = []
     for label in range(int(labels.max()) + 1):
-        images = x0[labels == label].repeat_interleave(len(times), 0)                       # (B, C, H, W)
-        t = times.repeat(len(images) // len(times)).to(images.device)                           # (B,)
+        images = x0[labels == label].repeat_interleave(len(times), 0)  # (B, C, H, W)
+        t = times.repeat(len(images) // len(times)).to(images.device)  # (B,)
         eps = torch.randn(images.shape, generator=generator).to(images)
         x_t = schedule.add_noise(images, eps, t)
         errors = []
@@ -120,7 +130,7 @@ def nearest_rows(model, x0: torch.Tensor, labels: torch.Tensor, rows: int, sched
             error = 0.0
             for i in range(0, len(images), batch):
                 part = slice(i, i + batch)
-                out = model(x_t[part], t[part], y[part])[:, :images.shape[1]].float()
+                out = model(x_t[part], t[part], y[part])[:, : images.shape[1]].float()
                 error += (out - schedule.target(images[part], eps[part], t[part])).square().sum().item()
             errors.append(error)
         chosen.append(min(range(rows), key=errors.__getitem__))

@@ -4,6 +4,7 @@
 
 The caption is replaced by the empty one with probability `drop`, which is what guidance leads away from.
 """
+
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,19 +20,18 @@ from data.grid import grid, save_image, sections
 from data.latents import LatentCache
 from data.source import captions_of, held_out, load_captioned
 from data.transforms import to_uint8
+from recipes import Recipe
+from recipes.latent import denoising_loss, encode, latent_batches, settings
+from recipes.masks import mask_weights
+from recipes.pixels import augmentations, held_out_loss, transform
+from recipes.tokens import learn_token, token_report
+from recipes.watch import watcher
 from sampling import draw, guided
 from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
 
-from . import Recipe
-from .latent import denoising_loss, encode, latent_batches, settings
-from .masks import mask_weights
-from .pixels import augmentations, held_out_loss, transform
-from .tokens import learn_token, token_report
-from .watch import watcher
-
-COLUMNS, ROWS = 8, 4   # prompts and images of each in a picture
+COLUMNS, ROWS = 8, 4  # prompts and images of each in a picture
 
 
 def text(cfg, device) -> Recipe:
@@ -69,8 +69,9 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
         return found | {f"prior_{key}": value for key, value in drawn.items()}
 
     def loss(batch, generator, progress):
-        value, numbers = denoising_loss(cfg, model, sd.schedule, generator, batch["x0"], batch["cond"],
-                                        batch.get("weight"))
+        value, numbers = denoising_loss(
+            cfg, model, sd.schedule, generator, batch["x0"], batch["cond"], batch.get("weight")
+        )
         if "prior_x0" not in batch:
             return value, numbers
         of_prior, _ = denoising_loss(cfg, model, sd.schedule, generator, batch["prior_x0"], batch["prior_cond"])
@@ -86,7 +87,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
 
     def draw_grid(count, seed):
         drawn = pictures([prompt for prompt in prompts for _ in range(count)], seed)
-        return drawn, grid({prompt: drawn[i * count:(i + 1) * count] for i, prompt in enumerate(prompts)})
+        return drawn, grid({prompt: drawn[i * count : (i + 1) * count] for i, prompt in enumerate(prompts)})
 
     def look(run, step):
         drawn, picture = draw_grid(cfg.count, 0)
@@ -167,7 +168,7 @@ def read_once(model: TextConditioned, tokenizer, texts: list[str], device) -> tu
     distinct = [text for text in dict.fromkeys(texts) if text] + [""]
     number = {text: i for i, text in enumerate(distinct)}
     row = torch.tensor([number[text] for text in texts])
-    tokens = tokenizer.tokens(distinct)                                                          # (U, L)
+    tokens = tokenizer.tokens(distinct)  # (U, L)
     if any(p.requires_grad for p in model.text.parameters()):
         return tokens, row
     with torch.no_grad():
@@ -195,11 +196,18 @@ def painter(cfg, model: TextConditioned, sd, device):
     def pictures(prompts, seed, numbers=None):
         with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
             row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-            states = encode_prompts(model.text, sd.tokenizer, [*row, ""]).float()                # (U + 1, L, D)
-            cond = states[[row[prompt] for prompt in prompts]]                                   # (N, L, D)
-            z = draw(guided(model, cond, states[-1:], cfg.guidance), numbers or range(len(prompts)),
-                     sd.latent_shape(cfg.size), sd.schedule, cfg.sampler, cfg.sample_steps, cfg.seed + seed,
-                     device=device)
+            states = encode_prompts(model.text, sd.tokenizer, [*row, ""]).float()  # (U + 1, L, D)
+            cond = states[[row[prompt] for prompt in prompts]]  # (N, L, D)
+            z = draw(
+                guided(model, cond, states[-1:], cfg.guidance),
+                numbers or range(len(prompts)),
+                sd.latent_shape(cfg.size),
+                sd.schedule,
+                cfg.sampler,
+                cfg.sample_steps,
+                cfg.seed + seed,
+                device=device,
+            )
             return to_uint8(sd.vae.images(z))
 
     return pictures

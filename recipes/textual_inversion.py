@@ -4,8 +4,9 @@
 
 To train more than the word (pivotal tuning), give `token` to the text or dreambooth recipe, beside their adapters.
 """
-from . import Recipe
-from .text import captioned, fine_tune, load
+
+from recipes import Recipe
+from recipes.text import captioned, fine_tune, load
 
 
 def textual_inversion(cfg, device) -> Recipe:

@@ -4,6 +4,7 @@ Early stopping on the training loss does not work for diffusion models: the loss
 levels it happened to draw, and it goes on falling while samples are spoiled. So a look measures samples of fixed seeds.
 The numbers go to log.jsonl and are read from there again: a resumed run decides as the run left alone.
 """
+
 import json
 import sys
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from metrics import features
 from metrics.corruption import best, deviation, fidelity, residual, stage
 from weights.load import SHIPPED
 
-RECIPES = ("class_label", "text", "dreambooth", "textual_inversion")   # whose looks are measured
-KNOWN = 500   # training images that samples are compared with, at most
+RECIPES = ("class_label", "text", "dreambooth", "textual_inversion")  # whose looks are measured
+KNOWN = 500  # training images that samples are compared with, at most
 
 
 def check(cfg) -> None:
@@ -26,8 +27,10 @@ def check(cfg) -> None:
     if cfg.keep not in ("last", "best"):
         raise ValueError(f"keep must be last or best, found {cfg.keep!r}")
     if acts(cfg) and cfg.recipe not in RECIPES:
-        raise ValueError(f"keep best and stop_corrupted go by measured samples, and the recipe {cfg.recipe} measures "
-                         f"none: it is for {', '.join(RECIPES)}")
+        raise ValueError(
+            f"keep best and stop_corrupted go by measured samples, and the recipe {cfg.recipe} measures "
+            f"none: it is for {', '.join(RECIPES)}"
+        )
 
 
 def acts(cfg) -> bool:
@@ -45,27 +48,35 @@ def watcher(cfg, pixels: np.ndarray, known: list[str], shown: list[str], device)
     """
     if len(shown) < 2:
         if acts(cfg):
-            raise ValueError("keep best and stop_corrupted need 2 samples a look to tell noise from change, found 1: "
-                             "give a higher --count")
+            raise ValueError(
+                "keep best and stop_corrupted need 2 samples a look to tell noise from change, found 1: "
+                "give a higher --count"
+            )
         return lambda samples: {}
     network = features.load(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
 
     def seen(images) -> tuple[Tensor, Tensor]:
-        parts = [to_tensor(images[i:i + 64]).to(device) for i in range(0, len(images), 64)]
-        return (torch.cat([features.embed(network, x)[0] for x in parts]),                       # (N, D)
-                torch.cat([residual(x) for x in parts]))                                         # (N,)
+        parts = [to_tensor(images[i : i + 64]).to(device) for i in range(0, len(images), 64)]
+        return (
+            torch.cat([features.embed(network, x)[0] for x in parts]),  # (N, D)
+            torch.cat([residual(x) for x in parts]),
+        )  # (N,)
 
     every = -(-len(pixels) // KNOWN)
     train, grain = seen(pixels[::every])
     same = torch.tensor([[name == other for other in known[::every]] for name in shown], device=device)
-    same |= ~same.any(1, keepdim=True)                                                           # (N, M)
-    usual = same.float() @ grain / same.sum(1)                                                   # (N,)
+    same |= ~same.any(1, keepdim=True)  # (N, M)
+    usual = same.float() @ grain / same.sum(1)  # (N,)
 
     def measure(samples: np.ndarray) -> dict:
         found, left = seen(samples)
         alike, left = fidelity(found, train, same), left / usual
-        return {"fidelity": alike.mean().item(), "fidelity_noise": deviation(alike),
-                "residual": left.mean().item(), "residual_noise": deviation(left)}
+        return {
+            "fidelity": alike.mean().item(),
+            "fidelity_noise": deviation(alike),
+            "residual": left.mean().item(),
+            "residual_noise": deviation(left),
+        }
 
     return measure
 

@@ -9,6 +9,7 @@ and from the first trained step on, t = 19, f is x0_hat but for 7e-6 of x.
 
 It is trained, and sampled, on 50 steps of the chain: t_n = 20 (n + 1) - 1, n = 0 .. 49.
 """
+
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,15 +18,15 @@ from torch import Generator, Tensor
 from sampling.guidance import Denoiser
 from sampling.schedule import Schedule
 
-GRID = 50            # steps of the chain that are trained
+GRID = 50  # steps of the chain that are trained
 SIGMA_DATA = 0.5
-HUBER = 1e-3         # where the pseudo-Huber distance turns from a square into an absolute value
+HUBER = 1e-3  # where the pseudo-Huber distance turns from a square into an absolute value
 
 
 def scalings(t: Tensor) -> tuple[Tensor, Tensor]:
     """(c_skip, c_out), float32. t (B,) steps of the chain -> (B,) each."""
-    square = (10 * t.float()) ** 2 + SIGMA_DATA ** 2
-    return SIGMA_DATA ** 2 / square, 10 * t / square.sqrt()
+    square = (10 * t.float()) ** 2 + SIGMA_DATA**2
+    return SIGMA_DATA**2 / square, 10 * t / square.sqrt()
 
 
 def consistency(out: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
@@ -51,8 +52,14 @@ def lcm_steps(schedule: Schedule, steps: int) -> list[int]:
     return [trained_steps(schedule)[GRID - 1 - GRID * i // steps] for i in range(steps)][::-1]
 
 
-def lcm(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence[int],
-        noise: Callable[[Tensor], Tensor], before: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+def lcm(
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    steps: int | Sequence[int],
+    noise: Callable[[Tensor], Tensor],
+    before: Callable[[Tensor, int], Tensor] | None = None,
+) -> Tensor:
     """x_prev = sqrt(alpha_bar_prev) f(x, t) + sqrt(1 - alpha_bar_prev) z           Song et al. 2023, algorithm 1
 
     The last step ends in f(x, t). Of a model that was distilled with guidance inside: denoise without any.
@@ -66,12 +73,13 @@ def lcm(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence[
         t = torch.full((len(x),), c.t, device=x.device)
         x = consistency(denoise(x, t), x, t, schedule)
         if c.alpha_bar_prev < 1:
-            x = c.alpha_bar_prev ** 0.5 * x + (1 - c.alpha_bar_prev) ** 0.5 * noise(x)
+            x = c.alpha_bar_prev**0.5 * x + (1 - c.alpha_bar_prev) ** 0.5 * noise(x)
     return x
 
 
-def consistency_loss(student: Denoiser, teacher: Denoiser, x0: Tensor, schedule: Schedule,
-                     generator: Generator) -> tuple[Tensor, dict[str, Tensor]]:
+def consistency_loss(
+    student: Denoiser, teacher: Denoiser, x0: Tensor, schedule: Schedule, generator: Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
     """mean of sqrt(d^2 + c^2) - c,   d = f(x_t, t) - f(x_prev, t_prev),   c = 0.001      LCM, sec. 4, one stage
 
     at random t = t_n of the trained steps, t_prev = t - 20, or 0 from the first. x_prev is one DDIM step of the
@@ -79,7 +87,7 @@ def consistency_loss(student: Denoiser, teacher: Denoiser, x0: Tensor, schedule:
     x0 (B,C,H,W) scaled latents. Returns the scalar loss and, to log, the mean square of d.
     """
     grid = trained_steps(schedule)
-    t = torch.tensor(grid)[torch.randint(GRID, (len(x0),), generator=generator)].to(x0.device)     # (B,)
+    t = torch.tensor(grid)[torch.randint(GRID, (len(x0),), generator=generator)].to(x0.device)  # (B,)
     prev = (t - (grid[1] - grid[0])).clamp(min=0)
     x = schedule.add_noise(x0, torch.randn(x0.shape, generator=generator).to(x0), t)
     # The forward with a gradient comes first: under autocast, older torch reuses the weights that it cast in no_grad.
@@ -89,4 +97,4 @@ def consistency_loss(student: Denoiser, teacher: Denoiser, x0: Tensor, schedule:
         x_prev = schedule.add_noise(x0_hat, eps_hat, prev)
         target = consistency(student(x_prev, prev), x_prev, prev, schedule)
     square = (found - target) ** 2
-    return (torch.sqrt(square + HUBER ** 2) - HUBER).mean(), {"mse": square.mean().detach()}
+    return (torch.sqrt(square + HUBER**2) - HUBER).mean(), {"mse": square.mean().detach()}

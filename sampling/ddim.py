@@ -1,4 +1,5 @@
 """Denoising diffusion implicit models (Song 2021, arXiv 2010.02502)."""
+
 from collections.abc import Callable, Sequence
 
 import torch
@@ -8,9 +9,15 @@ from sampling.guidance import Denoiser
 from sampling.schedule import Schedule
 
 
-def ddim(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence[int],
-         noise: Callable[[Tensor], Tensor] | None = None, eta: float = 0.0,
-         before: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+def ddim(
+    denoise: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    steps: int | Sequence[int],
+    noise: Callable[[Tensor], Tensor] | None = None,
+    eta: float = 0.0,
+    before: Callable[[Tensor, int], Tensor] | None = None,
+) -> Tensor:
     """x_prev = sqrt(alpha_bar_prev) x0 + sqrt(1 - alpha_bar_prev - sigma^2) eps + sigma z                    eq. 12
     sigma = eta sqrt((1 - alpha_bar_prev) / (1 - alpha_bar)) sqrt(1 - alpha_bar / alpha_bar_prev)             eq. 16
 
@@ -29,9 +36,9 @@ def ddim(denoise: Denoiser, x: Tensor, schedule: Schedule, steps: int | Sequence
     for c in schedule.chain(steps).backward():
         x = x if before is None else before(x, c.t)
         out = denoise(x, torch.full((len(x),), c.t, device=x.device))
-        eps, x0 = schedule.solve(out, x, c.alpha_bar ** 0.5, (1 - c.alpha_bar) ** 0.5)
+        eps, x0 = schedule.solve(out, x, c.alpha_bar**0.5, (1 - c.alpha_bar) ** 0.5)
         prev = min(c.alpha_bar_prev, schedule.final)  # only the last step's is larger
         sigma = eta * ((1 - prev) / (1 - c.alpha_bar) * (1 - c.alpha_bar / prev)) ** 0.5
-        x_prev = prev ** 0.5 * x0 + (1 - prev - sigma ** 2) ** 0.5 * eps
+        x_prev = prev**0.5 * x0 + (1 - prev - sigma**2) ** 0.5 * eps
         x = x_prev + sigma * noise(x) if sigma > 0 else x_prev
     return x

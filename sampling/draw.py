@@ -1,4 +1,5 @@
 """Draw latents in batches, with noise that belongs to the sample, not to the batch."""
+
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,10 +28,20 @@ def sample_noise(seed: int, indices: Sequence[int]) -> Callable[[Tensor], Tensor
 
 
 @torch.no_grad()
-def draw(denoiser: Callable[[slice], Denoiser], numbers: range, shape: Sequence[int], schedule: Schedule,
-         sampler: str | Callable = "ddim", steps: int | Sequence[int] = 50, seed: int = 0, batch: int = 16,
-         image: Tensor | None = None, strength: float = 0.8, device: torch.device | str = "cpu",
-         before: Callable[[slice], Callable[[Tensor, int], Tensor]] | None = None) -> Tensor:
+def draw(
+    denoiser: Callable[[slice], Denoiser],
+    numbers: range,
+    shape: Sequence[int],
+    schedule: Schedule,
+    sampler: str | Callable = "ddim",
+    steps: int | Sequence[int] = 50,
+    seed: int = 0,
+    batch: int = 16,
+    image: Tensor | None = None,
+    strength: float = 0.8,
+    device: torch.device | str = "cpu",
+    before: Callable[[slice], Callable[[Tensor, int], Tensor]] | None = None,
+) -> Tensor:
     """One latent of `shape` (C,H,W) for each of `numbers`, which follow each other -> (N,C,H,W) float32 on the device.
 
     denoiser(here): the denoiser of the samples numbered `here`; guided() makes one of a list of conditions.
@@ -52,7 +63,7 @@ def draw(denoiser: Callable[[slice], Denoiser], numbers: range, shape: Sequence[
     for start in range(numbers.start, numbers.stop, batch):
         here = range(start, min(start + batch, numbers.stop))
         noise = sample_noise(seed, here)
-        x = noise(torch.empty((len(here), *shape), device=device))     # (B, C, H, W)
+        x = noise(torch.empty((len(here), *shape), device=device))  # (B, C, H, W)
         if image is not None:
             x = schedule.add_noise(image.expand_as(x), x, torch.full((len(x),), steps[-1], device=x.device))
         rows = slice(here.start, here.stop)

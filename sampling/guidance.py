@@ -11,6 +11,7 @@ w_i > 0 leads towards a condition, w_i < 0 away from it (NOT). Three methods are
 
 A denoiser is denoise(x, t) -> out with everything else bound; samplers know nothing more.
 """
+
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,12 +36,19 @@ def like(null: int | Tensor, cond: Tensor) -> Tensor:
     try:
         return null.expand_as(cond)
     except RuntimeError:
-        raise ValueError(f"null conditions of shape {tuple(null.shape)} do not fit "
-                         f"conditions of shape {tuple(cond.shape)}") from None
+        raise ValueError(
+            f"null conditions of shape {tuple(null.shape)} do not fit conditions of shape {tuple(cond.shape)}"
+        ) from None
 
 
-def cfg(model: Callable, cond: Tensor, null: int | Tensor | None, scale: float, channels: int | None = None,
-        more: Sequence[tuple[int | Tensor, float]] = ()) -> Denoiser:
+def cfg(
+    model: Callable,
+    cond: Tensor,
+    null: int | Tensor | None,
+    scale: float,
+    channels: int | None = None,
+    more: Sequence[tuple[int | Tensor, float]] = (),
+) -> Denoiser:
     """denoise(x, t) = out(null) + scale (out(cond) - out(null)) + sum_i w_i (out(cond_i) - out(null)), in one batch.
 
     cond (B,) or (B,L,D); null: the model's null id, or a tensor that broadcasts to cond; more: [(cond_i, w_i)], each
@@ -58,15 +66,15 @@ def cfg(model: Callable, cond: Tensor, null: int | Tensor | None, scale: float, 
         if null is None:
             raise ValueError(f"guidance {scale} needs a null condition; without one use guidance 1")
         terms.append((like(null, cond), 0.0))
-    conditions, weights = zip(*terms)      # the last is what all others lead away from, whatever its weight
-    stacked = torch.cat(conditions)        # (K B,) or (K B, L, D)
+    conditions, weights = zip(*terms)  # the last is what all others lead away from, whatever its weight
+    stacked = torch.cat(conditions)  # (K B,) or (K B, L, D)
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         C, K = x.shape[1], len(conditions)
         guide = C if channels is None else channels
         if not 0 < guide <= C:
             raise ValueError(f"guidance on {guide} channels of latents that have {C}")
-        outs = model(torch.cat([x] * K), torch.cat([t] * K), stacked).chunk(K)     # K of (B, C or 2C, H, W)
+        outs = model(torch.cat([x] * K), torch.cat([t] * K), stacked).chunk(K)  # K of (B, C or 2C, H, W)
         away = guided = outs[-1][:, :guide]
         for weight, out in zip(weights, outs[:-1]):
             guided = guided + weight * (out[:, :guide] - away)
@@ -75,8 +83,15 @@ def cfg(model: Callable, cond: Tensor, null: int | Tensor | None, scale: float, 
     return denoise
 
 
-def guided(model: Callable, cond: Tensor, null: int | Tensor | None, scale: float, channels: int | None = None,
-           more: Sequence[tuple[int | Tensor, float]] = (), hint: Tensor | None = None) -> Callable[[slice], Denoiser]:
+def guided(
+    model: Callable,
+    cond: Tensor,
+    null: int | Tensor | None,
+    scale: float,
+    channels: int | None = None,
+    more: Sequence[tuple[int | Tensor, float]] = (),
+    hint: Tensor | None = None,
+) -> Callable[[slice], Denoiser]:
     """denoiser(here) = cfg for the conditions cond[here] of a list (N,) or (N,L,D).
 
     null and each of `more` may be one for all or one for each. hint (N,C,H,W): what a ControlNet reads for each, in
@@ -90,7 +105,7 @@ def guided(model: Callable, cond: Tensor, null: int | Tensor | None, scale: floa
         told = model if hint is None else partial(model, hint=hint[here])
         return cfg(told, cond[here], null, scale, channels, [(other[here], weight) for other, weight in others])
 
-    denoiser(slice(0))     # so that a missing null is missed now
+    denoiser(slice(0))  # so that a missing null is missed now
     return denoiser
 
 

@@ -1,7 +1,8 @@
 """The training objective: squared error of the prediction, plus the variational term that trains a learned variance.
 
-    L = E_t w_t |out - target|^2 + L_vb                   L_hybrid of Nichol 2021 (arXiv 2102.09672, eq. 16), as in DiT
+L = E_t w_t |out - target|^2 + L_vb                   L_hybrid of Nichol 2021 (arXiv 2102.09672, eq. 16), as in DiT
 """
+
 import math
 
 import torch
@@ -41,11 +42,12 @@ def variational_bits(out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, schedule: 
     _, x0_hat = schedule.eps_x0(prediction.detach(), x_t, t)
     chain = schedule.full
     mean_x0, mean_x, log_beta, log_posterior = (
-        at(table, t, x_t) for table in (chain.mean_x0, chain.mean_x, chain.log_beta, chain.log_posterior))
+        at(table, t, x_t) for table in (chain.mean_x0, chain.mean_x, chain.log_beta, chain.log_posterior)
+    )
     mean, mean_hat = mean_x0 * x0 + mean_x * x_t, mean_x0 * x0_hat + mean_x * x_t
     log_var_hat = learned_log_variance(v, log_beta, log_posterior)
-    kl = gaussian_kl(mean, log_posterior, mean_hat, log_var_hat).flatten(1).mean(1)     # (B,)
-    nll = discretized_nll(x0, mean_hat, log_var_hat).flatten(1).mean(1)                 # (B,)
+    kl = gaussian_kl(mean, log_posterior, mean_hat, log_var_hat).flatten(1).mean(1)  # (B,)
+    nll = discretized_nll(x0, mean_hat, log_var_hat).flatten(1).mean(1)  # (B,)
     return torch.where(t == 0, nll, kl) / math.log(2)
 
 
@@ -57,8 +59,16 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction: str) -> Tensor:
     return snr.clamp(max=gamma) / {"eps": snr, "v": snr + 1, "x0": torch.ones_like(snr)}[prediction]
 
 
-def diffusion_loss(model_out: Tensor, x0: Tensor, eps: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule,
-                   min_snr: float | None = None, weight: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+def diffusion_loss(
+    model_out: Tensor,
+    x0: Tensor,
+    eps: Tensor,
+    x_t: Tensor,
+    t: Tensor,
+    schedule: Schedule,
+    min_snr: float | None = None,
+    weight: Tensor | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """mean over samples of [w_t mean(weight (out - target)^2) + L_vb], L_vb only when model_out has 2C channels.
 
     model_out (B,C or 2C,H,W); x0, eps, x_t (B,C,H,W); t (B,). min_snr: the gamma of w_t, None for w_t = 1.
@@ -75,7 +85,7 @@ def diffusion_loss(model_out: Tensor, x0: Tensor, eps: Tensor, x_t: Tensor, t: T
         if weight.ndim != error.ndim or any(w not in (1, e) for w, e in zip(weight.shape, error.shape, strict=True)):
             raise ValueError(f"a weight of shape {tuple(weight.shape)} does not fit latents of {tuple(error.shape)}")
         error = weight * error
-    mse = error.flatten(1).mean(1)     # (B,)
+    mse = error.flatten(1).mean(1)  # (B,)
     numbers = {"mse": mse.mean().detach()}
     loss = mse if min_snr is None else min_snr_weight(schedule.snr(t), min_snr, schedule.prediction) * mse
     if v is not None:

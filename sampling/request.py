@@ -1,4 +1,5 @@
 """What a command line says about guidance, and one sentence where that makes no sense. `cfg` is its config."""
+
 import re
 
 
@@ -32,7 +33,7 @@ def from_superclass(cfg, missing: str) -> bool:
 
 
 def interval(text: str, last: int) -> tuple[int, int]:
-    """"LOW,HIGH" -> the two timesteps, of 0 to `last`."""
+    """ "LOW,HIGH" -> the two timesteps, of 0 to `last`."""
     match = re.fullmatch(r"(\d+),(\d+)", text)
     low, high = map(int, match.groups()) if match else (1, 0)
     if not low <= high <= last:

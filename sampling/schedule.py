@@ -6,6 +6,7 @@ A network predicts eps, x0, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 
 A sampler walks a subset of the steps; that subset is a shorter chain with betas of its own (Nichol 2021,
 arXiv 2102.09672, sec. 4). Tables are float64 on the CPU; they go to the data in its own precision, float32 or better.
 """
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,8 +39,10 @@ def split(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return out, None
     if out.shape[1] == 2 * C:
         return out[:, :C], out[:, C:]
-    raise ValueError(f"the network returned {out.shape[1]} channels for latents of {C}: expected {C}, "
-                     f"or {2 * C} with a learned variance")
+    raise ValueError(
+        f"the network returned {out.shape[1]} channels for latents of {C}: expected {C}, "
+        f"or {2 * C} with a learned variance"
+    )
 
 
 def learned_log_variance(v, log_beta, log_posterior):
@@ -54,13 +57,14 @@ class Chain(NamedTuple):
     DDPM eq. 6 and 7, with beta = 1 - alpha_bar / alpha_bar_prev. As made by Schedule.chain every field is (S,), float64
     (t: int64), t ascending; the rows of backward() hold the same fields as Python numbers.
     """
-    t: Tensor                   # timesteps of the full chain: what the network is told
+
+    t: Tensor  # timesteps of the full chain: what the network is told
     alpha_bar: Tensor
-    alpha_bar_prev: Tensor      # 1 at the first step
+    alpha_bar_prev: Tensor  # 1 at the first step
     beta: Tensor
     posterior_variance: Tensor  # beta_tilde; 0 at the first step
     log_beta: Tensor
-    log_posterior: Tensor       # log beta_tilde; the first step borrows the second's, for log 0 is of no use
+    log_posterior: Tensor  # log beta_tilde; the first step borrows the second's, for log 0 is of no use
     mean_x0: Tensor
     mean_x: Tensor
 
@@ -78,10 +82,11 @@ class Schedule:
     where DDIM's last step ends, final = 1 for clean data or alpha_bar_0 as in Stable Diffusion.
     Raises ValueError for another dtype, shape, range, prediction or spacing.
     """
+
     alpha_bar: Tensor
     prediction: str = "eps"
-    spacing: str = "linspace"   # see timesteps()
-    offset: int = 0             # added to each step of the spacing "leading"
+    spacing: str = "linspace"  # see timesteps()
+    offset: int = 0  # added to each step of the spacing "leading"
     final: float = 1.0
 
     def __post_init__(self):
@@ -89,13 +94,16 @@ class Schedule:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}: got {self.prediction!r}")
         if self.spacing not in SPACINGS or self.offset < 0:
-            raise ValueError(f"spacing must be one of {', '.join(SPACINGS)} and offset at least 0: got "
-                             f"{self.spacing!r} and {self.offset}")
+            raise ValueError(
+                f"spacing must be one of {', '.join(SPACINGS)} and offset at least 0: got "
+                f"{self.spacing!r} and {self.offset}"
+            )
         if a.dtype != torch.float64 or a.ndim != 1 or not len(a):
             raise ValueError(f"alpha_bar must be float64 of shape (T,): got {a.dtype} of shape {tuple(a.shape)}")
         if not (0 < a[-1] and a[0] < 1 and (a[1:] < a[:-1]).all()):
-            raise ValueError("alpha_bar must fall strictly and stay between 0 and 1: "
-                             f"it starts at {a[0]:g} and ends at {a[-1]:g}")
+            raise ValueError(
+                f"alpha_bar must fall strictly and stay between 0 and 1: it starts at {a[0]:g} and ends at {a[-1]:g}"
+            )
 
     @classmethod
     def from_betas(cls, betas: Tensor, prediction: str = "eps") -> "Schedule":
@@ -108,11 +116,12 @@ class Schedule:
         return cls.from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64), prediction)
 
     @classmethod
-    def scaled_linear(cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012,
-                      prediction: str = "eps"):
+    def scaled_linear(
+        cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, prediction: str = "eps"
+    ):
         """Square roots of the betas on a line (Rombach 2022, arXiv 2112.10752): Stable Diffusion."""
-        roots = torch.linspace(beta_start ** 0.5, beta_end ** 0.5, T, dtype=torch.float64)
-        return cls.from_betas(roots ** 2, prediction)
+        roots = torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64)
+        return cls.from_betas(roots**2, prediction)
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008, max_beta: float = 0.999, prediction: str = "eps"):
@@ -141,10 +150,10 @@ class Schedule:
         """
         out, _ = split(out, x)
         if self.prediction == "eps":
-            return out, (x - sigma * out) / signal                    # DDPM eq. 15
+            return out, (x - sigma * out) / signal  # DDPM eq. 15
         if self.prediction == "x0":
             return (x - signal * out) / sigma, out
-        return signal * out + sigma * x, signal * x - sigma * out     # signal^2 + sigma^2 = 1
+        return signal * out + sigma * x, signal * x - sigma * out  # signal^2 + sigma^2 = 1
 
     def eps_x0(self, out: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(eps, x0) that the network's output says x_t is made of. out (B,C or 2C,H,W), x (B,C,H,W), t (B,)."""
@@ -190,7 +199,12 @@ class Schedule:
         beta = 1 - alpha_bar / prev
         posterior = beta * (1 - prev) / (1 - alpha_bar)
         return Chain(
-            t, alpha_bar, prev, beta, posterior, beta.log(),
+            t,
+            alpha_bar,
+            prev,
+            beta,
+            posterior,
+            beta.log(),
             log_posterior=torch.where(posterior > 0, posterior, posterior[:2].max()).log(),
             mean_x0=prev.sqrt() * beta / (1 - alpha_bar),
             mean_x=(1 - beta).sqrt() * (1 - prev) / (1 - alpha_bar),

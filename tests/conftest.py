@@ -1,4 +1,5 @@
 """Small pretrained models that a whole run can be tested on: 16 px images, 4x4 latents."""
+
 import pytest
 import torch
 
@@ -15,7 +16,7 @@ def tiny(tmp_path_factory):
     vae = VAE(VAEConfig(latent_channels=4, channels=(8, 8, 8), layers=1, groups=4, scaling_factor=1.0))
     classes = ["pill/good", "pill/crack", "pill/hole", "tile/good", "tile/crack"]
     model = DiT(DiTConfig(depth=2, width=24, heads=2, patch=2, input_size=4, num_classes=len(classes)))
-    for parameter in model.parameters():   # the zero initialisation would leave most methods without a gradient
+    for parameter in model.parameters():  # the zero initialisation would leave most methods without a gradient
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.1)
     weights.save_model(vae, folder / "vae.safetensors")
@@ -30,8 +31,9 @@ def tiny_sd(tmp_path_factory):
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(["a photo of a flawless pill", "a photo of a hazelnut with a hole"] * 5, 560, length=16)
     text = TextTower(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=16))
-    unet = UNet(UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=16, groups=2,
-                           input_size=4))
+    unet = UNet(
+        UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=16, groups=2, input_size=4)
+    )
     vae = VAE(VAEConfig(latent_channels=4, channels=(8, 8, 8), layers=1, groups=4, scaling_factor=1.0))
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

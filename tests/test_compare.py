@@ -1,4 +1,5 @@
 """Comparisons: what a config may say, and a whole one on the tiny models that is stopped and goes on."""
+
 import json
 
 import pytest
@@ -35,7 +36,10 @@ def config(tmp_path, tiny, more):
 
 
 def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tmp_path, monkeypatch):
-    path = config(tmp_path, tiny, """
+    path = config(
+        tmp_path,
+        tiny,
+        """
         [methods.biases]
         adapter = ["bitfit"]
         [methods.fast]
@@ -46,15 +50,29 @@ def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tm
         [ways.weak]
         guidance = 1.5
         of = ["biases"]
-        """)
+        """,
+    )
     out = tmp_path / "out"
     compare.main([str(path), "--out", str(out)])
     rows = json.loads((out / "numbers.json").read_text())
     assert [(row["method"], row["way"], row["seed"]) for row in rows] == [
-        ("biases", "plain", 0), ("biases", "weak", 0), ("biases", "plain", 1), ("biases", "weak", 1),
-        ("fast", "plain", 0), ("fast", "plain", 1)]
-    assert all(row["trained"] > 0 and row["peak_gib"] > 0 and row["megabytes"] > 0 and row["step_seconds"] >= 0
-               and row["samples"] == 14 and row["real"] == 28 and row["train"] == 14 for row in rows)
+        ("biases", "plain", 0),
+        ("biases", "weak", 0),
+        ("biases", "plain", 1),
+        ("biases", "weak", 1),
+        ("fast", "plain", 0),
+        ("fast", "plain", 1),
+    ]
+    assert all(
+        row["trained"] > 0
+        and row["peak_gib"] > 0
+        and row["megabytes"] > 0
+        and row["step_seconds"] >= 0
+        and row["samples"] == 14
+        and row["real"] == 28
+        and row["train"] == 14
+        for row in rows
+    )
     assert rows[0]["kid_x1000"] != rows[1]["kid_x1000"] and rows[0]["kid_x1000"] != rows[2]["kid_x1000"]
     assert "| biases, weak |" in (out / "table.md").read_text()
     assert (out / "index.html").read_text().count("data:image/png;base64") == 3
@@ -111,16 +129,19 @@ def test_a_run_that_fails_ends_the_comparison_with_its_last_line(tiny, tmp_path)
         compare.main([str(path), "--out", str(tmp_path / "out")])
 
 
-@pytest.mark.parametrize("more, said", [
-    ("", r"expected real, .*, and at least one \[methods.NAME\]"),
-    ("[methods.a]\nstep = 3", "plan.toml: unknown key 'step'; did you mean 'steps'"),
-    ("[methods.a]\n[ways.b]\nguidanse = 3", "plan.toml: unknown key 'guidanse'; did you mean 'guidance'"),
-    ("[methods.a]\nlr = 'high'", "plan.toml: --lr must be float, found 'high'"),
-    ("[methods.a]\n[way.b]", "plan.toml: unknown key 'way'; did you mean 'ways'"),
-    ("[methods.a]\n[ways.b]\nof = ['c']", "plan.toml: way 'b' is of 'c', which is no method"),
-    ("[methods]\na = 1", "plan.toml: methods must be tables of settings, found 1 for 'a'"),
-    ("[methods.a", "config file .*plan.toml: "),
-])
+@pytest.mark.parametrize(
+    "more, said",
+    [
+        ("", r"expected real, .*, and at least one \[methods.NAME\]"),
+        ("[methods.a]\nstep = 3", "plan.toml: unknown key 'step'; did you mean 'steps'"),
+        ("[methods.a]\n[ways.b]\nguidanse = 3", "plan.toml: unknown key 'guidanse'; did you mean 'guidance'"),
+        ("[methods.a]\nlr = 'high'", "plan.toml: --lr must be float, found 'high'"),
+        ("[methods.a]\n[way.b]", "plan.toml: unknown key 'way'; did you mean 'ways'"),
+        ("[methods.a]\n[ways.b]\nof = ['c']", "plan.toml: way 'b' is of 'c', which is no method"),
+        ("[methods]\na = 1", "plan.toml: methods must be tables of settings, found 1 for 'a'"),
+        ("[methods.a", "config file .*plan.toml: "),
+    ],
+)
 def test_what_a_config_must_not_say(tiny, tmp_path, more, said):
     with pytest.raises(ValueError, match=said):
         compare.read(config(tmp_path, tiny, more))

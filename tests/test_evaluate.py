@@ -1,4 +1,5 @@
 """Measuring folders: which classes they share, what is refused, and known answers for known folders."""
+
 import json
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ def run(tmp_path, *flags):
 def test_real_images_as_samples_are_right_near_and_no_copies_and_copies_are(tmp_path):
     real, few = write(tmp_path / "real", "test", 8), write(tmp_path / "few", "few", 8)
     good = write(tmp_path / "fake", "oracle", 8, flat=True)
-    save_image(tmp_path / "fake" / "grid.png", np.zeros((200, 300, 3), np.uint8))   # as sample.py leaves one
+    save_image(tmp_path / "fake" / "grid.png", np.zeros((200, 300, 3), np.uint8))  # as sample.py leaves one
     (numbers,) = run(tmp_path, "--real", real, "--fake", good, "--train", few)
     assert numbers["samples"] == numbers["real"] == numbers["train"] == 16
     assert numbers["asked_state"] > 0.7 and set(numbers["by_class"]) == {"hazelnut/good", "hazelnut/crack"}
@@ -42,11 +43,20 @@ def test_real_images_as_samples_are_right_near_and_no_copies_and_copies_are(tmp_
 
 
 def test_several_networks_have_a_table_each(tmp_path):
-    numbers = run(tmp_path, "--real", "generated:hazelnut/test/4", "--fake", "generated:hazelnut/val/4",
-                  "--features", "tiny-features", "--features", "pixels")
+    numbers = run(
+        tmp_path,
+        "--real",
+        "generated:hazelnut/test/4",
+        "--fake",
+        "generated:hazelnut/val/4",
+        "--features",
+        "tiny-features",
+        "--features",
+        "pixels",
+    )
     assert [table["network"] for table in numbers] == ["tiny-features", "pixels, pooled"]
     assert numbers[0]["kid_x1000"] != numbers[1]["kid_x1000"]
-    assert numbers[0]["asked_state"] == numbers[1]["asked_state"]   # the judge is the same
+    assert numbers[0]["asked_state"] == numbers[1]["asked_state"]  # the judge is the same
 
 
 def test_folders_without_common_classes_are_compared_as_a_whole(tmp_path, capsys):
@@ -74,8 +84,17 @@ def bright(images):
 def logo(images):
     return {"detector": [0.9] * 2 + [0.6] * (len(images) - 2), "text": [1] + [0] * (len(images) - 1)}
 """)
-    numbers = run(tmp_path, "--real", "generated:hazelnut/test/2", "--fake", "generated:hazelnut/val/2",
-                  "--scorer", f"{tmp_path}/mine.py:bright", "--scorer", f"{tmp_path}/mine.py:logo")
+    numbers = run(
+        tmp_path,
+        "--real",
+        "generated:hazelnut/test/2",
+        "--fake",
+        "generated:hazelnut/val/2",
+        "--scorer",
+        f"{tmp_path}/mine.py:bright",
+        "--scorer",
+        f"{tmp_path}/mine.py:logo",
+    )
     assert 0 < numbers[1]["bright"] < 1 and numbers[1]["samples"] == 10
     assert numbers[2]["detector"] == pytest.approx(0.18) and numbers[2]["text"] == 0.1
     assert numbers[2]["combined"] == pytest.approx(0.14)
@@ -83,6 +102,7 @@ def logo(images):
 
 class Reader(NamedTuple):
     """Images and texts as directions: red or blue."""
+
     scale: float = 10.0
 
     def embed(self, x):
@@ -114,16 +134,25 @@ def test_lpips_tells_samples_that_vary_from_copies():
     assert numbers["samples"] == numbers["train"] == 5 and numbers["pairwise_lpips"] > 0
     assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 5
     twice = train._replace(pixels=train.pixels.repeat(2, 0), labels=train.labels.repeat_interleave(2))
-    assert evaluate.apart(network, twice, train)["intra_cluster"] < 1e-9 < evaluate.apart(network, twice, None)[
-        "pairwise_lpips"]
+    assert (
+        evaluate.apart(network, twice, train)["intra_cluster"]
+        < 1e-9
+        < evaluate.apart(network, twice, None)["pairwise_lpips"]
+    )
 
 
-@pytest.mark.parametrize("flags, said", [
-    (["--fake", "x"], "--real must name a folder of images, found none"),
-    (["--real", "generated:hazelnut/test/2"], "--fake must name a folder of images, found none"),
-    (["--real", "generated:hazelnut/test/2", "--fake", "nowhere"], "nowhere: no such folder"),
-    (["--real", "generated:hazelnut/test/2", "--fake", "generated:hazelnut/val/2", "--features", "nothing"], "nothing"),
-])
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        (["--fake", "x"], "--real must name a folder of images, found none"),
+        (["--real", "generated:hazelnut/test/2"], "--fake must name a folder of images, found none"),
+        (["--real", "generated:hazelnut/test/2", "--fake", "nowhere"], "nowhere: no such folder"),
+        (
+            ["--real", "generated:hazelnut/test/2", "--fake", "generated:hazelnut/val/2", "--features", "nothing"],
+            "nothing",
+        ),
+    ],
+)
 def test_what_is_refused(flags, said):
     with pytest.raises(ValueError, match=said):
         evaluate.main(flags)

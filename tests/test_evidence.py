@@ -1,4 +1,5 @@
 """The evidence page: what a verdict is, that the page says what the files say, and the finder of defects."""
+
 from importlib import import_module
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from evidence.__main__ import CLAIMS, main, page
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-@pytest.mark.parametrize("more, less, said", [
-    ([3, 4, 5], [0, 1, 2], "holds here"),
-    ([0, 1, 2], [3, 4, 5], "the reverse holds here"),
-    ([1, 2, 3], [3, 4, 5], "no difference beyond the spread of the runs"),
-])
+@pytest.mark.parametrize(
+    "more, less, said",
+    [
+        ([3, 4, 5], [0, 1, 2], "holds here"),
+        ([0, 1, 2], [3, 4, 5], "the reverse holds here"),
+        ([1, 2, 3], [3, 4, 5], "no difference beyond the spread of the runs"),
+    ],
+)
 def test_a_verdict_wants_every_run_of_one_above_every_run_of_the_other(more, less, said):
     assert evidence.verdict(more, less) == said
     assert evidence.verdicts({"it is": evidence.below(less, more)}) == f"\n- it is: **{said}**\n"
@@ -49,17 +53,18 @@ def test_unknown_claims():
 
 def test_overlap_of_what_was_found_with_what_was_asked_for():
     """A finder that answers the red channel: found where red, in half of the images where it was asked for."""
+
     def red(x):
         return x[:, 0]
 
     masks = np.zeros((2, 16, 16), bool)
     masks[:, :4, :4] = True
     pixels = np.zeros((2, 16, 16, 3), np.uint8)
-    pixels[0, :4, :4] = 255      # all of the mask
-    pixels[1, 8:12, :4] = 255    # elsewhere
+    pixels[0, :4, :4] = 255  # all of the mask
+    pixels[1, 8:12, :4] = 255  # elsewhere
     assert finder.overlap(red, pixels, masks) == (0.5, 0.5)
     pixels[1] = 0
-    pixels[1, 2:6, :4] = 255     # half of it, and as much beside it
+    pixels[1, 2:6, :4] = 255  # half of it, and as much beside it
     iou, hit = finder.overlap(red, pixels, masks)
     assert iou == pytest.approx((1 + 1 / 3) / 2) and hit == 1
     assert finder.share_near(masks) == 36 / 256

@@ -1,4 +1,5 @@
 """What goes wrong around a run: each is one sentence, and nothing is left half-written or lost."""
+
 import errno
 import os
 import random
@@ -18,8 +19,14 @@ from data import atomic
 
 
 def script(*argv, wait=True):
-    process = subprocess.Popen([sys.executable, "train.py", *argv], cwd=ROOT, text=True, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *argv],
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     return process, process.communicate(timeout=120)[1] if wait else None
 
 
@@ -40,7 +47,7 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_as_if_left_alone(tiny, tm
         process, _ = script("--resume", "--out", str(broken), wait=False)
     shown = process.communicate(timeout=120)[1]
     assert process.returncode == 0, shown
-    for name in ("adapter.safetensors", "checkpoint/state.safetensors"):   # the best weights, and the last
+    for name in ("adapter.safetensors", "checkpoint/state.safetensors"):  # the best weights, and the last
         assert (whole / name).read_bytes() == (broken / name).read_bytes()
 
 
@@ -62,11 +69,14 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path,
     assert state.read_bytes() == good and [path.name for path in state.parent.iterdir()] == ["state.safetensors"]
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--stepz", "3"], "error: unknown key 'stepz'; did you mean 'steps'"),
-    (["--model", "tiny-cat"], "error: tiny-[a-z]+: no such file; shipped models are"),
-    (["--out", "setup.cfg/run"], "error: .*Not a directory: 'setup.cfg/run'"),
-])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--stepz", "3"], "error: unknown key 'stepz'; did you mean 'steps'"),
+        (["--model", "tiny-cat"], "error: tiny-[a-z]+: no such file; shipped models are"),
+        (["--out", "setup.cfg/run"], "error: .*Not a directory: 'setup.cfg/run'"),
+    ],
+)
 def test_from_the_command_line_an_error_is_one_line(argv, words, tmp_path):
     process, shown = script(*(["--out", str(tmp_path / "run")] if "--out" not in argv else []), *argv)
     assert process.returncode == 1

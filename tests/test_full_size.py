@@ -1,4 +1,5 @@
 """The benchmarks of docs/ on small models: every row is measured, what fails is said, "full" is the published size."""
+
 import os
 import re
 import subprocess
@@ -18,23 +19,35 @@ from unet.text import SIZES as TOWERS
 DOCS = Path(__file__).parent.parent / "docs"
 ROWS = {
     "full_size": [
-        "import torch, weights", "weights.load", "weights.load, every weight read once",
-        "train.py, steps: 1, a grid before and after", "train.py, steps: 3, a grid before and after",
-        "one training step, of these", "sample.py, one image in 2 guided steps", "one guided DDIM step"],
+        "import torch, weights",
+        "weights.load",
+        "weights.load, every weight read once",
+        "train.py, steps: 1, a grid before and after",
+        "train.py, steps: 3, a grid before and after",
+        "one training step, of these",
+        "sample.py, one image in 2 guided steps",
+        "one guided DDIM step",
+    ],
     "full_size_sd": [
-        "import torch, weights", "weights.load_sd, the single file",
+        "import torch, weights",
+        "weights.load_sd, the single file",
         "weights.load_sd, the single file, every weight read once",
-        "train.py, LoRA, steps: 2, a grid before and after", "one LoRA step, of these",
-        "sample.py, one image in 2 guided steps", "one guided DDIM step", "DreamBooth, up to the first step",
-        "DreamBooth, the first step", "DreamBooth, the second step"],
+        "train.py, LoRA, steps: 2, a grid before and after",
+        "one LoRA step, of these",
+        "sample.py, one image in 2 guided steps",
+        "one guided DDIM step",
+        "DreamBooth, up to the first step",
+        "DreamBooth, the first step",
+        "DreamBooth, the second step",
+    ],
 }
-MADE = {"full_size": "92 tensors, 5,696,672 values", "full_size_sd": "420 tensors, 271,867 values"}   # the small models
+MADE = {"full_size": "92 tensors, 5,696,672 values", "full_size_sd": "420 tensors, 271,867 values"}  # the small models
 ONE = {"tensors": 1, "values": 1, "threads": 1, "precision": "float32"}
 
 
 @pytest.fixture
 def full_size(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))   # as for a script started from there: one imports the other
+    monkeypatch.syspath_prepend(str(DOCS))  # as for a script started from there: one imports the other
     return import_module("full_size")
 
 
@@ -45,34 +58,42 @@ def full_size_sd(full_size):
 
 @pytest.mark.parametrize("script", ROWS)
 def test_the_page_has_every_row(script, tmp_path):
-    page, work = tmp_path / "page.md", tmp_path / "a" / "work"   # which is not there yet
+    page, work = tmp_path / "page.md", tmp_path / "a" / "work"  # which is not there yet
     command = [sys.executable, str(DOCS / f"{script}.py"), "--tiny", "--work", str(work), "--out", str(page)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-                          cwd=tmp_path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (-?[\d.]+) \| ([\d.]+) \|$", text, re.M)
     assert [row[0] for row in rows] == ROWS[script] and "failed" not in text and str(tmp_path) not in text
     assert all(float(peak) > 0 for *_, peak in rows) and MADE[script] in text
-    assert list(work.iterdir()) == []   # the files of the run are gone
+    assert list(work.iterdir()) == []  # the files of the run are gone
 
 
 def test_full_size_is_that_of_the_published_files(full_size, full_size_sd):
     dit, sd = full_size.FULL, full_size_sd.FULL
     with torch.device("meta"):
-        models = [DiT.from_name(dit.model, image_size=dit.side), VAE(VAEConfig(**dit.vae)),
-                  UNet(replace(UNETS["SD-1"], **sd.unet)), TextTower(replace(TOWERS["CLIP-L"], **sd.text)),
-                  VAE(VAEConfig(**sd.vae))]
+        models = [
+            DiT.from_name(dit.model, image_size=dit.side),
+            VAE(VAEConfig(**dit.vae)),
+            UNet(replace(UNETS["SD-1"], **sd.unet)),
+            TextTower(replace(TOWERS["CLIP-L"], **sd.text)),
+            VAE(VAEConfig(**sd.vae)),
+        ]
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
     assert counts == [675_129_632, 83_653_863, 859_520_964, 123_060_480, 83_653_863]
     assert len(models[0].state_dict()) == 292
 
 
-@pytest.mark.parametrize("code, words", [
-    ("import sys; sys.exit('error: no model in WORK')", "exit status 1, error: no model in WORK"),
-    ("raise SystemExit(3)", "exit status 3, nothing said"),
-    ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, nothing said"),
-])
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("import sys; sys.exit('error: no model in WORK')", "exit status 1, error: no model in WORK"),
+        ("raise SystemExit(3)", "exit status 3, nothing said"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, nothing said"),
+    ],
+)
 def test_a_command_that_fails_is_a_row_for_each_stage_and_a_sentence(full_size, full_size_sd, tmp_path, code, words):
     (tmp_path / "code.py").write_text(code.replace("WORK", str(tmp_path)))
     row = full_size.run("a step", tmp_path, "WORK/code.py")

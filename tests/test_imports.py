@@ -1,4 +1,5 @@
 """Who may import whom: the table that keeps the package a few readable parts, held against the code itself."""
+
 import ast
 from pathlib import Path
 
@@ -8,12 +9,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
 LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence"}
 ALLOWED = {  # part: the parts that it may import
-    "ops": set(), "sampling": set(), "adapters": set(), "data": set(), "launch": set(),
-    "dit": {"ops"}, "unet": {"ops"},
+    "ops": set(),
+    "sampling": set(),
+    "adapters": set(),
+    "data": set(),
+    "launch": set(),
+    "dit": {"ops"},
+    "unet": {"ops"},
     "metrics": {"ops", "unet", "data", "weights"},
     "weights": {"dit", "unet", "adapters", "data", "sampling"},
     "recipes": PACKAGES - {"recipes"},
-    "train": PACKAGES, "sample": PACKAGES, "evaluate": PACKAGES,
+    "train": PACKAGES,
+    "sample": PACKAGES,
+    "evaluate": PACKAGES,
     "compare": PACKAGES | {"train", "sample"},
     "evidence": PACKAGES | {"train", "sample", "compare"},
 }
@@ -44,6 +52,7 @@ def test_a_part_imports_only_what_the_table_allows(part):
 
 def test_no_dependency_beyond_the_stated_ones():
     import sys
+
     for part in LOCAL:
         for path in files(part):
             foreign = {name for name in imported(path) if name not in LOCAL | set(sys.stdlib_module_names)}

@@ -1,4 +1,5 @@
 """Defaults < TOML < flags; a wrong key, type or file is one sentence."""
+
 from dataclasses import dataclass, field
 
 import pytest
@@ -26,26 +27,32 @@ def test_a_list_flag_is_repeated_and_values_may_be_joined_by_equals():
     assert launch.configure(Config, ["--adapter", "p", "--adapter=q-r", "--fast=false"]) == Config(adapter=["p", "q-r"])
 
 
-@pytest.mark.parametrize("argv, words", [
-    (["--stepz", "1"], "unknown key 'stepz'; did you mean 'steps'"),
-    (["--steps", "many"], "--steps must be int, found 'many'"),
-    (["--steps"], "--steps needs a value"),
-    (["--fast=maybe"], "true or false"),
-    (["missing.toml"], "missing.toml"),
-    (["--name", "x", "stray"], "found 'stray'"),
-])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (["--stepz", "1"], "unknown key 'stepz'; did you mean 'steps'"),
+        (["--steps", "many"], "--steps must be int, found 'many'"),
+        (["--steps"], "--steps needs a value"),
+        (["--fast=maybe"], "true or false"),
+        (["missing.toml"], "missing.toml"),
+        (["--name", "x", "stray"], "found 'stray'"),
+    ],
+)
 def test_a_wrong_command_line_is_one_sentence(argv, words):
     with pytest.raises(ValueError, match=words):
         launch.configure(Config, argv)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("stepz = 1", "c.toml: unknown key 'stepz'; did you mean 'steps'"),
-    ('steps = "1"', "steps must be int"),
-    ("steps = true", "steps must be int"),
-    ('adapter = "full"', "list of strings"),
-    ("steps = ", "c.toml"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("stepz = 1", "c.toml: unknown key 'stepz'; did you mean 'steps'"),
+        ('steps = "1"', "steps must be int"),
+        ("steps = true", "steps must be int"),
+        ('adapter = "full"', "list of strings"),
+        ("steps = ", "c.toml"),
+    ],
+)
 def test_a_wrong_file_is_one_sentence(tmp_path, text, words):
     (tmp_path / "c.toml").write_text(text)
     with pytest.raises(ValueError, match=words):

@@ -1,4 +1,5 @@
 """The README says what the code does: its commands are CI's, its counts are counted, its folders exist."""
+
 import re
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_ci_runs_the_two_commands():
 
 
 LINES = [line.strip("|").split("|") for line in README.splitlines() if re.match(r"\| `[a-z]+[:`]", line)]
-ROWS = [[cell.strip(" `") for cell in cells] for cells in LINES if len(cells) == 5]   # name, what, DiT, UNet, source
+ROWS = [[cell.strip(" `") for cell in cells] for cells in LINES if len(cells) == 5]  # name, what, DiT, UNet, source
 DIT = [(name, count) for name, _, count, _, _ in ROWS if count and "a row" not in count]
 UNET = [(name, count) for name, _, _, count, _ in ROWS if count and "a row" not in count]
 
@@ -54,26 +55,36 @@ def test_the_counts_are_those_of_the_full_size_model(spec, count):
 
 def test_the_folders_of_the_map_exist_and_are_all_there_are():
     named = set(re.findall(r"^([a-z]+)/ ", README, re.M))
-    there = {path.name for path in ROOT.iterdir()
-             if path.is_dir() and not path.name.startswith(".") and any(path.rglob("*.*"))}
+    there = {
+        path.name
+        for path in ROOT.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and any(path.rglob("*.*"))
+    }
     assert named == there - {"runs", "drawn", "build"} - {name for name in there if name.endswith(".egg-info")}
 
 
 def test_the_flags_of_the_commands_exist():
-    for script, config in (("train.py", train.Config), ("sample.py", sample.Config), ("evaluate.py", evaluate.Config),
-                           ("compare.py", compare.Config), ("-m evidence", evidence.Config)):
+    for script, config in (
+        ("train.py", train.Config),
+        ("sample.py", sample.Config),
+        ("evaluate.py", evaluate.Config),
+        ("compare.py", compare.Config),
+        ("-m evidence", evidence.Config),
+    ):
         for line in re.findall(rf"python {script} (.*)", README):
             for flag in re.findall(r"--([a-z-]+)", line.split("`")[0]):
                 assert flag.replace("-", "_") in config.__dataclass_fields__, f"{script} has no --{flag}"
 
 
-CONFIGS = [path for path in sorted((ROOT / "configs").glob("*.toml"))
-           if not path.name.startswith(("search_", "compare_"))]
+CONFIGS = [
+    path for path in sorted((ROOT / "configs").glob("*.toml")) if not path.name.startswith(("search_", "compare_"))
+]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_every_config_is_one(path):
     from launch import configure
+
     cfg = configure(train.Config, [str(path)])
     assert cfg.recipe in recipes()
     for spec in cfg.adapter:

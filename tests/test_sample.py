@@ -1,4 +1,5 @@
 """sample.py on a finished run: classes by name or id, adapters by file and strength, one image for one seed."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,21 +29,47 @@ def test_it_draws_the_samples_that_training_showed(run, tmp_path):
 
 
 def test_a_picture_depends_on_its_place_and_seed_and_not_on_the_batch(run, tmp_path):
-    common = ["--run", str(run), "--classes", "crack,hazelnut/hole,0", "--count", "2", "--steps", "2",
-              "--precision", "fp32"]
+    common = [
+        "--run",
+        str(run),
+        "--classes",
+        "crack,hazelnut/hole,0",
+        "--count",
+        "2",
+        "--steps",
+        "2",
+        "--precision",
+        "fp32",
+    ]
     sample.main([*common, "--out", str(tmp_path / "a"), "--batch", "1"])
     sample.main([*common, "--out", str(tmp_path / "b"), "--batch", "5"])
     sample.main([*common, "--out", str(tmp_path / "c"), "--seed", "1"])
     a, b, c = (read(tmp_path / x / "hazelnut_hole_001.png").astype(int) for x in "abc")
     assert np.abs(a - b).max() <= 1 and np.abs(a - c).max() > 1
     assert sorted(path.name for path in (tmp_path / "a").glob("hazelnut_good*")) == [
-        "hazelnut_good_000.png", "hazelnut_good_001.png"]
+        "hazelnut_good_000.png",
+        "hazelnut_good_001.png",
+    ]
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
 def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampler):
-    common = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--count", "1",
-              "--classes", "0", "--steps", "2", "--sampler", sampler, "--channels", "3"]
+    common = [
+        "--model",
+        str(tiny / "dit.safetensors"),
+        "--vae",
+        str(tiny / "vae.safetensors"),
+        "--count",
+        "1",
+        "--classes",
+        "0",
+        "--steps",
+        "2",
+        "--sampler",
+        sampler,
+        "--channels",
+        "3",
+    ]
     for strength in (":1", ":0.5"):
         adapter, out = f"{run / 'adapter.safetensors'}{strength}", str(tmp_path / strength[1:])
         sample.main([*common, "--adapter", adapter, "--out", out])
@@ -50,11 +77,14 @@ def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampl
     assert np.abs(full - half).max() > 0
 
 
-@pytest.mark.parametrize("more, words", [
-    (["--classes", "walnut"], "class 'walnut' is unknown: the classes are hazelnut/good"),
-    (["--run", "nowhere"], "not a run folder"),
-    (["--sampler", "euler"], "sampler must be one of"),
-])
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--classes", "walnut"], "class 'walnut' is unknown: the classes are hazelnut/good"),
+        (["--run", "nowhere"], "not a run folder"),
+        (["--sampler", "euler"], "sampler must be one of"),
+    ],
+)
 def test_a_wrong_request_is_one_sentence(run, tmp_path, more, words):
     with pytest.raises(ValueError, match=words):
         sample.main(["--run", str(run), "--out", str(tmp_path), *more])

@@ -1,4 +1,5 @@
 """sample.py --attend: images of a Stable Diffusion in which the named words are seen, and diffusers' own pipeline."""
+
 from functools import partial
 
 import numpy as np
@@ -28,8 +29,25 @@ def keen(tiny_sd, tmp_path_factory):
 
 
 def drawn(model, out, *flags):
-    sample.main(["--model", str(model), "--prompt", PROMPT, "--steps", "10", "--count", "1", "--precision", "fp32",
-                 "--guidance", "4", "--out", str(out), *flags])
+    sample.main(
+        [
+            "--model",
+            str(model),
+            "--prompt",
+            PROMPT,
+            "--steps",
+            "10",
+            "--count",
+            "1",
+            "--precision",
+            "fp32",
+            "--guidance",
+            "4",
+            "--out",
+            str(out),
+            *flags,
+        ]
+    )
     return np.asarray(Image.open(out / "a_photo_of_a_hazelnut_000.png")).astype(int)
 
 
@@ -40,9 +58,19 @@ def test_diffusers_moves_the_same_latents(keen):
     noise = sample_noise(0, [0])(torch.empty(1, 4, 4, 4))
     sd = weights.load_sd(keen)
     (place,) = positions("hazelnut", PROMPT, sd.tokenizer)
-    theirs = pipeline(PROMPT, [place], height=16, width=16, num_inference_steps=10, guidance_scale=4.0, latents=noise,
-                      max_iter_to_alter=5, thresholds={0: 0.05, 2: 0.5, 4: 0.8}, attn_res=(4, 4),
-                      output_type="latent").images  # fmt: skip
+    theirs = pipeline(
+        PROMPT,
+        [place],
+        height=16,
+        width=16,
+        num_inference_steps=10,
+        guidance_scale=4.0,
+        latents=noise,
+        max_iter_to_alter=5,
+        thresholds={0: 0.05, 2: 0.5, 4: 0.8},
+        attn_res=(4, 4),
+        output_type="latent",
+    ).images
     model = TextConditioned(sd.unet, sd.text)
     with torch.no_grad():
         cond, null = encode_prompts(sd.text, sd.tokenizer, [PROMPT, ""]).split(1)
@@ -64,5 +92,15 @@ def test_a_wrong_word_is_one_sentence(keen, tiny, tmp_path):
     with pytest.raises(ValueError, match="expected the word 'hole' in the prompt that shall show it, found 'a photo"):
         drawn(keen, tmp_path, "--attend", "hole")
     with pytest.raises(ValueError, match="--attend 'crack' is for a word of a prompt of Stable Diffusion"):
-        sample.main(["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--attend",
-                     "crack", "--out", str(tmp_path)])
+        sample.main(
+            [
+                "--model",
+                str(tiny / "dit.safetensors"),
+                "--vae",
+                str(tiny / "vae.safetensors"),
+                "--attend",
+                "crack",
+                "--out",
+                str(tmp_path),
+            ]
+        )

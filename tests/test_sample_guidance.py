@@ -1,4 +1,5 @@
 """sample.py with every kind of guidance, on a run with rows of superclasses and on Stable Diffusion."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,7 +23,7 @@ def run(tiny, tmp_path_factory):
 def drawn(folder, *argv):
     """What sample.py draws with these flags: its one image."""
     sample.main([*argv, "--out", str(folder)])
-    path, = folder.glob("*_000.png")
+    (path,) = folder.glob("*_000.png")
     return np.asarray(Image.open(path)).astype(int)
 
 
@@ -42,9 +43,13 @@ def test_it_draws_the_samples_that_training_showed(run, tmp_path):
 
 def test_every_flag_of_guidance_changes_what_is_drawn(run, tmp_path):
     ways = {
-        "superclass": [], "null": ["--guidance-from", "null"], "stages": ["--superclass-guidance", "2"],
-        "also": ["--also", "hazelnut/crack:4"], "without": ["--without", "hazelnut/crack:4"],
-        "interval": ["--interval", "300,700"], "none": ["--guidance", "1"],
+        "superclass": [],
+        "null": ["--guidance-from", "null"],
+        "stages": ["--superclass-guidance", "2"],
+        "also": ["--also", "hazelnut/crack:4"],
+        "without": ["--without", "hazelnut/crack:4"],
+        "interval": ["--interval", "300,700"],
+        "none": ["--guidance", "1"],
     }
     images = [drawn(tmp_path / name, "--run", str(run), *HOLE, *more) for name, more in ways.items()]
     assert all(np.abs(a - b).max() > 0 for i, a in enumerate(images) for b in images[:i])
@@ -56,24 +61,32 @@ def test_the_equation_has_its_special_cases(run, tmp_path):
         ("", "--interval 0,999"),
         ("--superclass-guidance 3", "--guidance-from null"),
         ("--guidance 0", "--classes hazelnut --guidance 1"),
-        ("--guidance 1", "--guidance 5 --interval 1,1"),                   # none of the four steps is step 1
+        ("--guidance 1", "--guidance 5 --interval 1,1"),  # none of the four steps is step 1
         ("--guidance-from null --also hole:2", "--guidance-from null --guidance 5"),
-        ("--also hole:2", "--guidance 5 --superclass-guidance 3"),         # in both the superclass weighs -2
+        ("--also hole:2", "--guidance 5 --superclass-guidance 3"),  # in both the superclass weighs -2
     ]
     for number, pair in enumerate(pairs):
-        a, b = (drawn(tmp_path / f"{number}{side}", "--run", str(run), *HOLE, *more.split())
-                for side, more in zip("ab", pair))
+        a, b = (
+            drawn(tmp_path / f"{number}{side}", "--run", str(run), *HOLE, *more.split())
+            for side, more in zip("ab", pair)
+        )
         assert np.abs(a - b).max() <= 1, pair
 
 
-@pytest.mark.parametrize(("more", "words"), [
-    (["--guidance-from", "top"], "guidance_from must be null or superclass"),
-    (["--classes", "hazelnut", "--guidance-from", "superclass"], "the model has no superclass of 'hazelnut'; train.py"),
-    (["--superclass", "a nut"], "--superclass is a prompt"),
-    (["--interval", "700,300"], "interval must be LOW,HIGH"),
-    (["--also", "walnut:3"], "class 'walnut' is unknown"),
-    (["--without", "hole:much"], "--without must be WHAT:WEIGHT"),
-])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--guidance-from", "top"], "guidance_from must be null or superclass"),
+        (
+            ["--classes", "hazelnut", "--guidance-from", "superclass"],
+            "the model has no superclass of 'hazelnut'; train.py",
+        ),
+        (["--superclass", "a nut"], "--superclass is a prompt"),
+        (["--interval", "700,300"], "interval must be LOW,HIGH"),
+        (["--also", "walnut:3"], "class 'walnut' is unknown"),
+        (["--without", "hole:much"], "--without must be WHAT:WEIGHT"),
+    ],
+)
 def test_a_wrong_request_is_one_sentence(run, tmp_path, more, words):
     with pytest.raises(ValueError, match=words):
         sample.main(["--run", str(run), *HOLE, "--out", str(tmp_path), *more])
@@ -87,12 +100,22 @@ def test_a_model_without_superclasses_says_how_to_train_them(tiny, tmp_path):
 
 def test_a_table_without_a_null_row_draws_with_superclasses_and_not_without(tiny, tmp_path):
     """As FineDiffusion was published."""
-    model = weights.load(tiny / "dit.safetensors", num_classes=6, class_dropout=0.0)   # null's row is a superclass now
+    model = weights.load(tiny / "dit.safetensors", num_classes=6, class_dropout=0.0)  # null's row is a superclass now
     names = [*model.classes, "pill"]
     card = {"classes": names, "parents": dict.fromkeys(names[:3], "pill")}
     weights.save_model(model, tmp_path / "dit.safetensors", card=card)
-    common = ["--model", str(tmp_path / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--count", "1",
-              "--steps", "2", "--precision", "fp32"]
+    common = [
+        "--model",
+        str(tmp_path / "dit.safetensors"),
+        "--vae",
+        str(tiny / "vae.safetensors"),
+        "--count",
+        "1",
+        "--steps",
+        "2",
+        "--precision",
+        "fp32",
+    ]
     a = drawn(tmp_path / "a", *common, "--classes", "pill/hole")
     b = drawn(tmp_path / "b", *common, "--classes", "pill/hole", "--guidance", "1")
     assert np.abs(a - b).max() > 0
@@ -102,15 +125,17 @@ def test_a_table_without_a_null_row_draws_with_superclasses_and_not_without(tiny
 
 def test_prompts_have_every_kind_of_guidance_too(tiny_sd, tmp_path):
     ways = {
-        "null": [], "superclass": ["--superclass", "a hazelnut"],
+        "null": [],
+        "superclass": ["--superclass", "a hazelnut"],
         "stages": ["--superclass", "a hazelnut", "--superclass-guidance", "2"],
-        "also": ["--also", "a flawless pill:4"], "without": ["--without", "a flawless pill:4"],
+        "also": ["--also", "a flawless pill:4"],
+        "without": ["--without", "a flawless pill:4"],
         "interval": ["--interval", "300,700"],
     }
     images = [drawn(tmp_path / name, "--model", str(tiny_sd), *TEXT, *more) for name, more in ways.items()]
     assert all(np.abs(a - b).max() > 0 for i, a in enumerate(images) for b in images[:i])
     negative = drawn(tmp_path / "negative", "--model", str(tiny_sd), *TEXT, "--negative", "a hazelnut")
-    assert np.abs(negative - images[1]).max() <= 1      # guidance from a superclass is that from a null, there
+    assert np.abs(negative - images[1]).max() <= 1  # guidance from a superclass is that from a null, there
 
 
 def test_guidance_from_a_superclass_needs_its_prompt(tiny_sd, tmp_path):

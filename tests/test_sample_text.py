@@ -1,4 +1,5 @@
 """sample.py on Stable Diffusion: prompts, a learned word, an image to start from, files of other tools and back."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -23,10 +24,25 @@ def read(path):
 
 def test_each_prompt_is_a_column_and_a_file(tiny_sd, tmp_path):
     (tmp_path / "list.txt").write_text("a hole\n\na flawless (pill:1.3)\n")
-    sample.main(["--model", str(tiny_sd), "--prompt", "a hazelnut", "--prompts", str(tmp_path / "list.txt"),
-                 "--out", str(tmp_path / "out"), *FAST])
+    sample.main(
+        [
+            "--model",
+            str(tiny_sd),
+            "--prompt",
+            "a hazelnut",
+            "--prompts",
+            str(tmp_path / "list.txt"),
+            "--out",
+            str(tmp_path / "out"),
+            *FAST,
+        ]
+    )
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "a_flawless_pill_1_3_000.png", "a_hazelnut_000.png", "a_hole_000.png", "grid.png"]
+        "a_flawless_pill_1_3_000.png",
+        "a_hazelnut_000.png",
+        "a_hole_000.png",
+        "grid.png",
+    ]
 
 
 def test_a_negative_prompt_and_another_size_change_the_image(tiny_sd, tmp_path):
@@ -46,8 +62,21 @@ def test_an_image_to_start_from_is_kept_the_less_the_stronger(tiny_sd, tmp_path)
         decoded = sd.vae.decode(sd.vae.encode(plain)[0])[0].permute(1, 2, 0) * 127.5 + 127.5
     far = []
     for strength in ("0.25", "0.5", "1"):
-        sample.main(["--model", str(tiny_sd), "--prompt", "a hazelnut", "--image", str(tmp_path / "start.png"),
-                     "--strength", strength, "--out", str(tmp_path / strength), *FAST])
+        sample.main(
+            [
+                "--model",
+                str(tiny_sd),
+                "--prompt",
+                "a hazelnut",
+                "--image",
+                str(tmp_path / "start.png"),
+                "--strength",
+                strength,
+                "--out",
+                str(tmp_path / strength),
+                *FAST,
+            ]
+        )
         far.append(np.abs(read(tmp_path / strength / "a_hazelnut_000.png") - decoded.clamp(0, 255).numpy()).mean())
     assert far[0] < far[1] < far[2]
 
@@ -56,10 +85,38 @@ def test_a_run_draws_with_its_own_word(tiny_sd, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("RGB", (16, 16), (40, 90, 20)).save(folder / "0.png")
-    train.main(["--recipe", "textual_inversion", "--model", str(tiny_sd), "--data", str(folder),
-                "--template", "a <thing>", "--token", "<thing>", "--token_start", "hazelnut", "--lr", "0.5",
-                "--steps", "2", "--batch", "1", "--sample_steps", "2", "--count", "1", "--cache", "", "--warmup", "0",
-                "--out", str(tmp_path / "run")])
+    train.main(
+        [
+            "--recipe",
+            "textual_inversion",
+            "--model",
+            str(tiny_sd),
+            "--data",
+            str(folder),
+            "--template",
+            "a <thing>",
+            "--token",
+            "<thing>",
+            "--token_start",
+            "hazelnut",
+            "--lr",
+            "0.5",
+            "--steps",
+            "2",
+            "--batch",
+            "1",
+            "--sample_steps",
+            "2",
+            "--count",
+            "1",
+            "--cache",
+            "",
+            "--warmup",
+            "0",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     common = ["--prompt", "a photo of a <thing>", *FAST]
     sample.main(["--run", str(tmp_path / "run"), *common])
     sample.main(["--model", str(tiny_sd), "--prompt", "a photo of a hazelnut", *FAST, "--out", str(tmp_path / "plain")])
@@ -72,20 +129,76 @@ def test_a_run_goes_to_other_tools_and_back(tiny_sd, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.new("RGB", (16, 16), (40, 90, 20)).save(folder / "0.png")
-    train.main(["--recipe", "text", "--model", str(tiny_sd), "--data", str(folder), "--adapter", "unet.lora",
-                "--adapter", "text.lora", "--template", "a <thing>", "--token", "<thing>", "--token_start", "hazelnut",
-                "--lr", "0.05", "--steps", "3", "--batch", "1", "--sample_steps", "2", "--count", "1", "--cache", "",
-                "--warmup", "0", "--out", str(tmp_path / "run")])
+    train.main(
+        [
+            "--recipe",
+            "text",
+            "--model",
+            str(tiny_sd),
+            "--data",
+            str(folder),
+            "--adapter",
+            "unet.lora",
+            "--adapter",
+            "text.lora",
+            "--template",
+            "a <thing>",
+            "--token",
+            "<thing>",
+            "--token_start",
+            "hazelnut",
+            "--lr",
+            "0.05",
+            "--steps",
+            "3",
+            "--batch",
+            "1",
+            "--sample_steps",
+            "2",
+            "--count",
+            "1",
+            "--cache",
+            "",
+            "--warmup",
+            "0",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     for layout, name in (("kohya", "lora.safetensors"), ("a1111-embedding", "word.pt")):
         convert.main([str(tmp_path / "run" / "adapter.safetensors"), str(tmp_path / name), "--layout", layout])
     common = ["--prompt", "a <thing>", *FAST]
     sample.main(["--run", str(tmp_path / "run"), *common])
-    sample.main(["--model", str(tiny_sd), "--adapter", str(tmp_path / "lora.safetensors"), "--embedding",
-                 str(tmp_path / "word.pt"), "--out", str(tmp_path), *common])
+    sample.main(
+        [
+            "--model",
+            str(tiny_sd),
+            "--adapter",
+            str(tmp_path / "lora.safetensors"),
+            "--embedding",
+            str(tmp_path / "word.pt"),
+            "--out",
+            str(tmp_path),
+            *common,
+        ]
+    )
     drawn = read(tmp_path / "run" / "drawn" / "a_thing_000.png")
     assert np.abs(drawn - read(tmp_path / "a_thing_000.png")).max() <= 1
-    sample.main(["--model", str(tiny_sd), "--adapter", str(tmp_path / "lora.safetensors") + ":0.5", "--embedding",
-                 f"<other>={tmp_path / 'word.pt'}", "--prompt", "a <other>", "--out", str(tmp_path), *FAST])
+    sample.main(
+        [
+            "--model",
+            str(tiny_sd),
+            "--adapter",
+            str(tmp_path / "lora.safetensors") + ":0.5",
+            "--embedding",
+            f"<other>={tmp_path / 'word.pt'}",
+            "--prompt",
+            "a <other>",
+            "--out",
+            str(tmp_path),
+            *FAST,
+        ]
+    )
     assert np.abs(drawn - read(tmp_path / "a_other_000.png")).max() > 0
 
 
@@ -127,15 +240,18 @@ def test_nothing_black_is_drawn_where_numbers_run_over(tiny_sd, tmp_path):
     assert not list(tmp_path.glob("*.png"))
 
 
-@pytest.mark.parametrize(("flags", "fault"), [
-    (["--prompts", "nowhere.txt"], "nowhere.txt"),
-    (["--prompts", "BLANK"], "blank.txt: expected a prompt in each line, found none"),
-    (["--prompt", "a", "--strength", "0", "--image", "START"], "strength 0.0 leaves 0 of 4 steps"),
-    (["--prompt", "a", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
-    (["--prompt", "a", "--size", "-16"], "size must be a multiple of 8 pixels, found -16"),
-    (["--prompt", "a", "--batch", "0"], "count and batch must be at least 1, found 1 and 0"),
-    (["--prompt", "a", "--adapter", "nowhere.safetensors"], "nowhere.safetensors: .*found no such file"),
-])
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--prompts", "nowhere.txt"], "nowhere.txt"),
+        (["--prompts", "BLANK"], "blank.txt: expected a prompt in each line, found none"),
+        (["--prompt", "a", "--strength", "0", "--image", "START"], "strength 0.0 leaves 0 of 4 steps"),
+        (["--prompt", "a", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
+        (["--prompt", "a", "--size", "-16"], "size must be a multiple of 8 pixels, found -16"),
+        (["--prompt", "a", "--batch", "0"], "count and batch must be at least 1, found 1 and 0"),
+        (["--prompt", "a", "--adapter", "nowhere.safetensors"], "nowhere.safetensors: .*found no such file"),
+    ],
+)
 def test_a_wrong_request_is_one_sentence(tiny_sd, tmp_path, flags, fault):
     Image.new("RGB", (16, 16)).save(tmp_path / "start.png")
     (tmp_path / "blank.txt").write_text(" \n\n")

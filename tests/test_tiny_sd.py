@@ -1,4 +1,5 @@
 """The Stable Diffusion that ships: diffusers opens its folder, draws the same images, and exchanges files with us."""
+
 import numpy as np
 import pytest
 import torch
@@ -20,16 +21,42 @@ GUIDANCE, STEPS = 5.0, 10
 
 def ours(tmp_path, prompt, *flags):
     """The image (64, 64, 3) that sample.py draws first."""
-    sample.main([*flags, "--prompt", prompt, "--count", "1", "--steps", str(STEPS), "--guidance", str(GUIDANCE),
-                 "--precision", "fp32", "--out", str(tmp_path)])
+    sample.main(
+        [
+            *flags,
+            "--prompt",
+            prompt,
+            "--count",
+            "1",
+            "--steps",
+            str(STEPS),
+            "--guidance",
+            str(GUIDANCE),
+            "--precision",
+            "fp32",
+            "--out",
+            str(tmp_path),
+        ]
+    )
     return np.asarray(Image.open(tmp_path / f"{file_names([prompt])[0]}_000.png")).astype(int)
 
 
 def theirs(pipeline, prompt, **more):
     """The same by diffusers, 0 .. 255."""
     noise = sample_noise(0, [0])(torch.empty(1, 6, 16, 16))
-    return 255 * pipeline(prompt, height=64, width=64, num_inference_steps=STEPS, guidance_scale=GUIDANCE,
-                          latents=noise, output_type="np", **more).images[0]
+    return (
+        255
+        * pipeline(
+            prompt,
+            height=64,
+            width=64,
+            num_inference_steps=STEPS,
+            guidance_scale=GUIDANCE,
+            latents=noise,
+            output_type="np",
+            **more,
+        ).images[0]
+    )
 
 
 @pytest.fixture
@@ -45,13 +72,52 @@ def run(tmp_path_factory):
     (folder / "photos").mkdir()
     for i in range(2):
         Image.fromarray(image("hazelnut", "good", "few", i)[0]).save(folder / "photos" / f"{i}.png")
-    train.main(["--recipe", "text", "--model", "tiny-sd", "--data", str(folder / "photos"), "--adapter",
-                "unet.lora:rank=4", "--adapter", "text.lora:rank=2", "--template", "a photo of a flawless <new>",
-                "--token", "<new>", "--token_start", "bottle", "--vectors", "2", "--lr", "0.01", "--steps", "8",
-                "--batch", "2", "--sample_steps", "2", "--count", "1", "--cache", "", "--warmup", "0", "--ema", "0",
-                "--out", str(folder / "run")])
-    for layout, name in (("kohya", "kohya.safetensors"), ("lora-diffusers", "diffusers.safetensors"),
-                         ("a1111-embedding", "word.pt"), ("learned-embeds", "learned_embeds.safetensors")):
+    train.main(
+        [
+            "--recipe",
+            "text",
+            "--model",
+            "tiny-sd",
+            "--data",
+            str(folder / "photos"),
+            "--adapter",
+            "unet.lora:rank=4",
+            "--adapter",
+            "text.lora:rank=2",
+            "--template",
+            "a photo of a flawless <new>",
+            "--token",
+            "<new>",
+            "--token_start",
+            "bottle",
+            "--vectors",
+            "2",
+            "--lr",
+            "0.01",
+            "--steps",
+            "8",
+            "--batch",
+            "2",
+            "--sample_steps",
+            "2",
+            "--count",
+            "1",
+            "--cache",
+            "",
+            "--warmup",
+            "0",
+            "--ema",
+            "0",
+            "--out",
+            str(folder / "run"),
+        ]
+    )
+    for layout, name in (
+        ("kohya", "kohya.safetensors"),
+        ("lora-diffusers", "diffusers.safetensors"),
+        ("a1111-embedding", "word.pt"),
+        ("learned-embeds", "learned_embeds.safetensors"),
+    ):
         convert.main([str(folder / "run" / "adapter.safetensors"), str(folder / name), "--layout", layout])
     return folder
 
@@ -62,7 +128,7 @@ def test_diffusers_draws_the_same_image(pipeline, tmp_path):
     drawn = ours(tmp_path, prompt, "--model", "tiny-sd", "--negative", "a photo of a flawless bottle")
     assert np.abs(drawn - theirs(pipeline, prompt, negative_prompt="a photo of a flawless bottle")).max() <= 2
     other = ours(tmp_path, "a photo of a flawless tile", "--model", "tiny-sd")
-    assert np.abs(drawn - other).max() > 100   # and the prompt decides what is drawn
+    assert np.abs(drawn - other).max() > 100  # and the prompt decides what is drawn
 
 
 @pytest.mark.filterwarnings("ignore:.*were trained together with it")
@@ -88,8 +154,9 @@ def test_what_was_trained_there_draws_the_same_image_here(pipeline, tmp_path):
     for name, parameter in pipeline.unet.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
-    pipeline.save_lora_weights(tmp_path, unet_lora_layers=peft.get_peft_model_state_dict(pipeline.unet),
-                               weight_name="peft.safetensors")
+    pipeline.save_lora_weights(
+        tmp_path, unet_lora_layers=peft.get_peft_model_state_dict(pipeline.unet), weight_name="peft.safetensors"
+    )
     prompt = "a photo of a flawless tile"
     drawn = ours(tmp_path, prompt, "--model", "tiny-sd", "--adapter", str(tmp_path / "peft.safetensors"))
     there = theirs(pipeline, prompt)

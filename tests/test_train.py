@@ -1,4 +1,5 @@
 """A whole run on tiny models: the files it leaves, resuming to the byte, stopping, and what it refuses."""
+
 import json
 import os
 import signal
@@ -18,18 +19,55 @@ ROOT = Path(__file__).parent.parent
 
 
 def flags(tiny, out, *more):
-    return ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--out", str(out),
-            "--data", "generated:hazelnut/few/2", "--val", "generated:hazelnut/val/2", "--steps", "6", "--batch", "4",
-            "--save-every", "2", "--sample-every", "3", "--sample-steps", "2", "--count", "1", "--measure", "0",
-            "--precision", "fp32", "--warmup", "2", "--cache", "", *more]
+    return [
+        "--model",
+        str(tiny / "dit.safetensors"),
+        "--vae",
+        str(tiny / "vae.safetensors"),
+        "--out",
+        str(out),
+        "--data",
+        "generated:hazelnut/few/2",
+        "--val",
+        "generated:hazelnut/val/2",
+        "--steps",
+        "6",
+        "--batch",
+        "4",
+        "--save-every",
+        "2",
+        "--sample-every",
+        "3",
+        "--sample-steps",
+        "2",
+        "--count",
+        "1",
+        "--measure",
+        "0",
+        "--precision",
+        "fp32",
+        "--warmup",
+        "2",
+        "--cache",
+        "",
+        *more,
+    ]
 
 
 def test_a_run_leaves_its_files(tiny, tmp_path, capsys):
     run = tmp_path / "run"
     train.main(flags(tiny, run, "--adapter", "lora:rank=2"))
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    assert names >= {"config.toml", "log.jsonl", "adapter.safetensors", "checkpoint/state.safetensors", "loss.png",
-                     "samples/step_000000.png", "samples/step_000003.png", "samples/step_000006.png"}
+    assert names >= {
+        "config.toml",
+        "log.jsonl",
+        "adapter.safetensors",
+        "checkpoint/state.safetensors",
+        "loss.png",
+        "samples/step_000000.png",
+        "samples/step_000003.png",
+        "samples/step_000006.png",
+    }
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in lines if "val" in line] == [0, 3, 6]
@@ -61,7 +99,7 @@ def test_batches_exceed_the_set_and_every_image_is_seen_equally_often():
 def test_an_epoch_of_833_images_is_53_steps_of_16():
     """In four micro-batches each; after 100 steps every image was seen once, and 767 of them twice."""
     seen = torch.cat([batch_index(833, 4, number, seed=0) for number in range(400)])
-    whole = [len(seen[:16 * steps].unique()) for steps in (52, 53)]
+    whole = [len(seen[: 16 * steps].unique()) for steps in (52, 53)]
     assert whole == [832, 833]
     assert torch.bincount(seen).bincount().tolist() == [0, 66, 767]
 
@@ -78,11 +116,16 @@ def test_resuming_gives_the_file_of_a_run_left_alone(tiny, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.main(flags(tiny, whole))
     one_step = train.one_step
-    for stop in (2, 4):   # killed after the checkpoint of step 2, resumed, killed after step 4, resumed again
+    for stop in (2, 4):  # killed after the checkpoint of step 2, resumed, killed after step 4, resumed again
         more = flags(tiny, broken) if stop == 2 else ["--resume", "--out", str(broken)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "one_step", lambda cfg, step, *rest, stop=stop: one_step(cfg, step, *rest)
-                          if step < stop else (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(
+                train,
+                "one_step",
+                lambda cfg, step, *rest, stop=stop: (
+                    one_step(cfg, step, *rest) if step < stop else (_ for _ in ()).throw(KeyboardInterrupt)
+                ),
+            )
             with pytest.raises(KeyboardInterrupt):
                 train.main(more)
     train.main(["--resume", "--out", str(broken)])
@@ -93,8 +136,13 @@ def test_resuming_gives_the_file_of_a_run_left_alone(tiny, tmp_path):
 
 def test_a_signal_finishes_the_step_saves_and_leaves(tiny, tmp_path):
     run = tmp_path / "run"
-    process = subprocess.Popen([sys.executable, "train.py", *flags(tiny, run, "--steps", "100000")], cwd=ROOT,
-                               stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *flags(tiny, run, "--steps", "100000")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     log = run / "log.jsonl"
     deadline = time.monotonic() + 60
     while not (log.exists() and log.read_text().count("loss") > 3) and time.monotonic() < deadline:
@@ -104,7 +152,8 @@ def test_a_signal_finishes_the_step_saves_and_leaves(tiny, tmp_path):
     assert process.returncode == 128 + signal.SIGINT and "--resume" in shown
     done = max(json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line)
     assert weights.read(run / "checkpoint" / "state.safetensors")[1]["graft"] == json.dumps(
-        {"kind": "run state", "step": done})
+        {"kind": "run state", "step": done}
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, tmp_path):
@@ -133,21 +182,24 @@ def test_a_long_average_forgets_too_slowly_for_a_short_run(decay, steps, share):
     assert average.item() == pytest.approx(share, rel=1e-4)
 
 
-@pytest.mark.parametrize("more, words", [
-    (["--recipe", "class_lable"], "unknown recipe"),
-    (["--lr-schedule", "linear"], "constant or cosine"),
-    (["--steps", "0"], "steps must be at least 1"),
-    (["--adapter", "lara"], "did you mean 'lora'"),
-    (["--start", "walnut"], "none of name, nearest"),
-    (["--rotations", "a"], "degrees"),
-    (["--flips", "v"], "flips"),
-    (["--data", "generated:walnut/few"], "walnut"),
-    (["--data", "/no/such/folder"], "/no/such/folder"),
-    (["--val", "generated:pill/val/2"], "same classes|classes of"),
-    (["--sampler", "euler"], "sampler must be one of"),
-    (["--size", "15"], "15|multiple"),
-    (["--resume"], "--resume needs --out"),
-])
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        (["--recipe", "class_lable"], "unknown recipe"),
+        (["--lr-schedule", "linear"], "constant or cosine"),
+        (["--steps", "0"], "steps must be at least 1"),
+        (["--adapter", "lara"], "did you mean 'lora'"),
+        (["--start", "walnut"], "none of name, nearest"),
+        (["--rotations", "a"], "degrees"),
+        (["--flips", "v"], "flips"),
+        (["--data", "generated:walnut/few"], "walnut"),
+        (["--data", "/no/such/folder"], "/no/such/folder"),
+        (["--val", "generated:pill/val/2"], "same classes|classes of"),
+        (["--sampler", "euler"], "sampler must be one of"),
+        (["--size", "15"], "15|multiple"),
+        (["--resume"], "--resume needs --out"),
+    ],
+)
 def test_a_wrong_setting_is_one_sentence(tiny, tmp_path, more, words):
     with pytest.raises(ValueError, match=words):
         train.main(flags(tiny, tmp_path / "run", *more))
@@ -169,21 +221,73 @@ def test_new_class_rows_may_start_from_anything(tiny, tmp_path, start):
 
 def test_pretraining_leaves_a_whole_model_that_fine_tuning_starts_from(tmp_path):
     vae = tmp_path / "vae"
-    common = ["--steps", "2", "--batch", "4", "--size", "64", "--sample-steps", "2", "--count", "1", "--measure", "0",
-              "--cache", "", "--rotations", "0", "--flips", "none", "--adapter", "full"]
+    common = [
+        "--steps",
+        "2",
+        "--batch",
+        "4",
+        "--size",
+        "64",
+        "--sample-steps",
+        "2",
+        "--count",
+        "1",
+        "--measure",
+        "0",
+        "--cache",
+        "",
+        "--rotations",
+        "0",
+        "--flips",
+        "none",
+        "--adapter",
+        "full",
+    ]
     data = ["--data", "generated:hazelnut/few/1", "--val", "generated:hazelnut/val/1"]
     train.main(["--model", "new:VAE-T", "--recipe", "autoencoder", "--out", str(vae), *common, *data])
-    train.main(["--model", "new:DiT-T/2", "--vae", str(vae / "model.safetensors"), "--out", str(tmp_path / "dit"),
-                *common, *data])
+    train.main(
+        [
+            "--model",
+            "new:DiT-T/2",
+            "--vae",
+            str(vae / "model.safetensors"),
+            "--out",
+            str(tmp_path / "dit"),
+            *common,
+            *data,
+        ]
+    )
     model = weights.load(tmp_path / "dit" / "model.safetensors")
     assert model.classes == [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
 
 
 def test_the_judge_is_trained_by_the_same_loop(tmp_path):
     run = tmp_path / "features"
-    train.main(["--model", "new:Features", "--recipe", "classifier", "--out", str(run), "--steps", "2", "--batch", "4",
-                "--size", "32", "--adapter", "full", "--data", "generated:hazelnut/few/1", "--rotations", "0,90",
-                "--val", "generated:hazelnut/val/1"])
+    train.main(
+        [
+            "--model",
+            "new:Features",
+            "--recipe",
+            "classifier",
+            "--out",
+            str(run),
+            "--steps",
+            "2",
+            "--batch",
+            "4",
+            "--size",
+            "32",
+            "--adapter",
+            "full",
+            "--data",
+            "generated:hazelnut/few/1",
+            "--rotations",
+            "0,90",
+            "--val",
+            "generated:hazelnut/val/1",
+        ]
+    )
     from metrics import features
+
     network, names = features.load(run / "model.safetensors")
     assert names[0] == "hazelnut/good" and network(torch.zeros(1, 3, 32, 32)).shape == (1, 5)

@@ -12,8 +12,9 @@ class TextConditioned(nn.Module):
     def __init__(self, unet: UNet, text: TextTower):
         super().__init__()
         if text.config.width != unet.config.text_width:
-            raise ValueError(f"the UNet reads text states of width {unet.config.text_width}, the tower makes "
-                             f"{text.config.width}")  # fmt: skip
+            raise ValueError(
+                f"the UNet reads text states of width {unet.config.text_width}, the tower makes {text.config.width}"
+            )
         self.unet, self.text = unet, text
 
     @property

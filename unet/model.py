@@ -41,8 +41,10 @@ class UNetConfig:
 
     def __post_init__(self):
         if not len(self.channels) == len(self.text) == len(self.heads):
-            raise ValueError(f"{len(self.channels)} levels of channels need as many entries of text and heads, "
-                             f"found {len(self.text)} and {len(self.heads)}")  # fmt: skip
+            raise ValueError(
+                f"{len(self.channels)} levels of channels need as many entries of text and heads, "
+                f"found {len(self.text)} and {len(self.heads)}"
+            )
         for width, heads in zip(self.channels, self.heads):
             if width % heads or width % self.groups:
                 raise ValueError(f"width {width} is not a multiple of {heads} heads and of {self.groups} groups")
@@ -56,9 +58,19 @@ SIZES = {
     "SD-inpaint": UNetConfig(in_channels=9),
     "SD-2-inpaint": UNetConfig(**_SD2, in_channels=9),
     # this package's own, for the latents of VAE-T; heads 32 wide
-    "UNet-T": UNetConfig(in_channels=6, out_channels=6, channels=(64, 96, 128), text=(True, True, True),
-                         heads=(2, 3, 4), layers=1, text_width=128, linear=True, groups=8, input_size=16),
-}  # fmt: skip
+    "UNet-T": UNetConfig(
+        in_channels=6,
+        out_channels=6,
+        channels=(64, 96, 128),
+        text=(True, True, True),
+        heads=(2, 3, 4),
+        layers=1,
+        text_width=128,
+        linear=True,
+        groups=8,
+        input_size=16,
+    ),
+}
 
 
 class Level(nn.Module):
@@ -70,8 +82,9 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(TimeResBlock(width, channels, 4 * c.channels[0], c.groups) for width in widths)
         self.attentions = nn.ModuleList(
             SpatialTransformer(channels, c.text_width, c.heads[level], c.groups, c.linear, c.upcast)
-            for _ in widths if c.text[level]
-        )  # fmt: skip
+            for _ in widths
+            if c.text[level]
+        )
 
     def row(self, j: int, x: Tensor, emb: Tensor, cond: Tensor) -> Tensor:
         """Row j, a residual block and its transformer: x (B, widths[j], H, W) -> (B, C, H, W)."""

@@ -107,9 +107,7 @@ class TextTower(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_length, config.width)
-        self.layers = nn.ModuleList(
-            Layer(config.width, config.heads, config.activation) for _ in range(config.layers)
-        )
+        self.layers = nn.ModuleList(Layer(config.width, config.heads, config.activation) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
         if not self.token_embedding.weight.is_meta:
             initialise(self)

@@ -16,19 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .bytepair import (
-    BYTE_OF,
-    END,
-    SPACES,
-    START,
-    WORD_END,
-    learn,
-    merge,
-    normalise,
-    pieces,
-    symbols_of,
-    vocabulary,
-)
+from unet.bytepair import BYTE_OF, END, SPACES, START, WORD_END, learn, merge, normalise, pieces, symbols_of, vocabulary
 
 OPENAI_MERGES = 48_894  # that many lines of bpe_simple_vocab_16e6.txt.gz belong to the vocabulary, after one of header
 

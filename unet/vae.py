@@ -6,6 +6,7 @@
 
 The diffusion model sees z * scaling_factor. Stable Diffusion 1.x, 2.x and DiT have f = 8, c = 4, 83,653,863 parameters.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +21,17 @@ from ops import attention
 class VAEConfig:
     in_channels: int = 3
     latent_channels: int = 4
-    channels: tuple[int, ...] = (128, 256, 512, 512)   # one level each; all but the last halve the side
-    layers: int = 2                                    # residual blocks a level (the decoder has one more)
-    groups: int = 32                                   # of every GroupNorm
-    scaling_factor: float = 0.18215                    # 1 / std of the latents over the training images
+    channels: tuple[int, ...] = (128, 256, 512, 512)  # one level each; all but the last halve the side
+    layers: int = 2  # residual blocks a level (the decoder has one more)
+    groups: int = 32  # of every GroupNorm
+    scaling_factor: float = 0.18215  # 1 / std of the latents over the training images
 
 
 # VAE-T is this package's own: 64 px -> 6 x 16 x 16. Its scaling factor is measured and set once it is trained.
-SIZES = {"VAE-SD": VAEConfig(),
-         "VAE-T": VAEConfig(latent_channels=6, channels=(16, 48, 96), layers=1, groups=8, scaling_factor=1.0)}
+SIZES = {
+    "VAE-SD": VAEConfig(),
+    "VAE-T": VAEConfig(latent_channels=6, channels=(16, 48, 96), layers=1, groups=8, scaling_factor=1.0),
+}
 
 
 class ResBlock(nn.Module):
@@ -43,7 +46,7 @@ class ResBlock(nn.Module):
         self.shortcut = nn.Conv2d(channels, out, 1) if channels != out else nn.Identity()
 
     def forward(self, x):
-        h = self.conv1(F.silu(self.norm1(x)))          # (B, out, H, W)
+        h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
         return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
 
 
@@ -56,8 +59,8 @@ class AttnBlock(nn.Module):
         self.to_q, self.to_k, self.to_v, self.to_out = (nn.Linear(channels, channels) for _ in range(4))
 
     def forward(self, x):
-        tokens = rearrange(self.norm(x), "b c h w -> b 1 (h w) c")                       # one head
-        mixed = attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))       # (B, 1, H W, C)
+        tokens = rearrange(self.norm(x), "b c h w -> b 1 (h w) c")  # one head
+        mixed = attention(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))  # (B, 1, H W, C)
         return x + rearrange(self.to_out(mixed), "b 1 (h w) c -> b c h w", h=x.shape[2])
 
 
@@ -91,8 +94,9 @@ class Up(nn.Module):
 
 
 def middle(channels, groups):
-    return nn.Sequential(ResBlock(channels, channels, groups), AttnBlock(channels, groups),
-                         ResBlock(channels, channels, groups))
+    return nn.Sequential(
+        ResBlock(channels, channels, groups), AttnBlock(channels, groups), ResBlock(channels, channels, groups)
+    )
 
 
 class Encoder(nn.Module):
@@ -102,16 +106,17 @@ class Encoder(nn.Module):
         super().__init__()
         widths, last = config.channels, len(config.channels) - 1
         self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(Down(widths[max(i - 1, 0)], widths[i], config.layers, config.groups, i < last)
-                                  for i in range(last + 1))
+        self.down = nn.ModuleList(
+            Down(widths[max(i - 1, 0)], widths[i], config.layers, config.groups, i < last) for i in range(last + 1)
+        )
         self.mid = middle(widths[-1], config.groups)
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x):
-        x = self.conv_in(x)                                    # (B, widths[0], H, W)
+        x = self.conv_in(x)  # (B, widths[0], H, W)
         for level in self.down:
-            x = level(x)                                       # (B, widths[i], H / 2^i, W / 2^i)
+            x = level(x)  # (B, widths[i], H / 2^i, W / 2^i)
         return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
@@ -123,15 +128,16 @@ class Decoder(nn.Module):
         widths, last = config.channels[::-1], len(config.channels) - 1
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
         self.mid = middle(widths[0], config.groups)
-        self.up = nn.ModuleList(Up(widths[max(i - 1, 0)], widths[i], config.layers + 1, config.groups, i < last)
-                                for i in range(last + 1))
+        self.up = nn.ModuleList(
+            Up(widths[max(i - 1, 0)], widths[i], config.layers + 1, config.groups, i < last) for i in range(last + 1)
+        )
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z):
-        x = self.mid(self.conv_in(z))                          # (B, widths[0], H/f, W/f)
+        x = self.mid(self.conv_in(z))  # (B, widths[0], H/f, W/f)
         for level in self.up:
-            x = level(x)                                       # (B, widths[i], 2^i H/f, 2^i W/f)
+            x = level(x)  # (B, widths[i], 2^i H/f, 2^i W/f)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -174,9 +180,10 @@ class VAE(nn.Module):
         weight = z.new_zeros(1, 1, *total.shape[2:])
         for top in starts(z.shape[2], tile, overlap):
             for left in starts(z.shape[3], tile, overlap):
-                patch = self.decode(z[:, :, top:top + tile, left:left + tile])
+                patch = self.decode(z[:, :, top : top + tile, left : left + tile])
                 fade = ramp(patch.shape[2], overlap * self.factor, patch)[:, None] * ramp(
-                    patch.shape[3], overlap * self.factor, patch)
+                    patch.shape[3], overlap * self.factor, patch
+                )
                 rows = slice(top * self.factor, top * self.factor + patch.shape[2])
                 columns = slice(left * self.factor, left * self.factor + patch.shape[3])
                 total[:, :, rows, columns] += patch * fade

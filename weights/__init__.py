@@ -11,7 +11,21 @@ from weights.native import save_model
 from weights.save_sd import save_sd
 
 __all__ = [
-    "StableDiffusion", "add_embedding", "add_words", "apply_adapters", "fingerprint", "is_foreign", "is_sd", "load",
-    "load_adapter", "load_control", "load_sd", "read", "save_adapter", "save_control", "save_model", "save_sd",
+    "StableDiffusion",
+    "add_embedding",
+    "add_words",
+    "apply_adapters",
+    "fingerprint",
+    "is_foreign",
+    "is_sd",
+    "load",
+    "load_adapter",
+    "load_control",
+    "load_sd",
+    "read",
+    "save_adapter",
+    "save_control",
+    "save_model",
+    "save_sd",
     "with_control",
-]  # fmt: skip
+]

@@ -50,8 +50,12 @@ def fingerprint(model: nn.Module) -> dict:
             flat = tensor.detach().flatten()
             content.update(flat[:: max(1, len(flat) // 16)][:16].float().cpu().numpy().tobytes())
     parts = {"": model} if hasattr(model, "config") else {f"{name} ": part for name, part in model.named_children()}
-    config = {before + field: value for before, part in parts.items() if is_dataclass(getattr(part, "config", None))
-              for field, value in asdict(part.config).items()}  # fmt: skip
+    config = {
+        before + field: value
+        for before, part in parts.items()
+        if is_dataclass(getattr(part, "config", None))
+        for field, value in asdict(part.config).items()
+    }
     config = json.loads(json.dumps(config)) or None  # as it will be read again
     return {
         "model": type(model).__name__,

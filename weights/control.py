@@ -50,8 +50,10 @@ def save_control(
     Diffusion that this code expects around them. Raises ValueError for what the layout cannot hold.
     """
     if layout not in NAMES or base and layout != "controlnet-compvis":
-        raise ValueError(f"expected one of the layouts {', '.join(NAMES)}, of which the second can hold a base, found "
-                         f"{layout!r}{' with a base' if base else ''}")  # fmt: skip
+        raise ValueError(
+            f"expected one of the layouts {', '.join(NAMES)}, of which the second can hold a base, found "
+            f"{layout!r}{' with a base' if base else ''}"
+        )
     if base is None:
         export(control, Path(target), layout, dtype)
         return

@@ -34,10 +34,11 @@ SIGNS = [  # a name that only this layout has -> the layout; of each kind the fi
     ("token_embedding.weight", "text-native"),
 ]
 NEEDED = {  # else another transformer with the same blocks, OpenCLIP's own file, or a Control-LoRA
-    "dit-official": "y_embedder.embedding_table.weight", "text-native": "final_norm.weight",
+    "dit-official": "y_embedder.embedding_table.weight",
+    "text-native": "final_norm.weight",
     "controlnet-compvis": "control_model.input_blocks.1.0.in_layers.2.weight",
     "controlnet-compvis-bare": "input_blocks.1.0.in_layers.2.weight",
-}  # fmt: skip
+}
 OTHERS = [  # a regex that some tensor name matches -> what such a file is
     (r"(^|[._])lora[._]|\.hada_w|\.lokr_|\.oft_", "a LoRA file, which holds changes to a model and no model"),
     (r"^(string_to_param|emb_params|clip_[lg]$)", "a textual inversion embedding"),
@@ -72,8 +73,10 @@ def detect(tensors: dict[str, Tensor], metadata: dict, source, expect: str | Non
         raise ValueError(f"{source}: expected {wanted}, found {other(tensors)}")
     if expect is None and len(found) > 1:
         reads = "load_control reads its ControlNet" if "controlnet" in found else "load_sd reads it"
-        raise ValueError(f"{source}: a whole Stable Diffusion checkpoint; weights.{reads}, or expect= one of "
-                         f"{', '.join(found)} the one part")  # fmt: skip
+        raise ValueError(
+            f"{source}: a whole Stable Diffusion checkpoint; weights.{reads}, or expect= one of "
+            f"{', '.join(found)} the one part"
+        )
     if expect not in (None, *found):
         raise ValueError(f"{source}: expected a {expect}, found {', '.join(f'a {kind}' for kind in found)}")
     return found[expect or next(iter(found))]

@@ -40,8 +40,10 @@ def read_embedding(path, name: str | None = None) -> tuple[str, Tensor]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a textual inversion file, found a {type(content).__name__}")
     if content.keys() & {"clip_l", "clip_g"}:
-        raise ValueError(f"{path}: an embedding of Stable Diffusion XL, which has rows for two text towers (clip_l and "
-                         "clip_g); expected one of Stable Diffusion 1 or 2")  # fmt: skip
+        raise ValueError(
+            f"{path}: an embedding of Stable Diffusion XL, which has rows for two text towers (clip_l and "
+            "clip_g); expected one of Stable Diffusion 1 or 2"
+        )
     found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if len(found) != 1 or len(content) != 1:
         raise ValueError(f"{path}: expected one word and its rows, found {other(found) if found else 'no tensor'}")

@@ -17,9 +17,13 @@ from weights.schedule import law_of
 from weights.settings import SCHEDULER_JSON
 
 FOLDERS = (
-    "dit-diffusers", "vae-diffusers", "vae-diffusers-old", "unet-diffusers", "controlnet-diffusers",
+    "dit-diffusers",
+    "vae-diffusers",
+    "vae-diffusers-old",
+    "unet-diffusers",
+    "controlnet-diffusers",
     "text-transformers",
-)  # fmt: skip
+)
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
@@ -46,8 +50,12 @@ def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | Non
 
 def export_pipeline(model: nn.Module, target: Path, dtype=None, vae=None, classes: list[str] | None = None) -> None:
     """A DiTPipeline's folder. classes: names by id, for its labels; vae: a VAE, or where to load one."""
-    index = {"_class_name": "DiTPipeline", "scheduler": ["diffusers", "DDIMScheduler"],
-             "transformer": ["diffusers", "DiTTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}  # fmt: skip
+    index = {
+        "_class_name": "DiTPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
     if classes is not None:
         index["id2label"] = {str(i): name for i, name in enumerate(classes)}
     export(model, target / "transformer", "dit-diffusers", dtype)

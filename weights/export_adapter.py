@@ -30,8 +30,10 @@ from weights.lora_names import DIFFUSERS, KOHYA, published, underscored
 
 TENSORS = {"lora": ("down", "up"), "dora": ("down", "up", "gain")}  # of one layer in an adapter file, after "lora_"
 ROWS = "text.token_embedding.token_rows"  # where a learned word lies in an adapter file
-VERSIONS = {768: {"ss_v2": "False", "ss_base_model_version": "sd_v1"},  # by the width of the text states
-            1024: {"ss_v2": "True", "ss_base_model_version": "sd_v2"}}  # fmt: skip
+VERSIONS = {
+    768: {"ss_v2": "False", "ss_base_model_version": "sd_v1"},  # by the width of the text states
+    1024: {"ss_v2": "True", "ss_base_model_version": "sd_v2"},
+}
 
 
 class LowRank(NamedTuple):
@@ -68,8 +70,12 @@ def export_adapter(source, target, layout: str, dtype: torch.dtype | None = None
 
 def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> list[LowRank]:
     """The LoRA and DoRA of an adapter file. alpha is in its specs, and a spec's targets tell its layers."""
-    stems = {name.removesuffix(f".{method}_down"): method for method in TENSORS for name in tensors
-             if name.endswith(f".{method}_down")}  # fmt: skip
+    stems = {
+        name.removesuffix(f".{method}_down"): method
+        for method in TENSORS
+        for name in tensors
+        if name.endswith(f".{method}_down")
+    }
     known = {f"{stem}.{method}_{half}" for stem, method in stems.items() for half in TENSORS[method]}
     odd = sorted(tensors.keys() - known - {ROWS})
     if odd or not stems:
@@ -90,9 +96,14 @@ def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> l
     gains = {stem: tensors[f"{stem}.dora_gain"] for stem, method in stems.items() if method == "dora"}
     norms = norms_of(gains, recipe, source, layout) if gains else {}
     return [
-        LowRank(*stem.split(".", 1), *(tensors[f"{stem}.{of}_{half}"] for half in TENSORS["lora"]), scales[stem],
-                norms.get(stem)) for stem, of in stems.items()
-    ]  # fmt: skip
+        LowRank(
+            *stem.split(".", 1),
+            *(tensors[f"{stem}.{of}_{half}"] for half in TENSORS["lora"]),
+            scales[stem],
+            norms.get(stem),
+        )
+        for stem, of in stems.items()
+    ]
 
 
 def norms_of(gains: dict[str, Tensor], recipe: dict, source, layout: str) -> dict[str, Tensor]:
@@ -142,8 +153,13 @@ def kohya_metadata(layers: list[LowRank]) -> dict[str, str]:
     version = VERSIONS.get(widths.pop(), {}) if len(widths) == 1 else {}
     rank, alpha = shared(small or large)
     of_convolutions = dict(zip(("conv_dim", "conv_alpha"), shared(large))) if large else {}
-    return {"format": "pt", "ss_network_module": "networks.lora", "ss_network_dim": rank, "ss_network_alpha": alpha,
-            "ss_network_args": json.dumps(of_convolutions)} | version  # fmt: skip
+    return {
+        "format": "pt",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+        "ss_network_args": json.dumps(of_convolutions),
+    } | version
 
 
 def reads_text(layer: LowRank) -> bool:
@@ -183,13 +199,20 @@ def a1111_embedding(word: tuple[str, Tensor], target: Path, dtype) -> None:
     check_ending(target, (".pt",))
     token, rows = word
     content = {
-        "string_to_token": {"*": 265}, "string_to_param": {"*": rows.to(dtype or rows.dtype).clone()}, "name": token,
-        "step": 0, "sd_checkpoint": None, "sd_checkpoint_name": None,
-    }  # fmt: skip
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": rows.to(dtype or rows.dtype).clone()},
+        "name": token,
+        "step": 0,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+    }
     with replacing(target) as file:  # 265 is "*" in CLIP's vocabulary
         torch.save(content, file)
 
 
 LAYOUTS = {
-    "kohya": kohya, "lora-diffusers": diffusers, "learned-embeds": learned_embeds, "a1111-embedding": a1111_embedding,
-}  # fmt: skip
+    "kohya": kohya,
+    "lora-diffusers": diffusers,
+    "learned-embeds": learned_embeds,
+    "a1111-embedding": a1111_embedding,
+}

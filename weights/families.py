@@ -17,8 +17,11 @@ BY_NAME = [  # a regex that some tensor name matches -> what such a checkpoint i
     (r"(^|\.)time_embed(ding)?\.cond_proj\.", "a latent consistency model, whose UNet is told the guidance scale"),
 ]
 BY_CHANNELS = {
-    5: "a depth-to-image model", 7: "the x4 upscaler", 8: "an InstructPix2Pix model", 9: "an inpainting model",
-}  # fmt: skip
+    5: "a depth-to-image model",
+    7: "the x4 upscaler",
+    8: "an InstructPix2Pix model",
+    9: "an inpainting model",
+}
 
 
 def facts(tensors: dict[str, Tensor]) -> tuple[int | None, int | None]:
@@ -48,17 +51,23 @@ def check_family(tensors: dict[str, Tensor], asked: int | None, source) -> None:
         if any(re.search(pattern, name) for name in tensors):
             raise ValueError(f"{source}: {what}; expected Stable Diffusion 1 or 2")
     if context in (1280, 2048):
-        raise ValueError(f"{source}: Stable Diffusion {VERSIONS[context]}, its UNet reads text states {context} wide; "
-                         "expected 768 (Stable Diffusion 1) or 1024 (2)")  # fmt: skip
+        raise ValueError(
+            f"{source}: Stable Diffusion {VERSIONS[context]}, its UNet reads text states {context} wide; "
+            "expected 768 (Stable Diffusion 1) or 1024 (2)"
+        )
     labelled = any(re.search(r"(^|\.)(label_emb|class_embedding)\.", name) for name in tensors)
     version = f"Stable Diffusion {VERSIONS[context]}, " if context in VERSIONS else ""
     if labelled:
         what = BY_CHANNELS[7] if channels == 7 else "a model that is also conditioned on a class or an image"
-        raise ValueError(f"{source}: {version}{what} ({channels} input channels and a class embedding), expected one "
-                         "that is conditioned on text alone")  # fmt: skip
+        raise ValueError(
+            f"{source}: {version}{what} ({channels} input channels and a class embedding), expected one "
+            "that is conditioned on text alone"
+        )
     out = next((tensors[n].shape[0] for n in tensors if re.search(r"(\.out\.2|^conv_out)\.weight$", n)), channels)
     if channels not in (asked or out, None):
         what = BY_CHANNELS.get(channels, "a model with other inputs than a latent") if out == 4 else "a model"
         what = "a text-to-image model" if channels == out else what
-        raise ValueError(f"{source}: {version}{what}: {channels} input channels, expected {asked or out}; "
-                         f"in_channels={channels} loads it all the same")  # fmt: skip
+        raise ValueError(
+            f"{source}: {version}{what}: {channels} input channels, expected {asked or out}; "
+            f"in_channels={channels} loads it all the same"
+        )

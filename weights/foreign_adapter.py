@@ -19,16 +19,19 @@ from weights.foreign_base import base_of, check_method, made_for
 from weights.lora_change import Change, change, difference
 from weights.lora_names import Place, places
 
-ROLES = [(re.compile(pattern), role) for pattern, role in (
-    (r"(\.lora_linear_layer\.|[._]lora[._])down\.weight$|\.lora_A(\.default)?\.weight$", "down"),
-    (r"(\.lora_linear_layer\.|[._]lora[._])up\.weight$|\.lora_B(\.default)?\.weight$", "up"),
-    (r"\.lora_mid\.weight$", "mid"),
-    (r"(\.lora_linear_layer|[._]lora)?\.alpha$", "alpha"),
-    (r"\.lora_magnitude_vector(\.default)?(\.weight)?$", "magnitude"),
-    (r"\.dora_scale$", "dora_scale"),
-    (r"\.(diff|w_norm)$", "weight"),
-    (r"\.(diff_b|b_norm)$", "bias"),
-)]  # fmt: skip
+ROLES = [
+    (re.compile(pattern), role)
+    for pattern, role in (
+        (r"(\.lora_linear_layer\.|[._]lora[._])down\.weight$|\.lora_A(\.default)?\.weight$", "down"),
+        (r"(\.lora_linear_layer\.|[._]lora[._])up\.weight$|\.lora_B(\.default)?\.weight$", "up"),
+        (r"\.lora_mid\.weight$", "mid"),
+        (r"(\.lora_linear_layer|[._]lora)?\.alpha$", "alpha"),
+        (r"\.lora_magnitude_vector(\.default)?(\.weight)?$", "magnitude"),
+        (r"\.dora_scale$", "dora_scale"),
+        (r"\.(diff|w_norm)$", "weight"),
+        (r"\.(diff_b|b_norm)$", "bias"),
+    )
+]
 PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 DIFFUSERS_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
@@ -70,11 +73,16 @@ def read_foreign(path, model: nn.Module) -> dict[str, Change]:
         except ValueError as error:
             wrong.append(f"{place.published} {error}")
     reasons = ((unknown, "that belong to no layer of it"), (wrong, "layers that do not fit"))
-    counted = [f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
-               for names, what in reasons if names]  # fmt: skip
+    counted = [
+        f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
+        for names, what in reasons
+        if names
+    ]
     if counted:
-        raise ValueError(f"{path}: expected a LoRA for {base_of(model)}, found among {len(tensors)} tensors "
-                         f"{' and '.join(counted)}; it was made for {made_for(tensors, metadata)}")  # fmt: skip
+        raise ValueError(
+            f"{path}: expected a LoRA for {base_of(model)}, found among {len(tensors)} tensors "
+            f"{' and '.join(counted)}; it was made for {made_for(tensors, metadata)}"
+        )
     return changes
 
 
@@ -133,8 +141,10 @@ def stored_configs(path, metadata: dict) -> dict[str, dict]:
     except (ValueError, TypeError, AttributeError):
         raise ValueError(f"{path}: its lora_adapter_metadata is no JSON object") from None
     prefixes = {"unet": "unet.", "text": "text_encoder."}
-    return {part: {key.removeprefix(before): value for key, value in flat.items() if key.startswith(before)}
-            for part, before in prefixes.items()}  # fmt: skip
+    return {
+        part: {key.removeprefix(before): value for key, value in flat.items() if key.startswith(before)}
+        for part, before in prefixes.items()
+    }
 
 
 def role_of(key: str) -> tuple[str, str | None]:

@@ -44,8 +44,11 @@ def by_tensors(tensors: dict[str, Tensor]) -> str:
     if any(key.startswith(("lora_te1_", "lora_te2_", "text_encoder_2.")) for key in tensors):
         return "Stable Diffusion XL, which has two text towers"
     for pattern, what in ((CROSS, "text states"), (FIRST, "a text tower")):
-        widths = {tensor.shape[1] for key, tensor in tensors.items()
-                  if pattern.search(key) and tensor.dim() > 1 and (pattern is CROSS or is_text(key))}  # fmt: skip
+        widths = {
+            tensor.shape[1]
+            for key, tensor in tensors.items()
+            if pattern.search(key) and tensor.dim() > 1 and (pattern is CROSS or is_text(key))
+        }
         if len(widths) == 1:
             (width,) = widths
             return by_width(width, what)

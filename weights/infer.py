@@ -111,10 +111,17 @@ def infer_dit(layout: Layout, tensors: dict[str, Tensor], metadata: dict, depth:
     if not side:
         raise ValueError(f"{source}: neither pos_embed nor a config.json tells the latent's side, so give input_size=")
     return dict(
-        depth=depth, width=width, heads=heads, patch=patch, input_size=side, in_channels=channels,
-        num_classes=classes, class_dropout=0.1 * (rows - classes), learn_sigma=out == 2 * channels,
+        depth=depth,
+        width=width,
+        heads=heads,
+        patch=patch,
+        input_size=side,
+        in_channels=channels,
+        num_classes=classes,
+        class_dropout=0.1 * (rows - classes),
+        learn_sigma=out == 2 * channels,
         mlp_ratio=shape("blocks.0.mlp.fc1.weight")[0] / width,
-    )  # fmt: skip
+    )
 
 
 def infer_vae(layout: Layout, tensors: dict[str, Tensor], metadata: dict, levels: int, given: dict, source) -> dict:
@@ -134,9 +141,13 @@ def infer_vae(layout: Layout, tensors: dict[str, Tensor], metadata: dict, levels
     if stored is not None and stored.numel() == 1 and abs(stored.item() / scale - 1) > 1e-3:  # float16 rounds by less
         scale = stored.item()
     return dict(
-        in_channels=channels_in, latent_channels=latents, channels=channels, layers=layers,
-        groups=groups_of(channels, theirs, given, source), scaling_factor=theirs.get("scaling_factor", scale),
-    )  # fmt: skip
+        in_channels=channels_in,
+        latent_channels=latents,
+        channels=channels,
+        layers=layers,
+        groups=groups_of(channels, theirs, given, source),
+        scaling_factor=theirs.get("scaling_factor", scale),
+    )
 
 
 def groups_of(channels: tuple[int, ...], theirs: dict, given: dict, source) -> int:
@@ -179,15 +190,22 @@ def infer_descent(layout: Layout, tensors: dict[str, Tensor], metadata: dict, si
     heads = theirs.get("num_attention_heads") or theirs.get("attention_head_dim", 8 if theirs else None)
     heads = given.get("heads", known.heads if heads is None and known else heads)
     if not heads:
-        raise ValueError(f"{source}: channels {channels} and text width {text_width} are no published size, so give "
-                         f"heads=, {len(channels)} numbers")  # fmt: skip
+        raise ValueError(
+            f"{source}: channels {channels} and text width {text_width} are no published size, so give "
+            f"heads=, {len(channels)} numbers"
+        )
     return dict(
-        in_channels=shape("conv_in.weight")[1], channels=channels, text=text, layers=layers,
-        heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads), text_width=text_width,
+        in_channels=shape("conv_in.weight")[1],
+        channels=channels,
+        text=text,
+        layers=layers,
+        heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads),
+        text_width=text_width,
         linear=len(shape("mid.attentions.0.proj_in.weight")) == 2,
         upcast=theirs.get("upcast_attention", False) if theirs or not known else known.upcast,
-        groups=groups_of(channels, theirs, given, source), input_size=theirs.get("sample_size") or 64,
-    )  # fmt: skip
+        groups=groups_of(channels, theirs, given, source),
+        input_size=theirs.get("sample_size") or 64,
+    )
 
 
 def infer_text(layout: Layout, tensors: dict[str, Tensor], metadata: dict, layers: int, given: dict, source) -> dict:
@@ -203,6 +221,10 @@ def infer_text(layout: Layout, tensors: dict[str, Tensor], metadata: dict, layer
     openclip = file_names("final_norm.weight", layout, layers)[0].endswith("ln_final.weight")
     activation = "gelu" if openclip or width == 1024 and not theirs else "quick_gelu"
     return dict(
-        vocab_size=rows, width=width, layers=layers, heads=heads, max_length=shape("position_embedding.weight")[0],
+        vocab_size=rows,
+        width=width,
+        layers=layers,
+        heads=heads,
+        max_length=shape("position_embedding.weight")[0],
         activation=theirs.get("hidden_act", activation),
-    )  # fmt: skip
+    )

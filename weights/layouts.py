@@ -82,7 +82,7 @@ LAYOUTS = {
     "text-openclip-in-sgm": Layout(
         "text", text_openclip("conditioner.embedders.0.model."), BESIDE_TEXT + OPENCLIP_ONLY
     ),
-}  # fmt: skip
+}
 
 
 def file_names(name: str, layout: Layout, size) -> list[str]:

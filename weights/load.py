@@ -87,8 +87,10 @@ def averaged(tensors: dict[str, Tensor], ema: bool, source) -> dict[str, Tensor]
         return tensors
     print(f"{source}: {'averaged' if ema else 'raw'} weights of the UNet, ema={not ema} takes the others")
     if ema and len(there) < len(raw):
-        raise ValueError(f"{source}: expected {len(raw)} averaged weights of the UNet, found {len(there)}; ema=False "
-                         "takes the raw ones")  # fmt: skip
+        raise ValueError(
+            f"{source}: expected {len(raw)} averaged weights of the UNet, found {len(there)}; ema=False "
+            "takes the raw ones"
+        )
     return tensors | {name: tensors[twins[name]] for name in there} if ema else tensors
 
 
@@ -126,8 +128,10 @@ def component(path: Path, expect: str | None) -> str | None:
         return None
     pipeline = read_json(index).get("_class_name")
     if expect is None and pipeline != "DiTPipeline":
-        raise ValueError(f"{path}: a folder of {pipeline}; weights.load_sd reads a whole Stable Diffusion, "
-                         "expect='vae' and the like one part")  # fmt: skip
+        raise ValueError(
+            f"{path}: a folder of {pipeline}; weights.load_sd reads a whole Stable Diffusion, "
+            "expect='vae' and the like one part"
+        )
     return configs.KINDS[expect or "dit"].folder
 
 

@@ -18,8 +18,10 @@ from weights.files import read, read_json
 from weights.load import assemble, load, resolve
 
 PIPELINES = (  # diffusers' classes that these five components are all of
-    "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline",
-)  # fmt: skip
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+)
 TOKENIZER = "clip-tokenizer"  # its name in weights/published.py
 
 
@@ -137,9 +139,11 @@ def find_tokenizer(place, pipeline: StableDiffusion, source) -> Tokenizer:
     """The tokenizer in `place`, or the downloaded one, padding as this text tower was trained to read it."""
     place = published.target(TOKENIZER) if place is None else Path(place)
     if not place.exists():
-        raise ValueError(f"{source}: a single file holds no tokenizer, and {place} does not exist: run `python -m "
-                         f"weights.download {TOKENIZER}`, or give tokenizer= a folder with vocab.json and merges.txt "
-                         "or OpenAI's bpe_simple_vocab_16e6.txt.gz")  # fmt: skip
+        raise ValueError(
+            f"{source}: a single file holds no tokenizer, and {place} does not exist: run `python -m "
+            f"weights.download {TOKENIZER}`, or give tokenizer= a folder with vocab.json and merges.txt "
+            "or OpenAI's bpe_simple_vocab_16e6.txt.gz"
+        )
     found = Tokenizer.from_folder(place) if place.is_dir() else Tokenizer.from_openai(place)
     pad = "!" if pipeline.text.config.activation == "gelu" else END  # Stable Diffusion 2, and 1
     if found.pad_token == pad:
@@ -162,6 +166,8 @@ def checked(pipeline: StableDiffusion, source) -> StableDiffusion:
             raise ValueError(f"{source}: {what} of {one}, {other_way} of {two}")
     words = pipeline.tokenizer
     if words is not None and (len(words) > text.vocab_size or words.length > text.max_length):
-        raise ValueError(f"{source}: a tokenizer of {len(words)} tokens and rows of {words.length}, the text tower has "
-                         f"{text.vocab_size} tokens and {text.max_length} positions")  # fmt: skip
+        raise ValueError(
+            f"{source}: a tokenizer of {len(words)} tokens and rows of {words.length}, the text tower has "
+            f"{text.vocab_size} tokens and {text.max_length} positions"
+        )
     return pipeline

@@ -1,6 +1,6 @@
 """This package's own model files: safetensors whose header holds the config, so that one file is a whole model:
 
-    header["graft"] = {"kind": "dit" | "vae" | "unet" | "controlnet" | "text", "config": {...}, "card": {...} or null}
+header["graft"] = {"kind": "dit" | "vae" | "unet" | "controlnet" | "text", "config": {...}, "card": {...} or null}
 """
 
 import json

@@ -28,12 +28,19 @@ def stand_in(dotted: str) -> type:
 
 HARMLESS = [
     argparse.Namespace,  # `args` in the checkpoints of DiT's train.py
-    *map(stand_in, [  # old pytorch_lightning checkpoints: callback states, and numpy numbers among their scores
-        "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-        "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
-        "numpy.dtype", "numpy.dtypes.Float64DType", "numpy.dtypes.Float32DType", "numpy.dtypes.Int64DType",
-    ]),
-]  # fmt: skip
+    *map(
+        stand_in,
+        [  # old pytorch_lightning checkpoints: callback states, and numpy numbers among their scores
+            "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+            "numpy.core.multiarray.scalar",
+            "numpy._core.multiarray.scalar",
+            "numpy.dtype",
+            "numpy.dtypes.Float64DType",
+            "numpy.dtypes.Float32DType",
+            "numpy.dtypes.Int64DType",
+        ],
+    ),
+]
 
 
 def read(path):

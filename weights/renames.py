@@ -108,8 +108,14 @@ def unet_compvis(size) -> list[tuple]:
         level = len(text) - 1 - int(match[1])
         return f"output_blocks.{int(match[1]) * n + n - 1}.{1 + text[level]}.conv."
 
-    inner = [("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("time_emb_proj", "emb_layers.1"),
-             ("norm2", "out_layers.0"), ("conv2", "out_layers.3"), ("shortcut", "skip_connection")]  # fmt: skip
+    inner = [
+        ("norm1", "in_layers.0"),
+        ("conv1", "in_layers.2"),
+        ("time_emb_proj", "emb_layers.1"),
+        ("norm2", "out_layers.0"),
+        ("conv2", "out_layers.3"),
+        ("shortcut", "skip_connection"),
+    ]
     return [
         *((rf"(\.resnets\.\d+)\.{ours}\.", rf"\1.{theirs}.") for ours, theirs in inner),
         (r"^conv_in\.", "input_blocks.0.0."),

@@ -4,6 +4,7 @@ the number of steps done.
 All randomness of a run is a function of (seed, step), so this is everything that a resumed run needs to be the run left
 alone, byte for byte on a CPU. The file is replaced whole or not at all.
 """
+
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -12,15 +13,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from . import safe
+from weights import safe
 
 STATE = Path("checkpoint") / "state.safetensors"
 
 
 class State(NamedTuple):
-    parameters: dict[str, nn.Parameter]   # what trains
-    ema: dict[str, Tensor]                # its average, or {}
-    best: dict[str, Tensor]               # as it was at the best look, or {}
+    parameters: dict[str, nn.Parameter]  # what trains
+    ema: dict[str, Tensor]  # its average, or {}
+    best: dict[str, Tensor]  # as it was at the best look, or {}
     optimizer: torch.optim.Optimizer
 
     def weights(self) -> dict[str, Tensor]:
@@ -50,14 +51,17 @@ def load_state(run, state: State) -> int:
         weights, found = state.weights(), {name for name in names if not name.startswith("adam/")}
         wanted = set(weights)
         if wanted != found:
-            raise ValueError(f"{path}: made by another run, {len(wanted - found)} tensors missing and "
-                             f"{len(found - wanted)} not expected, first {sorted(wanted ^ found)[0]}")
+            raise ValueError(
+                f"{path}: made by another run, {len(wanted - found)} tensors missing and "
+                f"{len(found - wanted)} not expected, first {sorted(wanted ^ found)[0]}"
+            )
         with torch.no_grad():
             for name, tensor in weights.items():
                 tensor.copy_(file.get_tensor(name))
             for name, parameter in state.parameters.items():
-                if f"adam/{name}/step" in names:   # torch's AdamW makes its state at the first step
+                if f"adam/{name}/step" in names:  # torch's AdamW makes its state at the first step
                     keys = ("step", "exp_avg", "exp_avg_sq")
                     state.optimizer.state[parameter] = {
-                        key: file.get_tensor(f"adam/{name}/{key}").to(parameter.device) for key in keys}
+                        key: file.get_tensor(f"adam/{name}/{key}").to(parameter.device) for key in keys
+                    }
     return step

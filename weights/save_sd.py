@@ -33,11 +33,16 @@ def save_folder(pipeline: StableDiffusion, target: Path, dtype: torch.dtype | No
     inpainting = pipeline.unet.config.in_channels == 9
     index = {
         "_class_name": f"StableDiffusion{'Inpaint' if inpainting else ''}Pipeline",
-        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [None, None], "feature_extractor": [None, None],
-        "image_encoder": [None, None], "requires_safety_checker": False,
-    }  # fmt: skip
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "safety_checker": [None, None],
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+    }
     export(pipeline.unet, target / "unet", "unet-diffusers", dtype)
     export(pipeline.vae, target / "vae", "vae-diffusers", dtype)
     export(pipeline.text, target / "text_encoder", "text-transformers", dtype)
@@ -57,17 +62,21 @@ def in_one_file(pipeline: StableDiffusion, target: Path) -> tuple[dict[str, Tens
     """
     check_ending(target, (".safetensors",))
     if not schedule.is_standard(pipeline.schedule):
-        raise ValueError(f"{target}: sd-compvis stands for Stable Diffusion's noise schedule, found another; "
-                         "sd-diffusers holds any")  # fmt: skip
+        raise ValueError(
+            f"{target}: sd-compvis stands for Stable Diffusion's noise schedule, found another; sd-diffusers holds any"
+        )
     if pipeline.vae.config.scaling_factor != SCALE:
-        raise ValueError(f"{target}: sd-compvis stands for a scaling factor of {SCALE}, found "
-                         f"{pipeline.vae.config.scaling_factor}; sd-diffusers holds any")  # fmt: skip
+        raise ValueError(
+            f"{target}: sd-compvis stands for a scaling factor of {SCALE}, found "
+            f"{pipeline.vae.config.scaling_factor}; sd-diffusers holds any"
+        )
     text_json(pipeline.text.config)  # refuses a tower that skips layers, which this layout does not tell either
     second = pipeline.text.config.activation == "gelu"
     models = {
-        "unet-in-sd": pipeline.unet, "vae-in-sd": pipeline.vae,
+        "unet-in-sd": pipeline.unet,
+        "vae-in-sd": pipeline.vae,
         "text-openclip-in-sd" if second else "text-in-sd": pipeline.text,
-    }  # fmt: skip
+    }
     tensors = {}
     for name, model in models.items():
         tensors |= spread(plain_state(model), LAYOUTS[name], size_of(model.config))

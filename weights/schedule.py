@@ -29,8 +29,10 @@ def from_json(values: dict, source, prediction: str | None = None) -> Schedule:
     if prediction is None and said not in PREDICTIONS:
         raise ValueError(f"{source}: prediction_type must be one of {', '.join(PREDICTIONS)}, found {said!r}")
     if values.get("rescale_betas_zero_snr"):
-        raise ValueError(f"{source}: rescale_betas_zero_snr makes the last step pure noise, alpha_bar 0, and "
-                         "a schedule here stays above 0")  # fmt: skip
+        raise ValueError(
+            f"{source}: rescale_betas_zero_snr makes the last step pure noise, alpha_bar 0, and "
+            "a schedule here stays above 0"
+        )
     for field in ("clip_sample", "thresholding"):
         if values.get(field):
             warnings.warn(f"{source}: {field} is set, and no sampler here does it", stacklevel=3)
@@ -70,10 +72,16 @@ def to_json(schedule: Schedule) -> dict:
         raise ValueError(f"diffusers' schedulers end at 1 or at alpha_bar_0, found final={schedule.final}")
     said = next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction)
     return {
-        "_class_name": "DDIMScheduler", "num_train_timesteps": len(schedule.alpha_bar), **law_of(schedule.alpha_bar),
-        "prediction_type": said, "clip_sample": False, "set_alpha_to_one": schedule.final == 1.0,
-        "steps_offset": schedule.offset, "timestep_spacing": schedule.spacing, "rescale_betas_zero_snr": False,
-    }  # fmt: skip
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": len(schedule.alpha_bar),
+        **law_of(schedule.alpha_bar),
+        "prediction_type": said,
+        "clip_sample": False,
+        "set_alpha_to_one": schedule.final == 1.0,
+        "steps_offset": schedule.offset,
+        "timestep_spacing": schedule.spacing,
+        "rescale_betas_zero_snr": False,
+    }
 
 
 def law_of(alpha_bar: Tensor) -> dict:
@@ -101,8 +109,10 @@ def of_single_file(
     second: whether this is Stable Diffusion 2. bias: the UNet's, which guess() looks at. prediction: the user's word.
     """
     if "ztsnr" in tensors:
-        raise ValueError(f"{source}: its mark `ztsnr` says that the last step is pure noise, alpha_bar 0, and "
-                         "a schedule here stays above 0")  # fmt: skip
+        raise ValueError(
+            f"{source}: its mark `ztsnr` says that the last step is pure noise, alpha_bar 0, and "
+            "a schedule here stays above 0"
+        )
     said, why = (prediction, "as asked") if prediction else stated(tensors, metadata, source)
     if said is None:
         said, why = guess(bias, source) if second else ("eps", "as every Stable Diffusion 1 does unless it says so")

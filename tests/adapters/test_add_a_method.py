@@ -1,4 +1,5 @@
 """The README says that a new method is one file and its line, and that the contract then covers it: tried by a toy."""
+
 import os
 import re
 import shutil
@@ -58,8 +59,13 @@ def copy_with(folder, toy):
 def contract(folder):
     """pytest on the contract, the cases of toy alone, those with other methods by a few of the pairs."""
     chosen = "toy and not compiles and (not compose or lora or bitfit or norm)"
-    return subprocess.run([sys.executable, "-m", "pytest", "-k", chosen, "tests/test_contract.py"], cwd=folder,
-                          capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-k", chosen, "tests/test_contract.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_a_method_of_one_file_and_one_line_is_held_to_the_contract(tmp_path):

@@ -1,4 +1,5 @@
 """A model as it was before methods were attached beside its weights, without a second copy of them."""
+
 import pytest
 import torch
 from test_contract import CASES, CONDITIONS, T, X, attached, build, perturb, run
@@ -7,7 +8,7 @@ import adapters
 from adapters import attach_beside
 from adapters.bottleneck import Bottleneck
 
-BESIDE = {"lora", "dora", "oft", "modulate", "bottleneck", "vpt", "tokens"}   # the others train the model's weights
+BESIDE = {"lora", "dora", "oft", "modulate", "bottleneck", "vpt", "tokens"}  # the others train the model's weights
 
 
 def grafted(model, specs):
@@ -25,7 +26,7 @@ def test_a_method_can_be_switched_off_exactly_or_says_that_it_cannot(method, bac
     perturb(model)
     changed, kinds, keys = run(model, backbone), [type(m) for m in model.modules()], list(model.state_dict())
     assert not torch.equal(changed, run(attached(method, backbone), backbone))
-    with before(), torch.no_grad():   # what the base can read: no learned word
+    with before(), torch.no_grad():  # what the base can read: no learned word
         assert torch.equal(*(m(X, T, CONDITIONS[backbone]) for m in (model, base)))
     assert torch.equal(run(model, backbone), changed)
     assert [type(m) for m in model.modules()] == kinds and list(model.state_dict()) == keys

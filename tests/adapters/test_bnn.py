@@ -48,7 +48,7 @@ def test_what_is_gaussian_in_stable_diffusion_1(specs, layers, sigmas):
         unet = adapters.attach(UNet(SIZES["SD-1"]), specs)
     found = [p.numel() for name, p in adapters.trained(unet).items() if name.endswith("_sigma")]
     assert (len(gaussians(unet)), sum(found)) == (layers, sigmas)
-    if specs == "bnn":   # mu trains beside sigma, and nothing else does
+    if specs == "bnn":  # mu trains beside sigma, and nothing else does
         assert adapters.counts(unet) == (2 * sigmas, 859_520_964 + sigmas)
         assert round(sigmas / 859_520_964, 4) == 0.2308
 
@@ -59,7 +59,7 @@ def test_what_is_gaussian_in_other_models():
     adapters.attach(dit, "bnn")
     assert {name.split(".", 2)[-1] for name in gaussians(dit)} == {"attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"}
     assert len(gaussians(dit)) == 4 * 28
-    adapters.attach(unet, "bnn")   # its projections around a transformer are Linears inside of the blocks
+    adapters.attach(unet, "bnn")  # its projections around a transformer are Linears inside of the blocks
     assert len(gaussians(unet)) == 96 + 2 * 16
 
 
@@ -75,7 +75,7 @@ def test_both_directions_of_the_kl(forward, value):
 def test_the_penalty_is_the_kl_to_the_pretrained_weights(direction):
     layer = linear(f",kl=0.5,sigma=0.02,direction={direction}", dtype=torch.float32)
     start = {name: getattr(layer, name).detach().clone() for name in ("weight", "bias")}
-    assert adapters.penalties(layer)["kl"].item() == 0   # exactly
+    assert adapters.penalties(layer)["kl"].item() == 0  # exactly
     perturb(layer, [layer.weight, layer.bias])
     with torch.no_grad():
         layer.bias_sigma[0] = 0.05
@@ -95,7 +95,7 @@ def test_the_prior_is_in_no_file_and_stays_that_of_the_start():
     assert stored.keys() == layer.state_dict().keys() == {"weight", "bias", "weight_sigma", "bias_sigma"}
     perturb(layer, [layer.weight])
     trained = layer.state_dict()
-    resumed = linear(",kl=1")   # attached to the pretrained weights, and then the state is loaded
+    resumed = linear(",kl=1")  # attached to the pretrained weights, and then the state is loaded
     resumed.load_state_dict(trained)
     for twin in (resumed, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin.weight_prior, stored["weight"])
@@ -123,9 +123,9 @@ def test_the_gradient_is_the_reparameterised_one():
 def test_drawn_weights_are_normal_and_one_draw_serves_a_batch():
     layer = linear(",sigma=0.3", size=(200, 100))
     with torch.no_grad():
-        layer.bias_sigma.fill_(-1)   # read as SMALLEST
+        layer.bias_sigma.fill_(-1)  # read as SMALLEST
         y = layer(torch.cat([torch.eye(200), torch.eye(200)]).double())
-    theta = y[:200] - layer.bias   # W^T
+    theta = y[:200] - layer.bias  # W^T
     assert torch.equal(y[:200], y[200:])
     eps = (theta - layer.weight.T) / 0.3
     # 20,000 numbers: the standard errors are 0.007, 0.005 and 0.0033
@@ -164,7 +164,7 @@ def test_a_factor_of_another_method_is_drawn(specs, backbone):
 
     perturb(model)
     means = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("_sigma")}
-    plain.load_state_dict(means)   # mu is a plain adapter
+    plain.load_state_dict(means)  # mu is a plain adapter
     expected = run(model.eval(), backbone)
     assert torch.equal(run(plain, backbone), expected)
     twin = pickle.loads(pickle.dumps(model))
@@ -186,7 +186,7 @@ def test_of_lora_b_is_drawn_and_a_is_not():
 
 def test_of_oft_every_draw_is_a_rotation():
     layer = adapters.attach(nn.Linear(6, 6, bias=False), ["oft:blocks=2,targets=", "bnn:parts=oft,sigma=0.5"]).train()
-    drawn = layer(torch.eye(6)).T   # W R^T
+    drawn = layer(torch.eye(6)).T  # W R^T
     assert not torch.allclose(drawn, layer.weight, atol=1e-2)
     torch.testing.assert_close(drawn @ drawn.T, layer.weight @ layer.weight.T, atol=1e-5, rtol=1e-5)
 
@@ -204,7 +204,8 @@ def test_an_adapter_file_holds_sigma_and_goes_on_as_mean_or_to_be_sampled(tmp_pa
 
     drawn = weights.apply_adapters(build("dit"), [(path, 1.0)], sampled=True)
     assert gaussians(drawn).keys() == gaussians(model).keys() and adapters.carried(drawn) == {
-        f"{name}.{kind}_sigma" for name in gaussians(model) for kind in ("weight", "bias")}   # LoRA is folded
+        f"{name}.{kind}_sigma" for name in gaussians(model) for kind in ("weight", "bias")
+    }  # LoRA is folded
     assert not drawn.training and not torch.equal(run(drawn, "dit"), run(drawn, "dit"))
     with pytest.raises(ValueError, match="blocks.0.norm1 has Gaussian weights already: weight, bias"):
         weights.apply_adapters(build("dit"), [(path, 1.0), (path, 1.0)], sampled=True)
@@ -257,8 +258,23 @@ def test_a_run_learns_with_the_kl_and_resumes_to_the_byte(tiny, tmp_path):
     drawn = {}
     for name, more in {"mean": [], "a": ["sampled"], "b": ["sampled"], "c": ["sampled", "--seed", "1"]}.items():
         out = tmp_path / name
-        sample.main(["--run", str(whole), "--classes", "0", "--count", "1", "--steps", "2", "--precision", "fp32",
-                     "--out", str(out), *(["--weights", *more] if more else [])])
+        sample.main(
+            [
+                "--run",
+                str(whole),
+                "--classes",
+                "0",
+                "--count",
+                "1",
+                "--steps",
+                "2",
+                "--precision",
+                "fp32",
+                "--out",
+                str(out),
+                *(["--weights", *more] if more else []),
+            ]
+        )
         drawn[name] = (out / "grid.png").read_bytes()
     assert drawn["a"] == drawn["b"] and len(set(drawn.values())) == 3
     with pytest.raises(ValueError, match="weights must be mean or sampled, found 'drawn'"):

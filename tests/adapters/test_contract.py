@@ -17,21 +17,31 @@ from dit import DiT, DiTConfig
 from unet import TextConditioned, TextConfig, TextTower, UNet, UNetConfig
 
 X, T = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 700])
-WORDS, WORD = 11, 5   # of the text tower's vocabulary, and the one that the learned token starts from
+WORDS, WORD = 11, 5  # of the text tower's vocabulary, and the one that the learned token starts from
 CONDITIONS = {"dit": torch.tensor([0, 3]), "sd": torch.tensor([[1, WORD, 2], [3, 3, WORD]])}
 
-WITHOUT_MEANING = {("classes", "sd"), ("crossattn", "dit"), (f"tokens:start={WORD}", "dit"), ("vpt", "sd"),
-                   ("vpt:form=shallow", "sd")}
+WITHOUT_MEANING = {
+    ("classes", "sd"),
+    ("crossattn", "dit"),
+    (f"tokens:start={WORD}", "dit"),
+    ("vpt", "sd"),
+    ("vpt:form=shallow", "sd"),
+}
 STAYS = {"bottleneck", "bottleneck:form=sequential", "vpt", "vpt:form=shallow"}
-CHANGES_AT_START = {"vpt", "vpt:form=shallow"}   # the tokens of the image attend to the new ones, whatever these hold
-CLASH = {"dora", "modulate"}   # both equations are about the plain W of a layer
-NOISY = {"bnn", "bnn:parts=norm"}   # in training mode: they draw weights
+CHANGES_AT_START = {"vpt", "vpt:form=shallow"}  # the tokens of the image attend to the new ones, whatever these hold
+CLASH = {"dora", "modulate"}  # both equations are about the plain W of a layer
+NOISY = {"bnn", "bnn:parts=norm"}  # in training mode: they draw weights
 OPTIONS = {"tokens": f"tokens:start={WORD}"}
-SPECS = [*(OPTIONS.get(name, name) for name in adapters.METHODS), "bottleneck:form=sequential", "bnn:parts=norm",
-         "vpt:form=shallow"]
+SPECS = [
+    *(OPTIONS.get(name, name) for name in adapters.METHODS),
+    "bottleneck:form=sequential",
+    "bnn:parts=norm",
+    "vpt:form=shallow",
+]
 CASES = [case for case in itertools.product(SPECS, CONDITIONS) if case not in WITHOUT_MEANING]
-PAIRS = [(a, b, backbone) for a, backbone in CASES for b, other in CASES
-         if a != b and backbone == other and {a, b} != CLASH]
+PAIRS = [
+    (a, b, backbone) for a, backbone in CASES for b, other in CASES if a != b and backbone == other and {a, b} != CLASH
+]
 
 
 def build(backbone: str) -> nn.Module:
@@ -91,7 +101,7 @@ def test_base_weights_load_before_and_after_attaching(method, backbone):
     assert set(report.missing_keys) == set(new) - set(old)
     if method in CHANGES_AT_START:
         return
-    with torch.no_grad():   # words of the base's vocabulary: what was learned beside it has not changed
+    with torch.no_grad():  # words of the base's vocabulary: what was learned beside it has not changed
         assert torch.equal(*(m(X, T, CONDITIONS[backbone]) for m in (model, base)))
 
 

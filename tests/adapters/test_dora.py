@@ -128,7 +128,7 @@ def test_equals_peft(kind):
     theirs = peft.get_peft_model(theirs, config)
     wrapped = theirs.base_model.model[0]
     a, b, m = wrapped.lora_A.default.weight, wrapped.lora_B.default.weight, wrapped.lora_magnitude_vector.default.weight
-    torch.testing.assert_close(m.detach().flatten(), norm)   # where PEFT starts, and we at g = 1
+    torch.testing.assert_close(m.detach().flatten(), norm)  # where PEFT starts, and we at g = 1
     a.data.copy_(layer.dora_down), b.data.copy_(layer.dora_up)
     m.data.copy_((layer.dora_gain.detach() * norm).view_as(m))
     out, expected = ours(x), theirs(x)

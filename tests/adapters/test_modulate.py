@@ -1,4 +1,5 @@
 """Modulation against its equation written with whole matrices, and against a training of V and U as published."""
+
 import pytest
 import torch
 from torch import nn
@@ -63,7 +64,7 @@ def test_v_and_u_learn_as_in_the_plain_product():
 def test_a_small_change_is_seen_under_autocast():
     layer, x = adapted(moved=False)[0], torch.randn(4, 12)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        layer.weight.fill_(1.0)   # so that W o (1 + change) is all that rounds
+        layer.weight.fill_(1.0)  # so that W o (1 + change) is all that rounds
         layer.modulate_u += 1e-3
         assert torch.allclose(layer.modulated(), torch.tensor(1 + 3**0.5 * 1e-3), atol=1e-6)
         assert layer(x).dtype == torch.bfloat16
@@ -91,10 +92,10 @@ def test_counts_on_dit_xl_with_five_scenarios_and_the_null_row(rank, count):
     assert len(changed) == 28 * 3 + 2 + 2 and not any("mlp.fc" in name for name in changed)
 
 
-@pytest.mark.parametrize("spec, message", [
-    ("modulate:rank=0", "needs rank >= 1, found rank 0"),
-    ("modulate", "adapter modulate: matched no layer"),
-])
+@pytest.mark.parametrize(
+    "spec, message",
+    [("modulate:rank=0", "needs rank >= 1, found rank 0"), ("modulate", "adapter modulate: matched no layer")],
+)
 def test_refused(spec, message):
     with pytest.raises(ValueError, match=message):
         adapters.attach(nn.Sequential(nn.Linear(4, 4)), spec)

@@ -159,11 +159,11 @@ def test_equals_peft(options):
                 layer.oft_m[:, columns, rows] = -above
             pairs.append((above, layer.oft_m, rows, columns))
 
-    out, expected = ours(x), theirs(x)   # this writes the projection into PEFT's parameter
+    out, expected = ours(x), theirs(x)  # this writes the projection into PEFT's parameter
     torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
     for y in (out, expected):
         y.square().sum().backward()
-    if "eps" not in options:   # there ours sees the projection, and theirs what follows it
+    if "eps" not in options:  # there ours sees the projection, and theirs what follows it
         for above, m, rows, columns in pairs:
             ours_above = m.grad[:, rows, columns] - m.grad[:, columns, rows]
             torch.testing.assert_close(ours_above, above.grad, atol=1e-5, rtol=1e-5)

@@ -1,4 +1,5 @@
 """What is particular to the text side: parts of a model, learned tokens, and Custom Diffusion's counts."""
+
 import pytest
 import torch
 
@@ -56,13 +57,16 @@ def test_a_token_may_start_between_words():
     assert rows.shape == (1, table.shape[1]) and torch.allclose(rows[0], expected)
 
 
-@pytest.mark.parametrize(("spec", "fault"), [
-    ("text.tokens:start=11", "start is a row of 0 .. 10, found '11'"),
-    ("text.tokens:start=-1", "start is a row of 0 .. 10, found '-1'"),
-    ("text.tokens:vectors=0", "needs vectors >= 1, found 0"),
-    ("crossattn:parts=kx", "parts are letters of qkvo, found 'kx'"),
-    ("crossattn:parts=", "parts are letters of qkvo, found ''"),
-])
+@pytest.mark.parametrize(
+    ("spec", "fault"),
+    [
+        ("text.tokens:start=11", "start is a row of 0 .. 10, found '11'"),
+        ("text.tokens:start=-1", "start is a row of 0 .. 10, found '-1'"),
+        ("text.tokens:vectors=0", "needs vectors >= 1, found 0"),
+        ("crossattn:parts=kx", "parts are letters of qkvo, found 'kx'"),
+        ("crossattn:parts=", "parts are letters of qkvo, found ''"),
+    ],
+)
 def test_options_out_of_range(spec, fault):
     with pytest.raises(ValueError, match=fault):
         adapters.attach(model(), spec)
@@ -80,11 +84,14 @@ def full_size():
         return TextConditioned(UNet(SIZES["SD-1"]), TextTower(TOWERS["CLIP-L"]))
 
 
-@pytest.mark.parametrize(("spec", "tensors", "count"), [
-    ("unet.lora:rank=4", 256, 797_184),
-    ("text.lora:rank=4", 96, 294_912),
-    (r"unet.lora:rank=4,targets=(to_|ff\.net\.0)", 288, 1_246_464),   # what cloneofsimo's scripts train
-])
+@pytest.mark.parametrize(
+    ("spec", "tensors", "count"),
+    [
+        ("unet.lora:rank=4", 256, 797_184),
+        ("text.lora:rank=4", 96, 294_912),
+        (r"unet.lora:rank=4,targets=(to_|ff\.net\.0)", 288, 1_246_464),  # what cloneofsimo's scripts train
+    ],
+)
 def test_lora_reaches_every_attention_of_stable_diffusion_1(spec, tensors, count):
     model = adapters.attach(full_size(), spec)
     assert (len(adapters.trained(model)), adapters.counts(model)[0]) == (tensors, count)

@@ -1,4 +1,5 @@
 """Prompts against attention written out by hand, where they go, what they start as, and how many there are."""
+
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ def dit(depth=3) -> DiT:
     torch.manual_seed(0)
     model = DiT(DiTConfig(depth=depth, width=16, heads=2, patch=2, input_size=4, num_classes=3))
     for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)   # a new DiT's blocks are the identity
+        torch.nn.init.normal_(parameter, std=0.3)  # a new DiT's blocks are the identity
     return model.eval().requires_grad_(False)
 
 
@@ -72,13 +73,16 @@ def test_prompts_start_uniform_in_the_bound_of_jia_et_al():
     assert torch.equal(first, next(iter(adapters.trained(again).values())))
 
 
-@pytest.mark.parametrize("spec, rows, count", [
-    # DiffFit's table (arXiv 2304.06648) has 0.42 % and, with 102 class rows, 2.81M: n = 84 gives the first, and no n
-    # the second, which is unresolved
-    ("vpt:tokens=84", 102, 2_827_008),
-    ("vpt:tokens=1", 0, 28 * 1152),
-    ("vpt:tokens=7,form=shallow", 0, 7 * 1152),
-])
+@pytest.mark.parametrize(
+    "spec, rows, count",
+    [
+        # DiffFit's table (arXiv 2304.06648) has 0.42 % and, with 102 class rows, 2.81M: n = 84 gives the first,
+        # and no n the second, which is unresolved
+        ("vpt:tokens=84", 102, 2_827_008),
+        ("vpt:tokens=1", 0, 28 * 1152),
+        ("vpt:tokens=7,form=shallow", 0, 7 * 1152),
+    ],
+)
 def test_counts_on_dit_xl(spec, rows, count):
     with torch.device("meta"):
         model = DiT.from_name("DiT-XL/2", num_classes=max(rows, 2) - 1)
@@ -86,7 +90,7 @@ def test_counts_on_dit_xl(spec, rows, count):
     trained, total = adapters.counts(model)
     assert trained == count
     if rows:
-        assert round(100 * trained / (total - 294_912), 2) == 0.42   # the paper leaves pos_embed out
+        assert round(100 * trained / (total - 294_912), 2) == 0.42  # the paper leaves pos_embed out
 
 
 @pytest.mark.parametrize("form", ["deep", "shallow"])
@@ -103,10 +107,13 @@ def test_a_file_has_strength_1_alone(tmp_path, form):
         weights.apply_adapters(dit(), [(tmp_path / "a", 0.5)])
 
 
-@pytest.mark.parametrize("options, message", [
-    ("tokens=0", "needs tokens >= 1 and form deep or shallow, found tokens 0"),
-    ("form=wide", "found tokens 10, form 'wide'"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("tokens=0", "needs tokens >= 1 and form deep or shallow, found tokens 0"),
+        ("form=wide", "found tokens 10, form 'wide'"),
+    ],
+)
 def test_refused(options, message):
     with pytest.raises(ValueError, match=message):
         adapters.attach(dit(), f"vpt:{options}")

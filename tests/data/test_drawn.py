@@ -1,4 +1,5 @@
 """Folders of samples: names that files may have, and reading them back."""
+
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def test_the_columns_are_found_again_and_the_overview_is_not(tmp_path):
     write(tmp_path, "grid", side=32)
     found = read_drawn(tmp_path, Transform(8), ["a/hole", "a/crack"])
     assert found.classes == ["a/hole", "a/crack"] and found.labels.tolist() == [1, 0, 0]
-    assert found.pixels[:, 0, 0, 0].tolist() == [2, 0, 1]   # in the order of their names
+    assert found.pixels[:, 0, 0, 0].tolist() == [2, 0, 1]  # in the order of their names
     assert read_drawn(tmp_path, Transform(8)).classes == ["a_crack", "a_hole"]
     assert smallest_side(tmp_path) == 8
 

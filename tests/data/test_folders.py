@@ -39,12 +39,18 @@ def test_class_folders_are_sorted_by_name_and_suffix_case_does_not_matter(tmp_pa
 
 def test_what_is_skipped_is_counted_and_an_odd_suffix_is_decided_by_content(tmp_path):
     picture(tmp_path / "crack" / "a.png")
-    picture(tmp_path / "crack" / "b.tmp").rename(tmp_path / "crack" / "b")          # a PNG without a suffix
-    for name in ("crack/Thumbs.db", "crack/.a.png.swp", "crack/note.txt", "crack/README",
-                 ".git/x.png", "__MACOSX/a.png"):
+    picture(tmp_path / "crack" / "b.tmp").rename(tmp_path / "crack" / "b")  # a PNG without a suffix
+    for name in (
+        "crack/Thumbs.db",
+        "crack/.a.png.swp",
+        "crack/note.txt",
+        "crack/README",
+        ".git/x.png",
+        "__MACOSX/a.png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("not an image")
-    os.mkfifo(tmp_path / "crack" / "pipe.png")                                      # opening it would wait for ever
+    os.mkfifo(tmp_path / "crack" / "pipe.png")  # opening it would wait for ever
     layout = recognise(tmp_path)
     assert [item.path.name for item in layout.items] == ["a.png", "b"]
     assert layout.skipped == {"hidden": 2, "Thumbs.db": 1, "__MACOSX": 1, ".txt": 1, "no suffix": 1, ".png": 1}
@@ -83,8 +89,11 @@ def test_mvtec_of_normal_images_only_and_a_mask_without_image(tmp_path):
     assert recognise(tmp_path).classes == ["tile/good"]
     picture(tmp_path / "tile" / "ground_truth" / "crack" / "007_mask.png")
     picture(tmp_path / "tile" / "extra" / "x.png")
-    assert recognise(tmp_path).notes == ("extra/ of 1 product(s) is not read", "1 masks belong to no image",
-                                         "one image in total")
+    assert recognise(tmp_path).notes == (
+        "extra/ of 1 product(s) is not read",
+        "1 masks belong to no image",
+        "one image in total",
+    )
 
 
 @pytest.mark.parametrize("inside", ["", "DS-MVTec", "DefectSpectrum/DS-MVTec"])
@@ -134,12 +143,15 @@ def test_splits_are_not_classes_and_the_nearest_valid_folder_is_named(tmp_path):
     assert "    crack/  1 images" in str(error.value)
 
 
-@pytest.mark.parametrize("files, reason", [
-    (["a/1.png", "b/c/1.png"], "a/ holds images itself and b/ holds folders"),
-    (["a/1.png", "a/c/1.png"], "a/ holds both images and folders"),
-    (["a/b/c/1.png"], "a/b/ is a third level of folders"),
-    ([], "no class folder"),
-])
+@pytest.mark.parametrize(
+    "files, reason",
+    [
+        (["a/1.png", "b/c/1.png"], "a/ holds images itself and b/ holds folders"),
+        (["a/1.png", "a/c/1.png"], "a/ holds both images and folders"),
+        (["a/b/c/1.png"], "a/b/ is a third level of folders"),
+        ([], "no class folder"),
+    ],
+)
 def test_mixed_deep_and_empty_trees_are_refused(tmp_path, files, reason):
     for name in files:
         picture(tmp_path / name)
@@ -195,9 +207,9 @@ def test_links_that_leave_the_root_or_lead_nowhere_are_refused(tmp_path):
     outside = picture(tmp_path / "elsewhere" / "b.png")
     link = tmp_path / "set" / "crack" / "b.png"
     link.symlink_to(inside)
-    assert len(recognise(tmp_path / "set").items) == 2                    # within the root: allowed
+    assert len(recognise(tmp_path / "set").items) == 2  # within the root: allowed
     (tmp_path / "alias").symlink_to(tmp_path / "set")
-    assert len(recognise(tmp_path / "alias").items) == 2                  # the root itself may be a link
+    assert len(recognise(tmp_path / "alias").items) == 2  # the root itself may be a link
     link.unlink()
     link.symlink_to(outside)
     with pytest.raises(ValueError, match="symbolic link that leaves"):
@@ -241,14 +253,19 @@ def test_masks_of_class_folders_are_masks_and_no_images(tmp_path, masks):
     layout = recognise(tmp_path)
     assert layout.kind == "classes" and layout.classes == ["crack", "hole"]
     assert [item.mask and item.mask.relative_to(tmp_path).as_posix() for item in layout.items] == [
-        f"{masks}.png", None, None]
+        f"{masks}.png",
+        None,
+        None,
+    ]
 
 
 def test_masks_of_two_levels(tmp_path):
     for name in ("pill/crack/1", "pill/crack/1_mask", "tile/good/1"):
         picture(tmp_path / f"{name}.png")
     assert [(item.label, item.mask is not None) for item in recognise(tmp_path).items] == [
-        ("pill/crack", True), ("tile/good", False)]
+        ("pill/crack", True),
+        ("tile/good", False),
+    ]
 
 
 def test_images_and_masks_in_folders_of_their_own_are_a_product(tmp_path):

@@ -1,4 +1,5 @@
 """The generated photographs: reproducible one by one, disjoint splits, visible defects, captions."""
+
 import numpy as np
 import pytest
 
@@ -66,10 +67,15 @@ def test_sources_name_groups_and_counts():
     assert held_out("folder", "") == "" and held_out("folder", "other") == "other"
 
 
-@pytest.mark.parametrize("source, words", [
-    ("generated:hazelnut", "PRODUCTS/SPLIT"), ("generated:hazelnut/train", "split of base, few"),
-    ("generated:walnut/few", "no product 'walnut'"), ("generated:hazelnut/few/0", "above 0"),
-])
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("generated:hazelnut", "PRODUCTS/SPLIT"),
+        ("generated:hazelnut/train", "split of base, few"),
+        ("generated:walnut/few", "no product 'walnut'"),
+        ("generated:hazelnut/few/0", "above 0"),
+    ],
+)
 def test_a_wrong_source_says_what_there_is(source, words):
     with pytest.raises(ValueError, match=words):
         parse(source)

@@ -21,14 +21,14 @@ def test_columns_are_classes_and_small_images_grow_by_a_whole_factor():
     assert count(picture, RED) == count(picture, BLUE) == 2 * 128 * 128
     red = np.argwhere((np.asarray(picture) == RED).all(-1))
     blue = np.argwhere((np.asarray(picture) == BLUE).all(-1))
-    assert red[:, 1].max() < blue[:, 1].min() and red[:, 0].min() == blue[:, 0].min() > 14      # names are above
+    assert red[:, 1].max() < blue[:, 1].min() and red[:, 0].min() == blue[:, 0].min() > 14  # names are above
 
 
 def test_pixels_are_repeated_and_never_blended():
     noise = np.random.default_rng(0).integers(0, 200, (16, 16, 3), dtype=np.uint8)
     picture = np.asarray(grid({"a": [noise]}, min_side=32))
     assert (picture[-4 - 32 : -4, 4 : 4 + 32] == noise.repeat(2, 0).repeat(2, 1)).all()
-    assert count(grid({"a": [square(RED, 200)]}), RED) == 200 * 200                            # large: as it is
+    assert count(grid({"a": [square(RED, 200)]}), RED) == 200 * 200  # large: as it is
 
 
 def test_a_short_column_leaves_its_cells_empty_and_sizes_may_differ():
@@ -49,11 +49,15 @@ def test_row_labels_stand_left_of_the_rows():
         grid({"a": [square(RED)]}, rows=["x", "y"])
 
 
-@pytest.mark.parametrize("columns, reason", [
-    ({}, "at least one image"), ({"a": []}, "at least one image"),
-    ({"a": [np.zeros((4, 4, 3))]}, r"column 'a': expected uint8 \(H, W, 3\); found float64"),
-    ({"a": [np.zeros((4, 4), np.uint8)]}, r"found uint8 \(4, 4\)"),
-])
+@pytest.mark.parametrize(
+    "columns, reason",
+    [
+        ({}, "at least one image"),
+        ({"a": []}, "at least one image"),
+        ({"a": [np.zeros((4, 4, 3))]}, r"column 'a': expected uint8 \(H, W, 3\); found float64"),
+        ({"a": [np.zeros((4, 4), np.uint8)]}, r"found uint8 \(4, 4\)"),
+    ],
+)
 def test_wrong_columns_are_refused(columns, reason):
     with pytest.raises(ValueError, match=reason):
         grid(columns)

@@ -11,8 +11,10 @@ from data.images import MAX_PIXELS, decode, decode_all, decode_mask, image_forma
 
 def png(width, height, depth, colour, pixels):
     """A PNG written by hand: what Pillow cannot write (16-bit colour), or a size that its data does not fill."""
+
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(b"\0" + pixels)) + chunk(b"IEND", b"")
 
@@ -49,7 +51,7 @@ def test_alpha_is_laid_over_the_stated_colour(tmp_path):
     rgba[..., :3], rgba[0, :, 3], rgba[1, 0, 3] = 100, 255, 128
     path = save(tmp_path / "a.png", rgba)
     assert (decode(path)[0] == 100).all() and (decode(path)[1, 1:] == 255).all()
-    assert abs(int(decode(path)[1, 0, 0]) - 177) <= 1                     # half of 100, half of white
+    assert abs(int(decode(path)[1, 0, 0]) - 177) <= 1  # half of 100, half of white
     assert (decode(path, background=(0, 7, 0))[1, 1] == (0, 7, 0)).all()
     grey_alpha = save(tmp_path / "la.png", rgba, "LA")
     assert (decode(grey_alpha)[0] == 100).all() and (decode(grey_alpha)[1, 1] == 255).all()
@@ -96,17 +98,25 @@ def test_the_format_is_decided_by_content(tmp_path):
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
     assert read(tmp_path / "a.png")[1].format == "JPEG"
     Image.fromarray(NOISE).save(tmp_path / "c.jpg", "MPO", save_all=True, append_images=[Image.fromarray(NOISE)])
-    assert read(tmp_path / "c.jpg")[0].shape == NOISE.shape      # a camera's JPEG with a preview behind it
+    assert read(tmp_path / "c.jpg")[0].shape == NOISE.shape  # a camera's JPEG with a preview behind it
     Image.fromarray(NOISE).save(tmp_path / "b.gif")
     (tmp_path / "b.gif").rename(tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"b.png: its content is not PNG, JPEG, WebP or BMP"):
         decode(tmp_path / "b.png")
 
 
-@pytest.mark.parametrize("head, name", [
-    (b"\x89PNG\r\n\x1a\n....", "PNG"), (b"\xff\xd8\xff\xe0", "JPEG"), (b"RIFF....WEBP", "WEBP"), (b"BM", "BMP"),
-    (b"RIFF....WAVE", None), (b"GIF89a", None), (b"", None),
-])
+@pytest.mark.parametrize(
+    "head, name",
+    [
+        (b"\x89PNG\r\n\x1a\n....", "PNG"),
+        (b"\xff\xd8\xff\xe0", "JPEG"),
+        (b"RIFF....WEBP", "WEBP"),
+        (b"BM", "BMP"),
+        (b"RIFF....WAVE", None),
+        (b"GIF89a", None),
+        (b"", None),
+    ],
+)
 def test_signatures(head, name):
     assert image_format(head) == name
 
@@ -120,8 +130,14 @@ def test_broken_files_are_named(tmp_path):
     big = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     big.save(tmp_path / "half.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "half.jpg").read_bytes()[:1500])
-    reasons = {"half.png": "cannot be decoded", "half.jpg": "cannot be decoded", "empty.png": "empty", "text.png":
-               "content is not", "folder.png": "not a regular file", "gone.png": "No such file"}
+    reasons = {
+        "half.png": "cannot be decoded",
+        "half.jpg": "cannot be decoded",
+        "empty.png": "empty",
+        "text.png": "content is not",
+        "folder.png": "not a regular file",
+        "gone.png": "No such file",
+    }
     for name, reason in reasons.items():
         with pytest.raises(ValueError, match=reason) as error:
             decode(tmp_path / name)

@@ -56,9 +56,15 @@ def test_a_second_call_reads_the_file_and_gives_the_same_numbers(tmp_path):
 
 def test_anything_that_changes_the_numbers_changes_the_name(tmp_path):
     changed = IMAGES.copy()
-    changed[2, 0, 0, 0] ^= 1                                        # the same file name, one bit of one pixel
-    calls = [(IMAGES, FLIPS, "vae"), (changed, FLIPS, "vae"), (IMAGES[::-1], FLIPS, "vae"), (IMAGES, FLIPS[:2], "vae"),
-             (IMAGES, FLIPS, "other vae"), (IMAGES[:, :4, :4], FLIPS, "vae")]
+    changed[2, 0, 0, 0] ^= 1  # the same file name, one bit of one pixel
+    calls = [
+        (IMAGES, FLIPS, "vae"),
+        (changed, FLIPS, "vae"),
+        (IMAGES[::-1], FLIPS, "vae"),
+        (IMAGES, FLIPS[:2], "vae"),
+        (IMAGES, FLIPS, "other vae"),
+        (IMAGES[:, :4, :4], FLIPS, "vae"),
+    ]
     caches = [latents(images, chosen, Encoder(), key, tmp_path) for images, chosen, key in calls]
     half = latents(IMAGES, FLIPS, Encoder(), "vae", tmp_path, dtype=torch.float16)
     assert half.mean.dtype == torch.float16 and torch.allclose(half.mean.float(), caches[0].mean, atol=1e-3)
@@ -104,8 +110,11 @@ def test_a_latent_that_is_not_finite_names_image_and_variant():
 def test_wrong_inputs_are_refused():
     tall = np.zeros((8, 6, 3), np.uint8)
     for images, chosen, options, reason in [
-        ([IMAGES[0], tall], FLIPS, {}, r"image 1 is uint8 \(8, 6, 3\)"), ([tall], FLIPS, {}, "must be square"),
-        ([IMAGES[0] / 255], FLIPS, {}, "float64"), ([], FLIPS, {}, "no images"), (IMAGES, [], {}, "no variants"),
+        ([IMAGES[0], tall], FLIPS, {}, r"image 1 is uint8 \(8, 6, 3\)"),
+        ([tall], FLIPS, {}, "must be square"),
+        ([IMAGES[0] / 255], FLIPS, {}, "float64"),
+        ([], FLIPS, {}, "no images"),
+        (IMAGES, [], {}, "no variants"),
         (IMAGES, FLIPS, {"dtype": torch.int8}, "float32 or float16"),
     ]:
         with pytest.raises(ValueError, match=reason):

@@ -1,4 +1,5 @@
 """Generated photographs of logos: reproducible one by one, captions, masks that are the red box, words."""
+
 import numpy as np
 import pytest
 
@@ -13,9 +14,13 @@ def test_an_image_depends_on_its_key_alone():
     first = logos.image(*key)
     logos.image("nothing_on_props", "perfume", "base", 0)
     assert all(np.array_equal(a, b) for a, b in zip(first, logos.image(*key)))
-    for other in (("logo_on_blue", "hat", "few", 4), ("logo_on_blue", "hat", "test", 3),
-                  ("logo_on_blue", "shorts", "few", 3), ("logo_on_black", "hat", "few", 3),
-                  ("fake_on_blue", "hat", "few", 3)):
+    for other in (
+        ("logo_on_blue", "hat", "few", 4),
+        ("logo_on_blue", "hat", "test", 3),
+        ("logo_on_blue", "shorts", "few", 3),
+        ("logo_on_black", "hat", "few", 3),
+        ("fake_on_blue", "hat", "few", 3),
+    ):
         assert not np.array_equal(first[0], logos.image(*other)[0])
     assert not np.array_equal(first[0], logos.image(*key, seed=1)[0])
 
@@ -42,7 +47,7 @@ def test_the_mask_is_the_red_box(product):
         else:
             assert 0.12 < (mask > 0).mean() < 0.30
             assert (red | ink)[mask > 0].mean() > 0.85 and 0.4 < red[mask > 0].mean() < 0.9
-            assert red[mask == 0].mean() < 0.06       # half a pixel of the box's edge
+            assert red[mask == 0].mean() < 0.06  # half a pixel of the box's edge
 
 
 def test_shapes_types_and_captions():
@@ -61,8 +66,12 @@ def test_what_there_is_not_is_refused():
 
 def test_a_colour_is_that_of_the_garment():
     """The pixels of the shirt beside the logo, in the mean of a few photographs."""
-    below = {ground: np.mean([logos.image(f"nothing_on_{ground}", "t-shirt", "test", i)[0][44:52, 24:40]
-                              for i in range(3)], (0, 1, 2)) for ground in logos.DYES}
+    below = {
+        ground: np.mean(
+            [logos.image(f"nothing_on_{ground}", "t-shirt", "test", i)[0][44:52, 24:40] for i in range(3)], (0, 1, 2)
+        )
+        for ground in logos.DYES
+    }
     assert below["black"].max() < 60 and below["white"].min() > 120
     assert below["blue"].argmax() == 2 and below["green"].argmax() == 1
 
@@ -76,13 +85,17 @@ def test_a_fake_is_any_word_but_the_brands():
 def test_letters_are_the_strokes_they_look_like():
     """In a frame of its own the ink of each letter lies where its sign has it."""
     v, u = np.mgrid[-1:1:81j, -1:1:81j]
-    for stroke, (a, b) in {"|": ((0, -.25), (0, .25)), "-": ((-.12, 0), (.12, 0)), "/": ((-.12, .25), (.12, -.25)),
-                           "\\": ((-.12, -.25), (.12, .25))}.items():
+    for stroke, (a, b) in {
+        "|": ((0, -0.25), (0, 0.25)),
+        "-": ((-0.12, 0), (0.12, 0)),
+        "/": ((-0.12, 0.25), (0.12, -0.25)),
+        "\\": ((-0.12, -0.25), (0.12, 0.25)),
+    }.items():
         distance = logos.letter(u, v, stroke)
-        near = distance < .03
+        near = distance < 0.03
         line = np.array(b) - a
         off = np.abs((u - a[0]) * line[1] - (v - a[1]) * line[0]) / np.hypot(*line)
-        assert near.any() and off[near].max() < .08
+        assert near.any() and off[near].max() < 0.08
 
 
 def test_load_gives_every_class_its_images():
@@ -102,6 +115,9 @@ def test_groups_name_all_grounds_of_a_mark():
     assert len(captions_of("generated:logo/few/3")) == 54 and len(captions_of("generated:logo_on_black/few/12")) == 48
     assert held_out("generated:logo/few/3", "") == "generated:logo/val"
     assert set(makers.MAKERS) == set(generated.PRODUCTS) | set(logos.PRODUCTS)
-    with pytest.raises(ValueError, match="no product 'logo_on_red'; there are hazelnut, .*fake_on_props and the groups "
-                                         "base, all, nothing, logo, fake"):
+    with pytest.raises(
+        ValueError,
+        match="no product 'logo_on_red'; there are hazelnut, .*fake_on_props and the groups "
+        "base, all, nothing, logo, fake",
+    ):
         captions_of("generated:logo_on_red/few")

@@ -1,4 +1,5 @@
 """Sources of images: what a folder with masks becomes, and masks that do not belong."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +21,7 @@ def product(root, mask_size=(40, 30)):
 
 
 def test_masks_are_cropped_and_resized_with_their_images(tmp_path):
-    images = load(str(product(tmp_path / "nut")), Transform(10))     # the middle 30 of 40 columns, then a third
+    images = load(str(product(tmp_path / "nut")), Transform(10))  # the middle 30 of 40 columns, then a third
     assert images.classes == ["nut/good", "nut/hole"] and images.masks.shape == (2, 10, 10)
     expected = np.zeros((10, 10), bool)
     expected[:5, :5] = True
@@ -35,6 +36,9 @@ def test_a_folder_without_masks_has_none(tmp_path):
 
 
 def test_a_mask_of_another_size_names_both_files(tmp_path):
-    with pytest.raises(ValueError, match=r"0_mask.png: a mask is as large as its image; .*test/hole/0.png is 40x30, "
-                                         r"the mask 20x30"):
+    with pytest.raises(
+        ValueError,
+        match=r"0_mask.png: a mask is as large as its image; .*test/hole/0.png is 40x30, "
+        r"the mask 20x30",
+    ):
         load(str(product(tmp_path / "nut", mask_size=(20, 30))), Transform(8))

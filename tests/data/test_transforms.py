@@ -29,7 +29,7 @@ def test_resize_is_antialiased_and_keeps_the_aspect_ratio():
     assert resize(NOISE, 6).shape == (6, 6, 3) and resize(NOISE, (3, 4)).shape == (3, 4, 3)
     assert resize_short(NOISE, 6).shape == (6, 8, 3) and resize_short(NOISE.swapaxes(0, 1), 24).shape == (32, 24, 3)
     stripes = np.zeros((64, 64, 3), np.uint8)
-    stripes[:, ::2] = 255                                     # without antialiasing, all 0 or all 255
+    stripes[:, ::2] = 255  # without antialiasing, all 0 or all 255
     assert np.abs(resize(stripes, 16)[4:-4, 4:-4].astype(int) - 127).max() <= 2
     assert set(np.unique(resize(stripes[..., 0], 16, nearest=True))) <= {0, 255}
 
@@ -37,19 +37,19 @@ def test_resize_is_antialiased_and_keeps_the_aspect_ratio():
 def test_adm_crop_halves_by_box_means_while_twice_the_size_remains():
     image = RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     expected = image.astype(int)
-    for side in (8, 4):                                       # each pass, across then down, rounds a mean of two pixels
+    for side in (8, 4):  # each pass, across then down, rounds a mean of two pixels
         expected = (expected.reshape(2 * side, side, 2, 3).sum(2) + 1) // 2
         expected = (expected.reshape(side, 2, side, 3).sum(1) + 1) // 2
-    assert (adm_center_crop(image, 4) == expected).all()                                # no bicubic step is left to do
-    wide = RNG.integers(0, 256, (30, 41, 3), dtype=np.uint8)                            # 30 < 2 * 16: bicubic only
+    assert (adm_center_crop(image, 4) == expected).all()  # no bicubic step is left to do
+    wide = RNG.integers(0, 256, (30, 41, 3), dtype=np.uint8)  # 30 < 2 * 16: bicubic only
     assert (adm_center_crop(wide, 16) == centre_crop(resize(wide, (16, 22)), 16)).all()
-    assert adm_center_crop(wide, 40).shape == (40, 40, 3)                               # smaller images are enlarged
+    assert adm_center_crop(wide, 40).shape == (40, 40, 3)  # smaller images are enlarged
 
 
 @pytest.mark.parametrize("kind", ["resize", "adm"])
 def test_transform_crops_first_and_returns_a_square(kind):
     image = np.zeros((40, 60, 3), np.uint8)
-    image[12:28, 22:38] = 200                                 # the middle 16 x 16
+    image[12:28, 22:38] = 200  # the middle 16 x 16
     assert (Transform(size=8, crop=16, kind=kind)(image) == 200).all()
     assert Transform(size=8, kind=kind)(image).shape == (8, 8, 3)
     mask = np.where(image[..., 0] > 0, 7, 3).astype(np.uint8)
@@ -80,7 +80,7 @@ def test_variants_are_listed_once_each():
     assert variants() == [Variant()]
     assert variants("h") == [Variant(), Variant(hflip=True)]
     assert len(variants("hv", (45, 65, 120))) == 12 and len(variants("hv", (0, 45, 65, 120))) == 16
-    assert len(variants("hv", (0, 90, 180, 270))) == 8        # the symmetries of the square, not 16
+    assert len(variants("hv", (0, 90, 180, 270))) == 8  # the symmetries of the square, not 16
     assert variants("none", (0, 360)) == [Variant()]
 
 
@@ -104,7 +104,7 @@ def test_flips_and_quarter_turns_move_pixels_exactly():
     assert torch.equal(apply_variant(x, Variant()), x)
     assert torch.equal(apply_variant(x, Variant(hflip=True)), x.flip(-1))
     assert torch.equal(apply_variant(x, Variant(vflip=True)), x.flip(-2))
-    assert torch.equal(apply_variant(x, Variant(degrees=90)), x.rot90(1, (1, 2)))      # (3, 16, 12): sides swap
+    assert torch.equal(apply_variant(x, Variant(degrees=90)), x.rot90(1, (1, 2)))  # (3, 16, 12): sides swap
     assert torch.equal(apply_variant(x, Variant(degrees=-90)), x.rot90(-1, (1, 2)))
     assert (apply_variant(NOISE, Variant(True, False, 90)) == np.rot90(NOISE[:, ::-1])).all()
     mask = NOISE[..., 0]
@@ -115,9 +115,9 @@ def test_other_angles_turn_counter_clockwise_about_the_centre():
     x = to_tensor(RNG.integers(0, 256, (9, 9, 3), dtype=np.uint8)).double()
     assert torch.allclose(apply_variant(x, Variant(degrees=90 - 1e-9)), x.rot90(1, (1, 2)), atol=1e-5)
     dot = torch.zeros(1, 21, 21)
-    dot[0, 10, 14] = 1                                                     # 4 to the right of the centre
+    dot[0, 10, 14] = 1  # 4 to the right of the centre
     turned = apply_variant(dot, Variant(degrees=45))
-    assert divmod(int(turned.argmax()), 21) == (7, 13)                     # 4 / sqrt 2 = 2.8 right and up
+    assert divmod(int(turned.argmax()), 21) == (7, 13)  # 4 / sqrt 2 = 2.8 right and up
 
 
 @pytest.mark.parametrize("degrees", [45, 65, 120])

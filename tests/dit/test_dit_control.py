@@ -159,8 +159,12 @@ def test_guidance_keeps_the_hint_in_both_halves():
 def test_what_is_saved_is_what_trains(tmp_path):
     """With classes of its own, and onto a base that has the old ones."""
     model = ControlledDiT(base())
-    header = {"base": weights.fingerprint(model), "adapter": ["control.full", "classes"], "classes": ["good", "hole"],
-              "sources": [[0], [3, 4]]}  # fmt: skip
+    header = {
+        "base": weights.fingerprint(model),
+        "adapter": ["control.full", "classes"],
+        "classes": ["good", "hole"],
+        "sources": [[0], [3, 4]],
+    }
     resize_classes(model, header["sources"])
     adapters.attach(model, header["adapter"])
     generator = torch.Generator().manual_seed(3)

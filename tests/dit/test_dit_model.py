@@ -39,10 +39,18 @@ def count(module):
 # ---- sizes (Peebles and Xie 2023, table 1; totals with the position table, 256 pixels, 1000 classes) ----
 
 OFFICIAL = {
-    "DiT-S/2": 32_963_360, "DiT-S/4": 32_945_024, "DiT-S/8": 33_148_160,
-    "DiT-B/2": 130_512_416, "DiT-B/4": 130_475_648, "DiT-B/8": 130_881_536,
-    "DiT-L/2": 458_102_816, "DiT-L/4": 458_053_760, "DiT-L/8": 458_594_816,
-    "DiT-XL/2": 675_129_632, "DiT-XL/4": 675_074_432, "DiT-XL/8": 675_683_072,
+    "DiT-S/2": 32_963_360,
+    "DiT-S/4": 32_945_024,
+    "DiT-S/8": 33_148_160,
+    "DiT-B/2": 130_512_416,
+    "DiT-B/4": 130_475_648,
+    "DiT-B/8": 130_881_536,
+    "DiT-L/2": 458_102_816,
+    "DiT-L/4": 458_053_760,
+    "DiT-L/8": 458_594_816,
+    "DiT-XL/2": 675_129_632,
+    "DiT-XL/4": 675_074_432,
+    "DiT-XL/8": 675_683_072,
 }
 
 
@@ -79,19 +87,31 @@ def test_xl_at_512_pixels_has_a_longer_position_table():
 def test_names_and_shapes_are_the_official_ones():
     shapes = {key: tuple(value.shape) for key, value in tiny().state_dict().items()}
     block = {
-        "attn.qkv.weight": (96, 32), "attn.qkv.bias": (96,), "attn.proj.weight": (32, 32), "attn.proj.bias": (32,),
-        "mlp.fc1.weight": (128, 32), "mlp.fc1.bias": (128,), "mlp.fc2.weight": (32, 128), "mlp.fc2.bias": (32,),
-        "adaLN_modulation.1.weight": (192, 32), "adaLN_modulation.1.bias": (192,),
-    }  # fmt: skip
+        "attn.qkv.weight": (96, 32),
+        "attn.qkv.bias": (96,),
+        "attn.proj.weight": (32, 32),
+        "attn.proj.bias": (32,),
+        "mlp.fc1.weight": (128, 32),
+        "mlp.fc1.bias": (128,),
+        "mlp.fc2.weight": (32, 128),
+        "mlp.fc2.bias": (32,),
+        "adaLN_modulation.1.weight": (192, 32),
+        "adaLN_modulation.1.bias": (192,),
+    }
     assert shapes == {
         "pos_embed": (1, 16, 32),
-        "x_embedder.proj.weight": (32, 4, 2, 2), "x_embedder.proj.bias": (32,),
-        "t_embedder.mlp.0.weight": (32, 256), "t_embedder.mlp.0.bias": (32,),
-        "t_embedder.mlp.2.weight": (32, 32), "t_embedder.mlp.2.bias": (32,),
+        "x_embedder.proj.weight": (32, 4, 2, 2),
+        "x_embedder.proj.bias": (32,),
+        "t_embedder.mlp.0.weight": (32, 256),
+        "t_embedder.mlp.0.bias": (32,),
+        "t_embedder.mlp.2.weight": (32, 32),
+        "t_embedder.mlp.2.bias": (32,),
         "y_embedder.embedding_table.weight": (6, 32),
-        "final_layer.linear.weight": (32, 32), "final_layer.linear.bias": (32,),
-        "final_layer.adaLN_modulation.1.weight": (64, 32), "final_layer.adaLN_modulation.1.bias": (64,),
-    } | {f"blocks.{i}.{key}": shape for i in range(2) for key, shape in block.items()}  # fmt: skip
+        "final_layer.linear.weight": (32, 32),
+        "final_layer.linear.bias": (32,),
+        "final_layer.adaLN_modulation.1.weight": (64, 32),
+        "final_layer.adaLN_modulation.1.bias": (64,),
+    } | {f"blocks.{i}.{key}": shape for i in range(2) for key, shape in block.items()}
 
 
 # ---- the start ----
@@ -117,10 +137,13 @@ def test_only_the_final_linear_learns_at_step_one():
 def test_initial_spreads():
     model = DiT(DiTConfig(**TINY | dict(width=128, num_classes=199)))
     expected = {  # Xavier-uniform: sqrt(2 / (in + out)); the patch convolution counts as a Linear of 16 inputs
-        "blocks.0.attn.qkv.weight": (2 / 512) ** 0.5, "blocks.1.mlp.fc1.weight": (2 / 640) ** 0.5,
+        "blocks.0.attn.qkv.weight": (2 / 512) ** 0.5,
+        "blocks.1.mlp.fc1.weight": (2 / 640) ** 0.5,
         "x_embedder.proj.weight": (2 / 144) ** 0.5,
-        "t_embedder.mlp.0.weight": 0.02, "t_embedder.mlp.2.weight": 0.02, "y_embedder.embedding_table.weight": 0.02,
-    }  # fmt: skip
+        "t_embedder.mlp.0.weight": 0.02,
+        "t_embedder.mlp.2.weight": 0.02,
+        "y_embedder.embedding_table.weight": 0.02,
+    }
     parameters = dict(model.named_parameters())
     for key, spread in expected.items():
         assert parameters[key].std().item() == pytest.approx(spread, rel=0.04), key
@@ -299,11 +322,14 @@ def test_without_dropout_there_is_no_null_row():
         model.null  # noqa: B018
 
 
-@pytest.mark.parametrize(("fields", "message"), [
-    ({"heads": 5}, "width 32 is not a multiple of 5 heads"),
-    ({"input_size": 7}, "input size 7 is not a multiple of patch 2"),
-    ({"width": 34, "heads": 2}, "multiple of 4, found 34"),
-])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"heads": 5}, "width 32 is not a multiple of 5 heads"),
+        ({"input_size": 7}, "input size 7 is not a multiple of patch 2"),
+        ({"width": 34, "heads": 2}, "multiple of 4, found 34"),
+    ],
+)
 def test_impossible_shapes_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         tiny(**fields)

@@ -41,9 +41,15 @@ def outputs(**constants):
     """The oracle's output and ours for the same random weights."""
     torch.manual_seed(0)
     oracle = DiTTransformer2DModel(
-        num_attention_heads=4, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=2,
-        sample_size=8, patch_size=2, num_embeds_ada_norm=10,
-    ).eval()  # fmt: skip
+        num_attention_heads=4,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    ).eval()
     model = DiT(DiTConfig(depth=2, width=48, heads=4, patch=2, input_size=8, num_classes=10, **constants))
     for parameter in model.parameters():
         if parameter.requires_grad:

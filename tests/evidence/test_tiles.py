@@ -1,4 +1,5 @@
 """Photographs of tiles, here drawn: which are of one tile, no tile in two parts, crops that the name decides."""
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,7 +14,7 @@ def photograph(root, label, frame, exposure=1, size=(130, 110), dot=None):
     image = np.random.default_rng(frame).integers(100, 156, size).astype(np.uint8)
     mask = np.zeros(size, np.uint8)
     if dot:
-        place = np.s_[dot[0]:dot[0] + 12, dot[1]:dot[1] + 12]
+        place = np.s_[dot[0] : dot[0] + 12, dot[1] : dot[1] + 12]
         image[place], mask[place] = 0, 255
     for kind, plane, end in (("images", image, "jpg"), ("masks", mask, "png")):
         (root / kind / label).mkdir(parents=True, exist_ok=True)
@@ -34,8 +35,9 @@ def test_photographs_near_each_other_are_of_one_tile(folder):
     photos = read(folder)
     assert len(photos) == 32 and len({p.tile for p in photos}) == 16
     assert all({p.label for p in photos if p.tile == 10_000 * i + 20} == {"crack", "free"} for i in range(8))
-    assert all(later.tile - earlier.tile in (0, 4_980, 5_020) and 4_980 > GAP
-               for earlier, later in zip(photos, photos[1:]))
+    assert all(
+        later.tile - earlier.tile in (0, 4_980, 5_020) and 4_980 > GAP for earlier, later in zip(photos, photos[1:])
+    )
 
 
 def test_no_tile_is_in_two_parts_and_the_few_classes_are_halved(folder):
@@ -67,18 +69,18 @@ def test_moved_defects_lie_on_defect_free_squares(folder):
     photos = read(folder)
     made = moved(photos[:2], [p for p in photos if p.label == "free"][:2], 4, np.random.default_rng(0))
     assert made.pixels.shape == (4, SIDE, SIDE) and made.pixels.dtype == np.uint8
-    assert all(10 < (image < 60).sum() < 150 for image in made.pixels)   # 8 x 8 pixels, scaled, less what is cut off
+    assert all(10 < (image < 60).sum() < 150 for image in made.pixels)  # 8 x 8 pixels, scaled, less what is cut off
     away, within = made.alpha == 0, made.alpha > 0.99
     assert (made.pixels[away] == made.ground[away]).all() and (made.ground[within] >= 60).all()
-    assert (made.pixels[within] < 60).mean() > 0.3                       # the mask is widened, so that more is laid
+    assert (made.pixels[within] < 60).mean() > 0.3  # the mask is widened, so that more is laid
 
 
 def test_a_displaced_defect_does_not_come_in_again_at_the_other_side():
     mask, rng = np.zeros((SIDE, SIDE), np.uint8), np.random.default_rng(0)
-    mask[:10] = 255                                                      # the upper border
+    mask[:10] = 255  # the upper border
     for _ in range(20):
         places = np.argwhere(displaced((mask, mask), rng)[1] > 64)
-        assert not len(places) or np.ptp(places[:, 0]) < 50              # one strip, turned by 20 degrees at most
+        assert not len(places) or np.ptp(places[:, 0]) < 50  # one strip, turned by 20 degrees at most
 
 
 def test_the_share_of_a_square_that_is_laid_on_another():
@@ -101,8 +103,13 @@ def test_without_the_photographs_the_claim_is_left_out(tmp_path, capsys):
 
 def test_the_section_says_what_the_numbers_say():
     real, moved_too = [[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.7]], [[0.6] * 4, [0.5, 0.5, 0.5, 0.9]]
-    runs = {"real": real, "real + altered": real, "real + moved": moved_too, "real + shuffled": real,
-            "real + drawn again": [[0.7] * 4] * 2}
+    runs = {
+        "real": real,
+        "real + altered": real,
+        "real + moved": moved_too,
+        "real + shuffled": real,
+        "real + drawn again": [[0.7] * 4] * 2,
+    }
     found = {"part": "test", "arms": runs, "images": {"test": {"crack": [15, 4]}}}
     text = magnetic_tile.section(found)
     assert "| real | 0.525 (0.500 to 0.550) |  |" in text and "| +0.075 +- 0.318 |" in text

@@ -1,4 +1,5 @@
 """CLIP against transformers' CLIPModel, from every layout, both activations; Pillow's resizing; texts; other files."""
+
 import json
 import math
 
@@ -24,7 +25,9 @@ def make(act="quick_gelu", heads=1):
     shape = dict(hidden_size=64, num_attention_heads=heads, num_hidden_layers=2, intermediate_size=256, hidden_act=act)
     config = transformers.CLIPConfig(
         text_config=shape | dict(vocab_size=END + 1, bos_token_id=END - 1, eos_token_id=END, pad_token_id=END),
-        vision_config=shape | dict(image_size=28, patch_size=14), projection_dim=24)
+        vision_config=shape | dict(image_size=28, patch_size=14),
+        projection_dim=24,
+    )
     torch.manual_seed(0)
     model = transformers.CLIPModel(config).eval().requires_grad_(False)
     for parameter in model.parameters():
@@ -46,7 +49,7 @@ def tokens():
 def same(ours, theirs):
     pixels = prepare(images(), 28, 28, clip.MEAN, clip.STD)
     u, v = theirs.get_image_features(pixel_values=pixels), theirs.get_text_features(input_ids=tokens())
-    u, v = (getattr(x, "pooler_output", x) for x in (u, v))   # before transformers 5 the tensor itself
+    u, v = (getattr(x, "pooler_output", x) for x in (u, v))  # before transformers 5 the tensor itself
     assert u.std() > 0.1 and v.std() > 0.1
     assert (ours.images(images()) - u).abs().max() < 2e-6 and (ours.texts(tokens()) - v).abs().max() < 2e-6
     assert ours.logit_scale == theirs.logit_scale
@@ -55,17 +58,26 @@ def same(ours, theirs):
 def as_openai(model):
     """Its tensors as OpenAI's code calls and shapes them."""
     state, found = model.state_dict(), {}
-    inner = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
-             "attn.out_proj": "self_attn.out_proj"}
+    inner = {
+        "ln_1": "layer_norm1",
+        "ln_2": "layer_norm2",
+        "mlp.c_fc": "mlp.fc1",
+        "mlp.c_proj": "mlp.fc2",
+        "attn.out_proj": "self_attn.out_proj",
+    }
     for ours, theirs in (("visual.transformer", "vision_model"), ("transformer", "text_model")):
         for i in range(2):
             source, target = f"{theirs}.encoder.layers.{i}", f"{ours}.resblocks.{i}"
             for part in ("weight", "bias"):
                 found |= {f"{target}.{a}.{part}": state[f"{source}.{b}.{part}"] for a, b in inner.items()}
                 found[f"{target}.attn.in_proj_{part}"] = torch.cat(
-                    [state[f"{source}.self_attn.{x}_proj.{part}"] for x in "qkv"])
-    for ours, theirs in (("visual.ln_pre", "vision_model.pre_layrnorm"), ("ln_final", "text_model.final_layer_norm"),
-                         ("visual.ln_post", "vision_model.post_layernorm")):
+                    [state[f"{source}.self_attn.{x}_proj.{part}"] for x in "qkv"]
+                )
+    for ours, theirs in (
+        ("visual.ln_pre", "vision_model.pre_layrnorm"),
+        ("ln_final", "text_model.final_layer_norm"),
+        ("visual.ln_post", "vision_model.post_layernorm"),
+    ):
         found |= {f"{ours}.{part}": state[f"{theirs}.{part}"] for part in ("weight", "bias")}
     vision, text = "vision_model.embeddings", "text_model.embeddings"
     return found | {
@@ -75,7 +87,8 @@ def as_openai(model):
         "visual.proj": state["visual_projection.weight"].T.contiguous(),
         "token_embedding.weight": state[f"{text}.token_embedding.weight"],
         "positional_embedding": state[f"{text}.position_embedding.weight"],
-        "text_projection": state["text_projection.weight"].T.contiguous(), "logit_scale": state["logit_scale"],
+        "text_projection": state["text_projection.weight"].T.contiguous(),
+        "logit_scale": state["logit_scale"],
     }
 
 
@@ -136,20 +149,20 @@ def test_openais_torchscript_in_half_precision(tmp_path):
 
 def test_the_rule_for_single_files_without_a_config():
     layouts = list(clip.SIGNS.values())
-    assert clip.trained_with(None, {}, layouts[1], 1024) == "quick_gelu"    # OpenAI's ViT-L/14
-    assert clip.trained_with(None, {}, layouts[1], 1280) == "gelu"          # OpenCLIP's ViT-H/14
-    assert clip.trained_with({}, {}, layouts[1], 1280) == "quick_gelu"      # what transformers takes then
+    assert clip.trained_with(None, {}, layouts[1], 1024) == "quick_gelu"  # OpenAI's ViT-L/14
+    assert clip.trained_with(None, {}, layouts[1], 1280) == "gelu"  # OpenCLIP's ViT-H/14
+    assert clip.trained_with({}, {}, layouts[1], 1280) == "quick_gelu"  # what transformers takes then
 
 
 def test_images_are_resized_as_by_pillow():
-    drawn = np.random.default_rng(0).integers(70, 186, (61, 61, 3), dtype=np.uint8)    # no overshoot beyond 0 .. 255
+    drawn = np.random.default_rng(0).integers(70, 186, (61, 61, 3), dtype=np.uint8)  # no overshoot beyond 0 .. 255
     x = torch.from_numpy(drawn).permute(2, 0, 1)[None] / 127.5 - 1
     for resize, crop in ((28, 28), (100, 80)):
         edge = (resize - crop) // 2
         theirs = Image.fromarray(drawn).resize((resize, resize), Image.Resampling.BICUBIC)
         theirs = np.asarray(theirs.crop((edge, edge, edge + crop, edge + crop))).astype(np.float32) / 255
         ours = prepare(x, resize, crop, clip.MEAN, clip.STD)[0].permute(1, 2, 0).numpy() * clip.STD + clip.MEAN
-        assert ours.shape == (crop, crop, 3) and np.abs(ours - theirs).max() < 1.5 / 255    # Pillow rounds twice
+        assert ours.shape == (crop, crop, 3) and np.abs(ours - theirs).max() < 1.5 / 255  # Pillow rounds twice
     harsh = prepare((x * 9).clamp(-1, 1), 100, 100, (0, 0, 0), (1, 1, 1))
     assert harsh.min() == 0 and harsh.max() == 1
 
@@ -174,12 +187,19 @@ def test_a_network_of_images_and_texts(tmp_path):
         networks.load(tmp_path).texts(words)
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda t: {k: v for k, v in t.items() if k != "visual.proj"}, "expected visual.proj, which tells"),
-    (lambda t: t | {"visual.proj": torch.zeros(3, 3, 3)}, "2 of another shape .visual.proj expected .3, 64., found"),
-    (lambda t: t | {"visual.trunk.weight": torch.zeros(3)}, "1 unknown .visual.trunk.weight"),
-    (lambda t: t | {"ln_final.bias": torch.full((64,), math.nan)}, "NaN or infinity in 1 tensors"),
-    (lambda t: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "found CLIP with a ResNet as its image tower")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda t: {k: v for k, v in t.items() if k != "visual.proj"}, "expected visual.proj, which tells"),
+        (
+            lambda t: t | {"visual.proj": torch.zeros(3, 3, 3)},
+            "2 of another shape .visual.proj expected .3, 64., found",
+        ),
+        (lambda t: t | {"visual.trunk.weight": torch.zeros(3)}, "1 unknown .visual.trunk.weight"),
+        (lambda t: t | {"ln_final.bias": torch.full((64,), math.nan)}, "NaN or infinity in 1 tensors"),
+        (lambda t: {"visual.layer1.0.conv1.weight": torch.zeros(1)}, "found CLIP with a ResNet as its image tower"),
+    ],
+)
 def test_other_files_are_refused(tmp_path, change, message):
     torch.save(change(as_openai(make())), tmp_path / "a.pt")
     with pytest.raises(ValueError, match=f"a.pt: .*{message}"):

@@ -1,4 +1,5 @@
 """Intra-cluster distance: copies, clusters that are empty or of one sample, zeros, and the definition in loops."""
+
 import math
 
 import pytest
@@ -22,7 +23,7 @@ def by_loops(fake, train):
         clusters.setdefault(distances.index(min(distances)), []).append(x)
     means = []
     for members in clusters.values():
-        pairs = [(a - b).norm().item() for i, a in enumerate(members) for b in members[i + 1:]]
+        pairs = [(a - b).norm().item() for i, a in enumerate(members) for b in members[i + 1 :]]
         means += [sum(pairs) / len(pairs)] if pairs else []
     return sum(means) / len(means)
 
@@ -62,12 +63,15 @@ def test_diversity_is_the_mean_over_pairs():
     assert pairwise_diversity(torch.cdist(x, x)) == pytest.approx(sum(pairs) / 21, rel=1e-12)
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: intra_cluster(torch.zeros(3, 2), torch.zeros(3, 2)), r"found \(3, 2\) and \(3, 2\)"),
-    (lambda: intra_cluster(torch.zeros(3), torch.zeros(3, 3)), r"found \(3,\) and \(3, 3\)"),
-    (lambda: pairwise_diversity(torch.zeros(1, 1)), r"between 2 samples or more, \(N, N\), found \(1, 1\)"),
-    (lambda: pairwise_diversity(torch.zeros(2, 3)), r"found \(2, 3\)"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: intra_cluster(torch.zeros(3, 2), torch.zeros(3, 2)), r"found \(3, 2\) and \(3, 2\)"),
+        (lambda: intra_cluster(torch.zeros(3), torch.zeros(3, 3)), r"found \(3,\) and \(3, 3\)"),
+        (lambda: pairwise_diversity(torch.zeros(1, 1)), r"between 2 samples or more, \(N, N\), found \(1, 1\)"),
+        (lambda: pairwise_diversity(torch.zeros(2, 3)), r"found \(2, 3\)"),
+    ],
+)
 def test_what_is_no_table_of_distances(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,5 @@
 """The corruption stage: what counts as noise, and planted curves that hold one or none."""
+
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter, median_filter
@@ -31,9 +32,10 @@ def test_the_median_is_scipys(height, width):
 
 def test_noise_raises_the_residual_and_blur_lowers_it(real):
     noise = torch.randn(real.shape, generator=seeded())
-    noisy = torch.stack([residual(real + s * noise) for s in (0, 0.02, 0.05, 0.1, 0.2, 0.4)])    # (6, N)
-    blurred = torch.stack([residual(torch.from_numpy(gaussian_filter(real.numpy(), (0, 0, s, s))))
-                           for s in (0, 0.4, 0.6, 0.8, 1.2, 2)])                                 # (6, N)
+    noisy = torch.stack([residual(real + s * noise) for s in (0, 0.02, 0.05, 0.1, 0.2, 0.4)])  # (6, N)
+    blurred = torch.stack(
+        [residual(torch.from_numpy(gaussian_filter(real.numpy(), (0, 0, s, s)))) for s in (0, 0.4, 0.6, 0.8, 1.2, 2)]
+    )  # (6, N)
     assert (noisy.diff(dim=0) > 0).all() and (blurred.diff(dim=0) < 0).all()
 
 
@@ -55,25 +57,33 @@ def test_fidelity_is_the_cosine_to_the_nearest_training_image_of_the_class():
 
 def test_the_deviation_is_the_bootstraps():
     values = torch.rand(12, generator=seeded())
-    again = values[torch.randint(12, (20000, 12), generator=seeded(1))].mean(1)                  # (20000,)
+    again = values[torch.randint(12, (20000, 12), generator=seeded(1))].mean(1)  # (20000,)
     assert deviation(values) == pytest.approx(again.std().item(), rel=0.02)
     assert deviation(torch.ones(3)) == 0
 
 
-@pytest.mark.parametrize("fidelity, residual, found, kept", [
-    ([.5, .7, .8, .6, .5, .7, .9], [1, 1, 1, 2, 3, 2, 1], (30, 50), 60),     # dip and recovery, to above the top
-    ([.5, .7, .8, .6, .5, .79, .79], [1, 1, 1, 2, 3, 1, 1], (30, 40), 20),   # to as good as the top
-    ([.5, .7, .8, .6, .5], [1, 1, 1, 2, 3], (30, 40), 20),                   # still down at the end
-    ([.5, .8, .6], [1, 1, 2], (20, 20), 10),                                 # found at its first look
-    ([.5, .6, .7, .8, .9], [1, 2, 3, 4, 5], None, 40),                       # noise, but more and more alike
-    ([.5, .8, .6, .5, .7], [1, 1, .5, .4, .5], None, 10),                    # the samples grow dull, not noisy
-    ([.5, .8, .77, .76, .8], [1, 1, 2, 3, 2], None, 10),                     # a fall within three deviations
-    ([.5, .8, .6, .6, .8], [1, 1, 1.05, 1.08, 1], None, 10),                 # noise within three deviations
-    ([.8, .7, .6, .5], [1, 2, 2, 2], (10, 30), 0),                           # from the first look on: keep the model
-    ([.8, .7, .75, .75], [1, 1, 1, 1], None, 20),                            # step 0 is not kept for being alike
-    ([.5, .8, .5, .8, .5], [1, 1, 2, 1, 2], (20, 20), 10),                   # the first of two
-    ([.8], [1], None, 0),
-])
+@pytest.mark.parametrize(
+    "fidelity, residual, found, kept",
+    [
+        (
+            [0.5, 0.7, 0.8, 0.6, 0.5, 0.7, 0.9],
+            [1, 1, 1, 2, 3, 2, 1],
+            (30, 50),
+            60,
+        ),  # dip and recovery, to above the top
+        ([0.5, 0.7, 0.8, 0.6, 0.5, 0.79, 0.79], [1, 1, 1, 2, 3, 1, 1], (30, 40), 20),  # to as good as the top
+        ([0.5, 0.7, 0.8, 0.6, 0.5], [1, 1, 1, 2, 3], (30, 40), 20),  # still down at the end
+        ([0.5, 0.8, 0.6], [1, 1, 2], (20, 20), 10),  # found at its first look
+        ([0.5, 0.6, 0.7, 0.8, 0.9], [1, 2, 3, 4, 5], None, 40),  # noise, but more and more alike
+        ([0.5, 0.8, 0.6, 0.5, 0.7], [1, 1, 0.5, 0.4, 0.5], None, 10),  # the samples grow dull, not noisy
+        ([0.5, 0.8, 0.77, 0.76, 0.8], [1, 1, 2, 3, 2], None, 10),  # a fall within three deviations
+        ([0.5, 0.8, 0.6, 0.6, 0.8], [1, 1, 1.05, 1.08, 1], None, 10),  # noise within three deviations
+        ([0.8, 0.7, 0.6, 0.5], [1, 2, 2, 2], (10, 30), 0),  # from the first look on: keep the model
+        ([0.8, 0.7, 0.75, 0.75], [1, 1, 1, 1], None, 20),  # step 0 is not kept for being alike
+        ([0.5, 0.8, 0.5, 0.8, 0.5], [1, 1, 2, 1, 2], (20, 20), 10),  # the first of two
+        ([0.8], [1], None, 0),
+    ],
+)
 def test_a_planted_stage_is_found(fidelity, residual, found, kept):
     assert stage(*looks(fidelity, residual)) == found and best(*looks(fidelity, residual)) == kept
 

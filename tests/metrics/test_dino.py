@@ -1,4 +1,5 @@
 """DINO and DINOv2 against transformers' models, from every layout; resized positions; training checkpoints."""
+
 import numpy as np
 import pytest
 import torch
@@ -25,8 +26,10 @@ def theirs():
     """Makes transformers' model of a kind: "dino", "dinov2", "giant" (SwiGLU) or "registers"."""
     t = pytest.importorskip("transformers")
     makers = {
-        "dino": lambda: t.ViTModel(t.ViTConfig(**SHAPE, intermediate_size=64, image_size=32, patch_size=16,
-                                               layer_norm_eps=1e-6), add_pooling_layer=False),
+        "dino": lambda: t.ViTModel(
+            t.ViTConfig(**SHAPE, intermediate_size=64, image_size=32, patch_size=16, layer_norm_eps=1e-6),
+            add_pooling_layer=False,
+        ),
         "dinov2": lambda: t.Dinov2Model(t.Dinov2Config(**V2)),
         "giant": lambda: t.Dinov2Model(t.Dinov2Config(**V2, use_swiglu_ffn=True)),
         "registers": lambda: t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(**V2, num_register_tokens=4)),
@@ -59,8 +62,14 @@ def test_the_published_numbers_of_tensors_and_parameters():
         network = ViT(SMALL)
     state = original(network)
     assert len(state) == 150 and sum(t.numel() for t in state.values()) == 21_665_664
-    shapes = {"cls_token": (1, 1, 384), "pos_embed": (1, 197, 384), "patch_embed.proj.weight": (384, 3, 16, 16),
-              "blocks.11.attn.qkv.weight": (1152, 384), "blocks.0.mlp.fc1.bias": (1536,), "norm.weight": (384,)}
+    shapes = {
+        "cls_token": (1, 1, 384),
+        "pos_embed": (1, 197, 384),
+        "patch_embed.proj.weight": (384, 3, 16, 16),
+        "blocks.11.attn.qkv.weight": (1152, 384),
+        "blocks.0.mlp.fc1.bias": (1536,),
+        "norm.weight": (384,),
+    }
     assert {name: tuple(state[name].shape) for name in shapes} == shapes
 
 
@@ -84,6 +93,7 @@ def test_positions_of_models_with_registers_are_resized_as_in_transformers(their
 
 def stretched(row, count, scale):
     """Cubic convolution (Keys 1981, a = -0.75) of a (n, ...) at (i + 1/2) / scale - 1/2, edges repeated."""
+
     def weight(d):
         inner = (1.25 * d - 2.25) * d**2 + 1
         return np.where(d <= 1, inner, np.where(d < 2, -0.75 * (((d - 5) * d + 8) * d - 4), 0))
@@ -134,11 +144,15 @@ def test_a_network_for_the_metrics(wide, tmp_path):
         assert dino.name_of(ViT(SMALL)) == "DINO ViT-S/16"
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda s: s | {"head.weight": torch.zeros(10, 128)}, "1 unknown .head.weight"),      # a classifier
-    (lambda s: s | {"pos_embed": torch.zeros(1, 9, 128)}, "pos_embed expected .1, 10, 128., found .1, 9, 128."),
-    (lambda s: {k: t for k, t in s.items() if k != "blocks.1.ls2.gamma"}, "1 missing .blocks.1.ls2.gamma"),
-    (lambda s: {k: t for k, t in s.items() if k != "cls_token"}, "found another transformer")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda s: s | {"head.weight": torch.zeros(10, 128)}, "1 unknown .head.weight"),  # a classifier
+        (lambda s: s | {"pos_embed": torch.zeros(1, 9, 128)}, "pos_embed expected .1, 10, 128., found .1, 9, 128."),
+        (lambda s: {k: t for k, t in s.items() if k != "blocks.1.ls2.gamma"}, "1 missing .blocks.1.ls2.gamma"),
+        (lambda s: {k: t for k, t in s.items() if k != "cls_token"}, "found another transformer"),
+    ],
+)
 def test_other_files_are_refused(wide, tmp_path, change, message):
     torch.save(change(original(wide)), tmp_path / "a.pth")
     with pytest.raises(ValueError, match=f"a.pth: .*{message}"):

@@ -1,4 +1,5 @@
 """The feature network: shapes, independence of the batch, and its file."""
+
 import pytest
 import torch
 from safetensors.torch import save_file

@@ -1,4 +1,5 @@
 """Frechet distance: Gaussians with exact moments, torchmetrics, sets with fewer images than dimensions, classes."""
+
 import pytest
 import torch
 from torch import nn
@@ -47,18 +48,18 @@ def test_every_shape_of_the_product_is_the_same_number(n, m):
     """More or fewer images than the 16 dimensions, in one set or in both; a rotation of the space changes nothing."""
     x, y = normal(n, 16), normal(m, 16, 1) * 1.5 + 0.5
     turn = torch.linalg.qr(normal(16, 16, 2)).Q
-    assert frechet(x, y) == pytest.approx(by_eigenvalues(x, y), rel=1e-5)   # the root of its noise is 1e-8
+    assert frechet(x, y) == pytest.approx(by_eigenvalues(x, y), rel=1e-5)  # the root of its noise is 1e-8
     assert frechet(x @ turn, y @ turn) == pytest.approx(frechet(x, y), rel=1e-10) == frechet(y, x)
 
 
 @pytest.mark.parametrize("count", [3, 40])
 def test_a_set_and_its_shift(count):
     """Also at 3 images in 16 dimensions, where the covariance is singular."""
-    for seed in range(15):   # the rounding of some is below 0
+    for seed in range(15):  # the rounding of some is below 0
         x = normal(count, 16, seed)
         assert 0 <= frechet(x, x.flip(0)) < 1e-12
     distances = [frechet(x, x + shift) for shift in (0.1, 0.2, 0.4)]
-    assert distances == pytest.approx([16 * shift ** 2 for shift in (0.1, 0.2, 0.4)], rel=1e-9)
+    assert distances == pytest.approx([16 * shift**2 for shift in (0.1, 0.2, 0.4)], rel=1e-9)
 
 
 def test_it_is_that_of_torchmetrics():
@@ -76,6 +77,7 @@ def test_it_is_that_of_torchmetrics():
 
 def test_few_images_reward_samples_that_vary_too_little():
     """The caution of the module: 0.6 of the real spread beats the real distribution at 20 images, not at 1,000."""
+
     def mean(count, spread):
         return sum(frechet(normal(count, 64, i), spread * normal(count, 64, 99 - i)) for i in range(3)) / 3
 
@@ -87,7 +89,9 @@ def test_classes_are_measured_apart_with_their_counts():
     x, y = normal(12, 4), normal(9, 4, 1)
     labels_x, labels_y = torch.tensor([7] * 5 + [2] * 7), torch.tensor([2, 7, 7] * 3)
     assert frechet_by_class(x, labels_x, y, labels_y) == {
-        2: (frechet(x[5:], y[::3]), 7, 3), 7: (frechet(x[:5], y[[1, 2, 4, 5, 7, 8]]), 5, 6)}
+        2: (frechet(x[5:], y[::3]), 7, 3),
+        7: (frechet(x[:5], y[[1, 2, 4, 5, 7, 8]]), 5, 6),
+    }
 
 
 @pytest.mark.parametrize("labels_y, n", [([0, 0, 0, 1], 1), ([0, 0, 0, 0], 0)])
@@ -97,13 +101,16 @@ def test_a_class_with_one_image_or_none_has_no_covariance(labels_y, n):
         frechet_by_class(x, torch.tensor([0, 0, 1, 1]), x, torch.tensor(labels_y))
 
 
-@pytest.mark.parametrize("x, y, message", [
-    (normal(1, 3), normal(5, 3), "FID needs 2 and 2 images at least, found 1 and 5"),
-    (normal(5, 3), normal(1, 3), "found 5 and 1"),
-    (normal(5, 3), normal(5, 4), r"features \(N, D\) and \(M, D\), found \(5, 3\) and \(5, 4\)"),
-    (normal(5, 3), normal(3, 1)[:, 0], r"found \(5, 3\) and \(3,\)"),
-    (normal(5, 3), normal(5, 3) / 0, "FID needs finite features, found NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    "x, y, message",
+    [
+        (normal(1, 3), normal(5, 3), "FID needs 2 and 2 images at least, found 1 and 5"),
+        (normal(5, 3), normal(1, 3), "found 5 and 1"),
+        (normal(5, 3), normal(5, 4), r"features \(N, D\) and \(M, D\), found \(5, 3\) and \(5, 4\)"),
+        (normal(5, 3), normal(3, 1)[:, 0], r"found \(5, 3\) and \(3,\)"),
+        (normal(5, 3), normal(5, 3) / 0, "FID needs finite features, found NaN or infinity"),
+    ],
+)
 def test_features_that_are_no_two_sets(x, y, message):
     with pytest.raises(ValueError, match=message):
         frechet(x, y)

@@ -1,4 +1,5 @@
 """Downstream gain: what the arms are, that more data gains and wrong labels do not, and what the seed decides."""
+
 import math
 
 import pytest
@@ -18,7 +19,7 @@ def dots(count, seed):
     x = torch.empty(len(y), 1, 1, 1).uniform_(-0.5, 0.5, generator=generator).repeat(1, 3, SIDE, SIDE)
     for image, label in zip(x, y):
         top, left = torch.randint(1, SIDE - 4, (2,), generator=generator).tolist()
-        image[:, top:top + 3, left:left + 3] += 0.5 - label
+        image[:, top : top + 3, left : left + 3] += 0.5 - label
     return x, y
 
 
@@ -80,7 +81,7 @@ def test_augmentation_turns_and_the_strong_one_alters_within_the_range():
     assert all(any(torch.equal(way[i], turned[i]) for way in ways) for i in range(len(x)))
     assert not torch.equal(turned, x)
     assert strong.shape == x.shape and strong.abs().max() <= 1
-    assert ((strong == 0).all(1).flatten(1).sum(1) >= (SIDE // 4) ** 2).all()       # the square that is covered
+    assert ((strong == 0).all(1).flatten(1).sum(1) >= (SIDE // 4) ** 2).all()  # the square that is covered
 
 
 def test_a_probe_may_start_as_a_trained_network_in_bfloat16():

@@ -1,4 +1,5 @@
 """Inception score: its two bounds, its definition in loops, torchmetrics, and parts."""
+
 import math
 
 import pytest
@@ -54,14 +55,17 @@ def test_parts_of_a_number_that_does_not_divide():
     assert inception_score(rows, 2, generator) == pytest.approx(((a + b) / 2, abs(a - b) / 2), rel=1e-9)
 
 
-@pytest.mark.parametrize("rows, splits, message", [
-    (logits(3), 4, "the inception score of 4 parts needs as many samples, found 3"),
-    (logits(3), 0, "of 0 parts needs"),
-    (logits(0), 1, "needs as many samples, found 0"),
-    (logits(3), 2, "of 2 parts needs a generator that shuffles the samples"),
-    (logits(3)[0], 1, r"needs logits \(N, K\), found \(5,\)"),
-    (logits(3) / 0, 1, "needs finite logits, found NaN or infinity"),
-])
+@pytest.mark.parametrize(
+    "rows, splits, message",
+    [
+        (logits(3), 4, "the inception score of 4 parts needs as many samples, found 3"),
+        (logits(3), 0, "of 0 parts needs"),
+        (logits(0), 1, "needs as many samples, found 0"),
+        (logits(3), 2, "of 2 parts needs a generator that shuffles the samples"),
+        (logits(3)[0], 1, r"needs logits \(N, K\), found \(5,\)"),
+        (logits(3) / 0, 1, "needs finite logits, found NaN or infinity"),
+    ],
+)
 def test_what_has_no_score(rows, splits, message):
     with pytest.raises(ValueError, match=message):
         inception_score(rows, splits)

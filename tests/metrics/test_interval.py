@@ -1,4 +1,5 @@
 """Resamples of a statistic: whole sets with replacement, subsets without, and the error that the first one tells."""
+
 import pytest
 import torch
 
@@ -13,7 +14,7 @@ def test_the_deviation_of_a_mean_is_its_standard_error():
     x = torch.randn(200, generator=draws(), dtype=torch.float64)
     values = resample(lambda i: x[i].mean(), (200,), draws(1), times=400)
     assert values.shape == (400,) and values.dtype == torch.float64
-    assert values.std() == pytest.approx(x.std().item() / 200 ** 0.5, rel=0.15)
+    assert values.std() == pytest.approx(x.std().item() / 200**0.5, rel=0.15)
 
 
 def test_indices_are_those_of_each_set():

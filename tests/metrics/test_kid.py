@@ -1,4 +1,5 @@
 """Kernel inception distance against its definition, what an unbiased estimate does, and how far it moves."""
+
 import pytest
 import torch
 from torch import nn
@@ -16,8 +17,9 @@ def by_loops(x, y):
         return (float(a @ b) / len(a) + 1) ** 3
 
     def within(rows):
-        return sum(k(a, b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j) / len(rows) / (
-            len(rows) - 1)
+        return (
+            sum(k(a, b) for i, a in enumerate(rows) for j, b in enumerate(rows) if i != j) / len(rows) / (len(rows) - 1)
+        )
 
     return within(x) + within(y) - 2 * sum(k(a, b) for a in x for b in y) / len(x) / len(y)
 
@@ -41,7 +43,7 @@ def test_a_shift_raises_it():
 def test_it_is_unbiased_at_few_images_and_so_sometimes_negative():
     values = torch.tensor([kid(normal(8, seed=2 * i), normal(8, seed=2 * i + 1)) for i in range(400)])
     assert (values < 0).any() and (values > 0).any()
-    assert values.mean().abs() < 3 * values.std() / len(values) ** 0.5   # three standard errors
+    assert values.mean().abs() < 3 * values.std() / len(values) ** 0.5  # three standard errors
 
 
 @pytest.mark.parametrize("n, m", [(1, 5), (5, 0)])
@@ -80,7 +82,7 @@ def test_a_resample_does_not_pair_an_image_with_itself():
     """Then the mean over resamples is that over all pairs; with copies taken for pairs it lies far above."""
     x, y = normal(8), normal(8, seed=1)
     mean, deviation = kid_interval(x, y, draws(), times=150)
-    error = deviation / 150 ** 0.5
+    error = deviation / 150**0.5
     assert abs(mean - kid(x, y)) < 3 * error
     assert resample(lambda i, j: kid(x[i], y[j]), (8, 8), draws(), 150).mean() > kid(x, y) + 10 * error
 

@@ -1,4 +1,5 @@
 """The linear probe: its minimum is the loss's, weights of classes and sources, and the network stays as it is."""
+
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ def test_it_learns_and_leaves_the_network_alone(network):
 
 def test_the_gradient_vanishes_and_every_class_and_source_has_its_weight(network):
     x, y = bars(3, 1)
-    many = torch.cat([x, x[:1], x[:1]]), torch.cat([y, y[:1], y[:1]])        # five of class 0, three of class 1
+    many = torch.cat([x, x[:1], x[:1]]), torch.cat([y, y[:1], y[:1]])  # five of class 0, three of class 1
     probe = linear_probe(network, [views(network, *many), views(network, *bars(2, 3))], [0.75, 0.25], 2)
     head, total = probe.head, 0.0
     for (images, labels), share in zip([many, bars(2, 3)], [0.75, 0.25]):

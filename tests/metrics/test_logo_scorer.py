@@ -1,4 +1,5 @@
 """docs/logo_scorer.py: its confidences tell logos from fakes and from nothing, and it reads the letters."""
+
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def photographs(mark, count=1):
 
 @pytest.fixture(scope="module")
 def found(score):
-    return {mark: score(photographs(mark)) for mark in logos.MARKS}     # 18 of each
+    return {mark: score(photographs(mark)) for mark in logos.MARKS}  # 18 of each
 
 
 def test_logos_are_found_and_read(found):
@@ -49,23 +50,25 @@ def test_where_there_is_no_logo_nothing_is_found(found):
     assert combined(**found["nothing"]) == {"detector": 0, "text": 0, "combined": 0}
 
 
-def stamped(word, at=(0, 0), size=.58, turn=0.):
+def stamped(word, at=(0, 0), size=0.58, turn=0.0):
     """A red box with a word on grey, (64, 64, 3), drawn at twice the size."""
     v, u = np.mgrid[0:128, 0:128] / 64 - 1 + 1 / 128
     box, ink = logos.stamp(u, v, at, size, turn, word)
-    picture = .6 * (1 - box)[..., None] + (box * (1 - ink))[..., None] * logos.RED + (box * ink)[..., None] * logos.INK
+    picture = 0.6 * (1 - box)[..., None] + (box * (1 - ink))[..., None] * logos.RED + (box * ink)[..., None] * logos.INK
     return (255 * picture.reshape(64, 2, 64, 2, 3).mean((1, 3))).round().astype(np.uint8)
 
 
 def test_every_word_is_read_as_it_stands(scorer):
     rng = np.random.default_rng(0)
     words = [logos.WORD, *(logos.misspelt(rng) for _ in range(15))]
-    images = [stamped(word, rng.uniform(-.2, .2, 2), rng.uniform(.47, .67), rng.uniform(-.15, .15)) for word in words]
+    images = [
+        stamped(word, rng.uniform(-0.2, 0.2, 2), rng.uniform(0.47, 0.67), rng.uniform(-0.15, 0.15)) for word in words
+    ]
     assert scorer.read(scorer.redness(np.stack(images))) == words
 
 
 def test_more_wrong_letters_are_less_of_a_logo(score):
-    words = [logos.WORD, "/-||", "//||", "\\/\\|"]                     # 0, 1, 2 and 4 letters wrong
+    words = [logos.WORD, "/-||", "//||", "\\/\\|"]  # 0, 1, 2 and 4 letters wrong
     confidence = score(np.stack([stamped(word) for word in words]))["detector"]
     assert confidence[0] > 0.85 and (np.diff(confidence) < -0.05).all()
 
@@ -88,12 +91,12 @@ def test_correlations_are_those_of_the_definition(scorer):
     found = scorer.correlate(x, kernels)
     assert found.shape == (1, 1, 3, 4)
     w = kernels[0, 1].double()
-    t = torch.where(w > 0, kernels[0, 0].double() / w, 0)                 # (t - mean t) / std t
-    window = x[0, 0, 1:1 + scorer.HIGH, 2:2 + scorer.WIDE].double()
+    t = torch.where(w > 0, kernels[0, 0].double() / w, 0)  # (t - mean t) / std t
+    window = x[0, 0, 1 : 1 + scorer.HIGH, 2 : 2 + scorer.WIDE].double()
     mean = (w * window).sum()
     by_hand = (w * t * (window - mean)).sum() / (w * (window - mean) ** 2).sum().sqrt() / (w * t * t).sum().sqrt()
     assert found[0, 0, 1, 2].item() == pytest.approx(by_hand.item(), abs=1e-4)
-    assert scorer.correlate(x * 0 + 0.3, kernels).abs().max() < 1e-3      # an even colour is no pattern
+    assert scorer.correlate(x * 0 + 0.3, kernels).abs().max() < 1e-3  # an even colour is no pattern
 
 
 def test_the_command_prints_a_line_for_each_kind(scorer, capsys):

@@ -1,4 +1,5 @@
 """LPIPS: the layers and names of both trunks, the distance by hand on a small one, its properties, its files."""
+
 import pytest
 import torch
 
@@ -16,8 +17,10 @@ def images(count, side=40, seed=0):
 def linear(trunk, prefix="lin{}"):
     """What a published file of linear weights holds."""
     generator = torch.Generator().manual_seed(2)
-    return {f"{prefix.format(k)}.model.1.weight": torch.rand(1, width, 1, 1, generator=generator)
-            for k, width in enumerate(WIDTHS[trunk])}
+    return {
+        f"{prefix.format(k)}.model.1.weight": torch.rand(1, width, 1, 1, generator=generator)
+        for k, width in enumerate(WIDTHS[trunk])
+    }
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +50,9 @@ def toy(monkeypatch):
     return network
 
 
-@pytest.mark.parametrize("trunk, taps, parameters", [
-    ("vgg", [3, 8, 15, 22, 29], 14_714_688), ("alex", [1, 4, 7, 9, 11], 2_469_696)])
+@pytest.mark.parametrize(
+    "trunk, taps, parameters", [("vgg", [3, 8, 15, 22, 29], 14_714_688), ("alex", [1, 4, 7, 9, 11], 2_469_696)]
+)
 def test_the_trunks_are_torchvisions(trunk, taps, parameters):
     with torch.device("meta"):
         network = LPIPS(trunk)
@@ -121,12 +125,16 @@ def test_vggs_weights_look_for_vgg(folder):
         load(folder / "vgg.pth")
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda w: {"features.0.weight": torch.zeros(1)}, "expected the linear weights of LPIPS .* found 1 tensors"),
-    (lambda w: w | {"lin1.model.1.weight": torch.zeros(1, 48, 1, 1)}, "found squeezenet or another trunk"),
-    (lambda w: w | {"lin3.model.1.weight": torch.zeros(1, 7, 1, 1)}, "1 of another shape .*lin3"),
-    (lambda w: w | {"lin5.model.1.weight": torch.zeros(1, 7, 1, 1)}, "1 unknown .*lin5"),
-    (lambda w: w | {"lin0.model.1.weight": -w["lin0.model.1.weight"]}, "expected weights of 0 or more")])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda w: {"features.0.weight": torch.zeros(1)}, "expected the linear weights of LPIPS .* found 1 tensors"),
+        (lambda w: w | {"lin1.model.1.weight": torch.zeros(1, 48, 1, 1)}, "found squeezenet or another trunk"),
+        (lambda w: w | {"lin3.model.1.weight": torch.zeros(1, 7, 1, 1)}, "1 of another shape .*lin3"),
+        (lambda w: w | {"lin5.model.1.weight": torch.zeros(1, 7, 1, 1)}, "1 unknown .*lin5"),
+        (lambda w: w | {"lin0.model.1.weight": -w["lin0.model.1.weight"]}, "expected weights of 0 or more"),
+    ],
+)
 def test_other_files_are_refused(folder, change, message):
     torch.save(change(linear("alex")), folder / "alex.pth")
     with pytest.raises(ValueError, match=f"alex.pth: .*{message}"):

@@ -1,4 +1,5 @@
 """Distances to the training images: planted copies are found, however turned; fresh images are no copies."""
+
 import pytest
 import torch
 
@@ -24,10 +25,18 @@ def test_a_picture_has_eight_turns_and_mirrors():
     assert turned(pictures(5, 0)).shape == (40, 3, 4, 4)
 
 
-@pytest.mark.parametrize("turn", [
-    lambda x: x, lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.rot90(1, (-2, -1)),
-    lambda x: x.rot90(3, (-2, -1)), lambda x: x.transpose(-2, -1)],
-    ids=["as it is", "left-right", "up-down", "90", "270", "transposed"])
+@pytest.mark.parametrize(
+    "turn",
+    [
+        lambda x: x,
+        lambda x: x.flip(-1),
+        lambda x: x.flip(-2),
+        lambda x: x.rot90(1, (-2, -1)),
+        lambda x: x.rot90(3, (-2, -1)),
+        lambda x: x.transpose(-2, -1),
+    ],
+    ids=["as it is", "left-right", "up-down", "90", "270", "transposed"],
+)
 def test_planted_copies_are_all_found(turn):
     train = pictures(20, 0)
     numbers = report(turn(train[::2]), pictures(100, 1), train)
@@ -94,11 +103,14 @@ def test_views_do_not_matter_where_images_have_one():
     assert torch.equal(authentic(fake, train), authentic(fake, train.repeat(3, 1), views=3))
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda x: authentic(x, x[:1]), "authenticity needs 1 and 2 images at least, found 9 and 1"),
-    (lambda x: ratio(x, x[:4]), "the ratio needs 1 and 5 images at least, found 9 and 4"),
-    (lambda x: ratio(x, x, k=1, views=2), "expected 2 views of each training image, found 9 in all"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda x: authentic(x, x[:1]), "authenticity needs 1 and 2 images at least, found 9 and 1"),
+        (lambda x: ratio(x, x[:4]), "the ratio needs 1 and 5 images at least, found 9 and 4"),
+        (lambda x: ratio(x, x, k=1, views=2), "expected 2 views of each training image, found 9 in all"),
+    ],
+)
 def test_too_few_training_images(call, message):
     with pytest.raises(ValueError, match=message):
         call(pictures(9, 0).flatten(1))

@@ -1,4 +1,5 @@
 """Precision, recall, density and coverage: by hand on a line, by loops, by prdc, and with copies and collapse."""
+
 import pytest
 import torch
 
@@ -22,8 +23,11 @@ def by_loops(real, fake, k, rim):
             distance = (x - y).norm().item()
             inside[i][j] = distance < radius or (rim and distance == radius)
     columns = list(zip(*inside))
-    return (sum(map(any, columns)) / len(fake), sum(map(sum, columns)) / k / len(fake),
-            sum(map(any, inside)) / len(real))
+    return (
+        sum(map(any, columns)) / len(fake),
+        sum(map(sum, columns)) / k / len(fake),
+        sum(map(any, inside)) / len(real),
+    )
 
 
 def test_on_a_line():
@@ -33,7 +37,7 @@ def test_on_a_line():
     """
     real, fake = line(0, 1, 4), line(-1, -2, 6.5, 8)
     assert precision_recall(real, fake, k=1) == pytest.approx((2 / 4, 1 / 3))
-    assert density_coverage(real, fake, k=1) == pytest.approx((1 / 4, 1 / 3))   # the rim does not count
+    assert density_coverage(real, fake, k=1) == pytest.approx((1 / 4, 1 / 3))  # the rim does not count
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -58,7 +62,7 @@ def test_samples_of_one_spot_are_precise_and_recall_nothing():
     real, fake = normal(40), normal(1, seed=1) * 0.1 + 1e-3 * normal(40, seed=2)
     precision, recall = precision_recall(real, fake)
     assert precision == 1 and recall == 0
-    precision, recall = precision_recall(fake, real)    # and samples all over, of real images of one spot
+    precision, recall = precision_recall(fake, real)  # and samples all over, of real images of one spot
     assert precision == 0 and recall == 1
     density, coverage = density_coverage(real, fake)
     assert density > 1 > 0.5 > coverage
@@ -81,12 +85,15 @@ def test_the_further_the_samples_the_less_of_everything():
         assert list(numbers) == sorted(numbers, reverse=True) and numbers[-1] == 0
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: precision_recall(normal(3), normal(9)), "precision needs 4 and 4 images at least, found 3 and 9"),
-    (lambda: precision_recall(normal(9), normal(3)), "found 9 and 3"),
-    (lambda: density_coverage(normal(5), normal(9)), "density needs 6 and 1 images at least, found 5 and 9"),
-    (lambda: density_coverage(normal(5), normal(9), k=0), "k at least 1, found 0"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: precision_recall(normal(3), normal(9)), "precision needs 4 and 4 images at least, found 3 and 9"),
+        (lambda: precision_recall(normal(9), normal(3)), "found 9 and 3"),
+        (lambda: density_coverage(normal(5), normal(9)), "density needs 6 and 1 images at least, found 5 and 9"),
+        (lambda: density_coverage(normal(5), normal(9), k=0), "k at least 1, found 0"),
+    ],
+)
 def test_too_few_images(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,4 +1,5 @@
 """Names of networks: the shipped one, pixels; what the functions of a network take; what is no network."""
+
 import pytest
 import torch
 
@@ -33,8 +34,8 @@ def test_pixels_are_means_of_grey_and_of_colour():
     x = images()
     found = networks.load("pixels").embed(x)
     assert found.shape == (3, 304)
-    assert found[1, 17].item() == pytest.approx(x[1, :, 4:8, 4:8].mean().item(), abs=1e-6)               # row 1
-    assert found[1, 256 + 16 + 4].item() == pytest.approx(x[1, 1, 16:32, :16].mean().item(), abs=1e-6)   # green
+    assert found[1, 17].item() == pytest.approx(x[1, :, 4:8, 4:8].mean().item(), abs=1e-6)  # row 1
+    assert found[1, 256 + 16 + 4].item() == pytest.approx(x[1, 1, 16:32, :16].mean().item(), abs=1e-6)  # green
     assert networks.load("pixels").embed(images(side=10)).shape == (3, 304)
 
 
@@ -50,21 +51,33 @@ def test_nothing_keeps_a_gradient():
     assert not network.logits(images().requires_grad_()).requires_grad
 
 
-@pytest.mark.parametrize("x, message", [
-    (torch.zeros(2, 1, 8, 8), r"expected images \(N, 3, S, S\), found \(2, 1, 8, 8\)"),
-    (torch.zeros(3, 8, 8), r"found \(3, 8, 8\)"), (torch.zeros(2, 3, 8, 9), r"found \(2, 3, 8, 9\)"),
-    (torch.zeros(0, 3, 8, 8), r"found \(0, 3, 8, 8\)"),
-    (torch.full((1, 3, 8, 8), 255), r"expected images in \[-1, 1\], found values from 255 to 255"),
-    (torch.full((1, 3, 8, 8), float("nan")), "found values from nan to nan")])
+@pytest.mark.parametrize(
+    "x, message",
+    [
+        (torch.zeros(2, 1, 8, 8), r"expected images \(N, 3, S, S\), found \(2, 1, 8, 8\)"),
+        (torch.zeros(3, 8, 8), r"found \(3, 8, 8\)"),
+        (torch.zeros(2, 3, 8, 9), r"found \(2, 3, 8, 9\)"),
+        (torch.zeros(0, 3, 8, 8), r"found \(0, 3, 8, 8\)"),
+        (torch.full((1, 3, 8, 8), 255), r"expected images in \[-1, 1\], found values from 255 to 255"),
+        (torch.full((1, 3, 8, 8), float("nan")), "found values from nan to nan"),
+    ],
+)
 def test_what_is_no_images(x, message):
     with pytest.raises(ValueError, match=message):
         networks.load("pixels").embed(x)
 
 
-@pytest.mark.parametrize("tensors, message", [
-    ({"features.0.weight": torch.zeros(1)}, "found a VGG or AlexNet classifier"),
-    ({"blocks.0.attn.qkv.weight": torch.zeros(1), "y_embedder.embedding_table.weight": torch.zeros(1)}, "found a DiT"),
-    ({"a": torch.zeros(1)}, "found 1 unknown tensors")])
+@pytest.mark.parametrize(
+    "tensors, message",
+    [
+        ({"features.0.weight": torch.zeros(1)}, "found a VGG or AlexNet classifier"),
+        (
+            {"blocks.0.attn.qkv.weight": torch.zeros(1), "y_embedder.embedding_table.weight": torch.zeros(1)},
+            "found a DiT",
+        ),
+        ({"a": torch.zeros(1)}, "found 1 unknown tensors"),
+    ],
+)
 def test_other_files_are_refused(tmp_path, tensors, message):
     torch.save(tensors, tmp_path / "w.pt")
     with pytest.raises(ValueError, match=f"w.pt: expected FID's Inception, CLIP, DINO, DINOv2 or .*, {message}"):

@@ -1,4 +1,5 @@
 """Images against prompts, on features of which the cosines are known, and against torchmetrics' CLIP scores."""
+
 import math
 
 import pytest
@@ -20,7 +21,7 @@ def drawn(*shape, seed=0):
 
 def test_clip_t_is_the_cosine_of_an_image_and_its_own_prompt():
     assert clip_t(at_angles(0, 90, 180), at_angles(60, 90, 0)).tolist() == pytest.approx([0.5, 1, -1])
-    assert clip_t(at_angles(0, 60), at_angles(60)).tolist() == pytest.approx([0.5, 1])      # one prompt for all
+    assert clip_t(at_angles(0, 60), at_angles(60)).tolist() == pytest.approx([0.5, 1])  # one prompt for all
     with pytest.raises(ValueError, match="each of 3 images with its prompt, found 2 prompts"):
         clip_t(at_angles(0, 90, 180), at_angles(60, 90))
 
@@ -37,7 +38,7 @@ def test_iqa_is_the_share_of_the_first_of_two_prompts():
     images, pair = drawn(6, 8), drawn(2, 8, seed=1)
     good = clip_iqa(images, pair, 5.0)
     assert good.shape == (6,) and ((0 < good) & (good < 1)).all()
-    assert good.tolist() == pytest.approx((1 - clip_iqa(images, pair.flip(0), 5.0)).tolist())      # swapped prompts
+    assert good.tolist() == pytest.approx((1 - clip_iqa(images, pair.flip(0), 5.0)).tolist())  # swapped prompts
     assert clip_iqa(images, pair[:1].repeat(2, 1), 100.0).tolist() == pytest.approx([0.5] * 6)
     assert all(len(prompts) == 2 for prompts in PAIRS.values())
     with pytest.raises(ValueError, match="compares 2 opposite prompts, found 3"):
@@ -61,13 +62,17 @@ def test_fidelity_counts_the_images_whose_prompt_is_the_likeliest():
     garments = torch.tensor([[0.1, 0.9]])
     mean = (0.7 + 0.3 + 0.5 + 0.6 + 0.1) / 5
     chance = (4 / 3 + 1 / 2) / 5
-    assert fidelity([colours, garments]) == {"images": 5, "right": pytest.approx(0.6),
-                                             "probability": pytest.approx(mean), "chance": pytest.approx(chance)}
+    assert fidelity([colours, garments]) == {
+        "images": 5,
+        "right": pytest.approx(0.6),
+        "probability": pytest.approx(mean),
+        "chance": pytest.approx(chance),
+    }
 
 
 def test_fidelity_of_features_that_know_nothing_is_chance():
     images, prompts = drawn(3000, 16), drawn(4, 16, seed=1)
-    row = fidelity([choose(images[i::4], prompts.roll(-i, 0), 1.0) for i in range(4)])     # each prompt is true in turn
+    row = fidelity([choose(images[i::4], prompts.roll(-i, 0), 1.0) for i in range(4)])  # each prompt is true in turn
     assert row["chance"] == 0.25
     assert row["right"] == pytest.approx(0.25, abs=0.03) and row["probability"] == pytest.approx(0.25, abs=0.01)
 
@@ -85,16 +90,26 @@ def test_fidelity_needs_images_and_something_to_choose_from(shapes):
 
 def test_alternatives_differ_from_the_true_prompt_in_one_attribute():
     prompts = alternatives("a {blue|black|red} {sweater|hat} with a logo")
-    assert prompts == ["a blue sweater with a logo", "a black sweater with a logo", "a red sweater with a logo",
-                       "a blue hat with a logo"]
+    assert prompts == [
+        "a blue sweater with a logo",
+        "a black sweater with a logo",
+        "a red sweater with a logo",
+        "a blue hat with a logo",
+    ]
     assert alternatives("a sweater{ with a logo|}") == ["a sweater with a logo", "a sweater"]
 
 
-@pytest.mark.parametrize("template, words", [
-    ("a blue sweater", "stand in braces"), ("a {blue|black sweater", "stand in braces"),
-    ("a {blue|{light|dark} red} hat", "stand in braces"), ("a blue|{black|red} hat", "stand in braces"),
-    ("a {blue} hat", r"each once, found \{blue\}"), ("a {blue|red|blue} hat", r"each once, found \{blue\|red\|blue\}"),
-])
+@pytest.mark.parametrize(
+    "template, words",
+    [
+        ("a blue sweater", "stand in braces"),
+        ("a {blue|black sweater", "stand in braces"),
+        ("a {blue|{light|dark} red} hat", "stand in braces"),
+        ("a blue|{black|red} hat", "stand in braces"),
+        ("a {blue} hat", r"each once, found \{blue\}"),
+        ("a {blue|red|blue} hat", r"each once, found \{blue\|red\|blue\}"),
+    ],
+)
 def test_templates_that_offer_no_choice(template, words):
     with pytest.raises(ValueError, match=words):
         alternatives(template)

@@ -1,4 +1,5 @@
 """A comparison as Markdown and as one page."""
+
 import pytest
 
 from data.grid import save_image
@@ -9,8 +10,12 @@ def row(method, seed, asked, way="", **more):
     return {"method": method, "way": way, "seed": seed, "asked_state": asked, "network": "n"} | more
 
 
-ROWS = [row("lora", 0, 0.5, kid_x1000=3.0), row("lora", 1, 0.7, kid_x1000=3.0), row("full", 0, 0.9, kid_x1000=8.0),
-        row("full", 1, 0.9, kid_x1000=9.0)]
+ROWS = [
+    row("lora", 0, 0.5, kid_x1000=3.0),
+    row("lora", 1, 0.7, kid_x1000=3.0),
+    row("full", 0, 0.9, kid_x1000=8.0),
+    row("full", 1, 0.9, kid_x1000=9.0),
+]
 
 
 def test_rows_are_grouped_by_method_and_way():
@@ -37,9 +42,10 @@ def test_a_run_without_a_number_leaves_its_cell_to_the_others():
 
 def test_the_page_is_one_file_with_its_pictures_and_marks_the_best(tmp_path):
     import numpy as np
+
     save_image(tmp_path / "grid.png", np.zeros((4, 4, 3), np.uint8))
     page = html(ROWS, {"lora": tmp_path / "grid.png"}, "a < b", "2 runs of each")
-    assert "<h1>a &lt; b</h1>" in page and "src=\"data:image/png;base64," in page and "http" not in page
+    assert "<h1>a &lt; b</h1>" in page and 'src="data:image/png;base64,' in page and "http" not in page
     rows = [line for line in page.splitlines() if line.startswith("<tr><td>")]
     assert "<td>0.60<small>0.50 to 0.70)" not in rows[0] and "<td>0.60<small>0.50 to 0.70</small></td>" in rows[0]
     assert "<td class=best>3.0</td>" in rows[0] and "<td class=best>0.90</td>" in rows[1]

@@ -1,4 +1,5 @@
 """Rows of features: an image lies at distance 0 from its copy, however far both are from the origin."""
+
 import torch
 
 from metrics.neighbours import precision_recall

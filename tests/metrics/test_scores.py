@@ -1,18 +1,35 @@
 """Detector and text scores: the study's own tables, and scorers that work, fail and lie."""
+
 import numpy as np
 import pytest
 
 from metrics.scores import combined, load_scorer, normalised, passed
 
 # De Man, table 2: method, mean of both, detector, text
-STUDY = [("DB 2e-5", .724898001, .949796001, .5), ("DB 5e-5", .706286823, .912573646, .5),
-         ("DB 1e-5", .634524385, .602382104, .666666667), ("LoRA 16", .594578506, .709990345, .479166667),
-         ("LoRA 16b", .587723781, .696280895, .479166667), ("LoRA 8", .550702949, .622239232, .479166667),
-         ("TI 1e-3", .545065025, .756796718, .333333333), ("TI 5e-4", .291357418, .582714836, 0),
-         ("TI 1e-6", .21148403, .42296806, 0)]
+STUDY = [
+    ("DB 2e-5", 0.724898001, 0.949796001, 0.5),
+    ("DB 5e-5", 0.706286823, 0.912573646, 0.5),
+    ("DB 1e-5", 0.634524385, 0.602382104, 0.666666667),
+    ("LoRA 16", 0.594578506, 0.709990345, 0.479166667),
+    ("LoRA 16b", 0.587723781, 0.696280895, 0.479166667),
+    ("LoRA 8", 0.550702949, 0.622239232, 0.479166667),
+    ("TI 1e-3", 0.545065025, 0.756796718, 0.333333333),
+    ("TI 5e-4", 0.291357418, 0.582714836, 0),
+    ("TI 1e-6", 0.21148403, 0.42296806, 0),
+]
 # table 3: normalised score, detector, text; its ranges are of 125 models of which it shows ten
-RANKED = [(.976, .710, .479), (.963, .700, .479), (.926, .7255, .417), (.895, .694, .417), (.889, .622, .479),
-          (.875, .696, .396), (.870, .690, .396), (.861, .703, .375), (.853, .608, .458), (.833, .654, .396)]
+RANKED = [
+    (0.976, 0.710, 0.479),
+    (0.963, 0.700, 0.479),
+    (0.926, 0.7255, 0.417),
+    (0.895, 0.694, 0.417),
+    (0.889, 0.622, 0.479),
+    (0.875, 0.696, 0.396),
+    (0.870, 0.690, 0.396),
+    (0.861, 0.703, 0.375),
+    (0.853, 0.608, 0.458),
+    (0.833, 0.654, 0.396),
+]
 
 
 @pytest.mark.parametrize("name, mean, detector, text", STUDY, ids=[row[0] for row in STUDY])
@@ -39,19 +56,19 @@ def test_a_score_needs_both_numbers_of_every_image(detector, text):
 def test_the_normalised_score_is_that_of_the_studys_table():
     """Its two unknowns are the least and the largest detector score of all models; the text went from 0 to 23/48."""
     published, detector, text = np.array(RANKED).T
-    found = normalised([*detector, .228, .738], [*text, 0, 23 / 48])[:-2]
+    found = normalised([*detector, 0.228, 0.738], [*text, 0, 23 / 48])[:-2]
     assert np.abs(found - published).max() < 0.006
     assert np.argsort(-found)[:3].tolist() == [0, 1, 2]
 
 
 def test_the_normalised_score_ranks_one_table():
     assert normalised([0.2, 0.6, 0.4], [0.1, 0.3, 0.3]) == pytest.approx([0, 1, 0.75])
-    assert normalised([0.2, 0.6], [0, 0]) == pytest.approx([0, 0.5])     # nobody's word is read
+    assert normalised([0.2, 0.6], [0, 0]) == pytest.approx([0, 0.5])  # nobody's word is read
 
 
 IMAGES = np.arange(3 * 4 * 4 * 3, dtype=np.uint8).reshape(3, 4, 4, 3)
 
-SCORERS = '''
+SCORERS = """
 from dataclasses import dataclass
 import numpy as np
 import torch
@@ -95,7 +112,7 @@ def on_a_graph(images):
 
 def breaks(images):
     return images["detector"]
-'''
+"""
 
 
 @pytest.fixture
@@ -127,16 +144,19 @@ def test_a_scorer_cannot_paint_over_the_images(file):
     assert np.array_equal(images, IMAGES)
 
 
-@pytest.mark.parametrize("function, words", [
-    ("one_number", r"one_number: expected one number for each of 3 images, found shape \(\)"),
-    ("too_many", r"too_many, text: expected one number for each of 3 images, found shape \(4,\)"),
-    ("not_finite", "not_finite: expected finite numbers, found nan for image 1"),
-    ("words", "words: expected 3 numbers, found list"),
-    ("nothing", r"nothing: expected one number for each of 3 images, found shape \(\)"),
-    ("no_score", "no_score returned a dict without a score"),
-    ("on_a_graph", "on_a_graph: expected 3 numbers, found Tensor"),
-    ("breaks", "breaks raised IndexError: only integers"),
-])
+@pytest.mark.parametrize(
+    "function, words",
+    [
+        ("one_number", r"one_number: expected one number for each of 3 images, found shape \(\)"),
+        ("too_many", r"too_many, text: expected one number for each of 3 images, found shape \(4,\)"),
+        ("not_finite", "not_finite: expected finite numbers, found nan for image 1"),
+        ("words", "words: expected 3 numbers, found list"),
+        ("nothing", r"nothing: expected one number for each of 3 images, found shape \(\)"),
+        ("no_score", "no_score returned a dict without a score"),
+        ("on_a_graph", "on_a_graph: expected 3 numbers, found Tensor"),
+        ("breaks", "breaks raised IndexError: only integers"),
+    ],
+)
 def test_what_a_scorer_returns_is_checked(file, function, words):
     with pytest.raises(ValueError, match=f"my_scorers.py:{words}"):
         load_scorer(f"{file}:{function}")(IMAGES)
@@ -155,15 +175,22 @@ def test_a_scorer_that_is_not_there(file):
         load_scorer(f"{file}:score")
     with pytest.raises(ValueError, match=r"my_scorers.py has no function answer$"):
         load_scorer(f"{file}:answer")
-    with pytest.raises(ValueError, match="scorer no_such_module:score: importing no_such_module ended with "
-                                         "ModuleNotFoundError: No module named 'no_such_module'"):
+    with pytest.raises(
+        ValueError,
+        match="scorer no_such_module:score: importing no_such_module ended with "
+        "ModuleNotFoundError: No module named 'no_such_module'",
+    ):
         load_scorer("no_such_module:score")
 
 
-@pytest.mark.parametrize("source, words", [
-    ("import no_such_detector", "ModuleNotFoundError: No module named 'no_such_detector'"),
-    ("def score(images:", "SyntaxError"), ("import sys; sys.exit('usage: ...')", "SystemExit: usage"),
-])
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("import no_such_detector", "ModuleNotFoundError: No module named 'no_such_detector'"),
+        ("def score(images:", "SyntaxError"),
+        ("import sys; sys.exit('usage: ...')", "SystemExit: usage"),
+    ],
+)
 def test_a_file_that_cannot_be_imported(tmp_path, source, words):
     (tmp_path / "broken.py").write_text(source)
     with pytest.raises(ValueError, match=f"importing .*broken.py ended with {words}"):

@@ -1,4 +1,5 @@
 """The table: what it holds, with classes that the judge knows and with others, and what it says of copies."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from metrics.table import as_text, measure
 
 class Colours(NamedTuple):
     """A network whose features and three logits are the mean of red, green and blue."""
+
     name: str = "colours"
     classes: tuple = ("red", "green", "blue")
 
@@ -43,7 +45,7 @@ def test_classes_that_the_judge_knows_are_counted():
     fake = coloured([2, 1, 0, 0], ["blue", "red"], [0, 0, 1, 1])
     numbers = measure(Colours(), fake, HELD_OUT, TRAIN, JUDGE)
     by_class = numbers["asked_state_by_class"]
-    assert by_class["red"] == 1.0 and by_class["blue"] in (0.5, 1.0)   # green must be called blue or red
+    assert by_class["red"] == 1.0 and by_class["blue"] in (0.5, 1.0)  # green must be called blue or red
     assert numbers["asked_state"] == (by_class["red"] + by_class["blue"]) / 2
     assert 1 < numbers["inception_score"] <= 2
 
@@ -56,9 +58,27 @@ def test_classes_that_it_does_not_know_are_not_told():
 def test_every_number_says_of_how_many_and_of_what():
     numbers = measure(Colours(), images(8, 3), HELD_OUT, TRAIN)
     assert [numbers[key] for key in ("network", "samples", "real", "train")] == ["colours", 8, 20, 20]
-    assert {"kid_x1000", "kid_deviation_x1000", "fid", "precision", "recall", "density", "coverage", "kid_real_x1000",
-            "diversity", "clusters", "single", "empty", "copies", "authentic", "ratio", "nearest", "nearest_real",
-            "copies_pixels", "nearest_pixels"} <= numbers.keys()
+    assert {
+        "kid_x1000",
+        "kid_deviation_x1000",
+        "fid",
+        "precision",
+        "recall",
+        "density",
+        "coverage",
+        "kid_real_x1000",
+        "diversity",
+        "clusters",
+        "single",
+        "empty",
+        "copies",
+        "authentic",
+        "ratio",
+        "nearest",
+        "nearest_real",
+        "copies_pixels",
+        "nearest_pixels",
+    } <= numbers.keys()
     assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 20 and "left_out" not in numbers
 
 
@@ -83,8 +103,9 @@ def test_copies_of_the_training_images_show_as_such():
 
 def test_identical_samples_have_no_diversity():
     one = images(1, 3)
-    numbers = measure(Colours(), one._replace(pixels=one.pixels.repeat(8, 0), labels=torch.zeros(8).long()), HELD_OUT,
-                      TRAIN)
+    numbers = measure(
+        Colours(), one._replace(pixels=one.pixels.repeat(8, 0), labels=torch.zeros(8).long()), HELD_OUT, TRAIN
+    )
     assert numbers["diversity"] == 0 and numbers["clusters"] == 1
 
 
@@ -97,25 +118,39 @@ def test_distances_by_class_are_of_that_class_and_say_of_how_many():
     fake, real = images(9, 3, ("a", "b"), [0] * 4 + [1] * 5), images(20, 1, ("a", "b"), [0] * 8 + [1] * 12)
     found = measure(Colours(), fake, real)["by_class"]
     assert [(row["samples"], row["real"]) for row in found.values()] == [(4, 8), (5, 12)]
+
     def colours(pixels):
         return torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float().mean((2, 3)) / 127.5 - 1
-    assert found["b"]["kid_x1000"] == pytest.approx(1000 * kid(colours(real.pixels[8:]), colours(fake.pixels[4:])),
-                                                    abs=1e-3)
+
+    assert found["b"]["kid_x1000"] == pytest.approx(
+        1000 * kid(colours(real.pixels[8:]), colours(fake.pixels[4:])), abs=1e-3
+    )
 
 
 def test_pixels_of_large_images_are_compared_small():
-    large = [found._replace(pixels=found.pixels.repeat(32, 1).repeat(32, 2))
-             for found in (images(8, 3), HELD_OUT, TRAIN)]
+    large = [
+        found._replace(pixels=found.pixels.repeat(32, 1).repeat(32, 2)) for found in (images(8, 3), HELD_OUT, TRAIN)
+    ]
     far = measure(Colours(), *large)["nearest_real_pixels"]
     near = measure(Colours(), images(8, 3), HELD_OUT, TRAIN)["nearest_real_pixels"]
-    assert far == pytest.approx(16 * near, rel=1e-5)   # 64 pixels a side instead of 4
+    assert far == pytest.approx(16 * near, rel=1e-5)  # 64 pixels a side instead of 4
 
 
 def test_text_has_two_columns_and_classes_under_their_mean():
-    numbers = {"network": "tiny-features", "samples": 8, "asked_state": 0.5, "asked_state_by_class": {"crack": 0.25},
-               "by_class": {"crack": {"fid": 1.5, "samples": 4}}}
+    numbers = {
+        "network": "tiny-features",
+        "samples": 8,
+        "asked_state": 0.5,
+        "asked_state_by_class": {"crack": 0.25},
+        "by_class": {"crack": {"fid": 1.5, "samples": 4}},
+    }
     lines = as_text(numbers).splitlines()
     assert [line.split() for line in lines] == [
-        ["network", "tiny-features"], ["samples", "8"], ["asked_state", "0.500"], ["crack", "0.250"], ["by_class"],
-        ["crack", "fid", "1.500", "samples", "4"]]
+        ["network", "tiny-features"],
+        ["samples", "8"],
+        ["asked_state", "0.500"],
+        ["crack", "0.250"],
+        ["by_class"],
+        ["crack", "fid", "1.500", "samples", "4"],
+    ]
     assert lines[3].startswith("  ") and len(lines[1]) == len(lines[2]) == len(lines[3])

@@ -50,14 +50,17 @@ def assert_exact(q, k, v, causal=False, tiles=TILES, atol=1e-5, rtol=1e-5):
 
 
 @here
-@pytest.mark.parametrize(("tokens", "keys", "causal"), [
-    (32, 32, False),  # whole tiles
-    (37, 37, False),
-    (20, 77, False),  # a text
-    (37, 37, True),
-    (20, 37, True),  # keys that nobody sees
-    (37, 20, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("tokens", "keys", "causal"),
+    [
+        (32, 32, False),  # whole tiles
+        (37, 37, False),
+        (20, 77, False),  # a text
+        (37, 37, True),
+        (20, 37, True),  # keys that nobody sees
+        (37, 20, True),
+    ],
+)
 def test_lengths_that_no_tile_divides(tokens, keys, causal):
     assert_exact(*random_qkv(tokens, keys, width=72), causal)
 
@@ -121,21 +124,35 @@ def test_the_gradient_has_no_gradient():
         dq.sum().backward()
 
 
-@pytest.mark.parametrize(("width", "parts"), [
-    (8, (16, 0)), (24, (32, 0)), (32, (32, 0)), (40, (32, 16)), (64, (64, 0)), (72, (64, 16)), (80, (64, 16)),
-    (112, (128, 0)), (128, (128, 0)), (160, (128, 32)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [
+        (8, (16, 0)),
+        (24, (32, 0)),
+        (32, (32, 0)),
+        (40, (32, 16)),
+        (64, (64, 0)),
+        (72, (64, 16)),
+        (80, (64, 16)),
+        (112, (128, 0)),
+        (128, (128, 0)),
+        (160, (128, 32)),
+    ],
+)
 def test_a_width_is_two_powers_of_two(width, parts):
     assert fused.parts(width) == parts
 
 
-@pytest.mark.parametrize(("shape", "dtype"), [
-    ((1, 1, 4, 168), torch.float32),
-    ((1, 1, 4, 12), torch.float32),
-    ((1, 1, 4, 16), torch.float64),
-    ((1, 4, 16), torch.float32),
-    ((1, 1, 0, 16), torch.float32),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((1, 1, 4, 168), torch.float32),
+        ((1, 1, 4, 12), torch.float32),
+        ((1, 1, 4, 16), torch.float64),
+        ((1, 4, 16), torch.float32),
+        ((1, 1, 0, 16), torch.float32),
+    ],
+)
 def test_what_it_cannot_do_it_refuses(shape, dtype):
     x = torch.zeros(shape, dtype=dtype, device=DEVICE)
     assert not fused.available(x, x, x)
@@ -161,15 +178,18 @@ def test_the_package_imports_without_triton():
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize(("heads", "tokens", "keys", "width", "causal"), [
-    (16, 256, 256, 72, False),  # DiT-XL/2 at 256 pixels
-    (4, 1024, 1024, 72, False),
-    (8, 1024, 1024, 40, False),  # Stable Diffusion
-    (8, 1000, 77, 80, False),
-    (8, 250, 250, 160, False),
-    (12, 77, 77, 64, True),  # its text encoder
-    (2, 300, 300, 128, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("heads", "tokens", "keys", "width", "causal"),
+    [
+        (16, 256, 256, 72, False),  # DiT-XL/2 at 256 pixels
+        (4, 1024, 1024, 72, False),
+        (8, 1024, 1024, 40, False),  # Stable Diffusion
+        (8, 1000, 77, 80, False),
+        (8, 250, 250, 160, False),
+        (12, 77, 77, 64, True),  # its text encoder
+        (2, 300, 300, 128, True),
+    ],
+)
 def test_at_full_size(heads, tokens, keys, width, causal, dtype):
     q, k, v = random_qkv(tokens, keys, width, dtype, batch=2, heads=heads)
     assert fused.available(q, k, v)

@@ -67,11 +67,10 @@ def test_bfloat16_on_cpu_is_close_to_float64(tokens):
     torch.testing.assert_close(out.double(), reference(q.double(), k.double(), v.double()), atol=0.02, rtol=0.02)
 
 
-@pytest.mark.parametrize(("dtype", "tokens", "road"), [
-    (torch.bfloat16, 64, grouped),
-    (torch.bfloat16, 2049, sdpa),
-    (torch.float32, 64, sdpa),
-])
+@pytest.mark.parametrize(
+    ("dtype", "tokens", "road"),
+    [(torch.bfloat16, 64, grouped), (torch.bfloat16, 2049, sdpa), (torch.float32, 64, sdpa)],
+)
 def test_the_rule_chooses_by_dtype_and_length(dtype, tokens, road):
     q, k, v = random_qkv(tokens=tokens, keys=tokens, batch=1, heads=1, dtype=dtype)
     assert torch.equal(attention(q, k, v), road(q, k, v))

@@ -1,4 +1,5 @@
 """The terms of the autoencoder's loss, its scaling factor, and the recipe on a tiny model."""
+
 from dataclasses import replace
 
 import pytest
@@ -13,8 +14,16 @@ from unet import VAE, VAEConfig
 
 
 def config(**fields):
-    return Config(**{"recipe": "autoencoder", "data": "generated:hazelnut/few/1", "val": "generated:hazelnut/val/1",
-                     "adapter": ["full"], "size": 16} | fields)
+    return Config(
+        **{
+            "recipe": "autoencoder",
+            "data": "generated:hazelnut/few/1",
+            "val": "generated:hazelnut/val/1",
+            "adapter": ["full"],
+            "size": 16,
+        }
+        | fields
+    )
 
 
 def test_the_divergence_is_that_of_two_normal_distributions():
@@ -28,13 +37,13 @@ def test_the_divergence_is_that_of_two_normal_distributions():
 def test_the_error_counts_lines_for_their_sides_and_colour_more_than_grey():
     """A constant error has no edges; a column of 1 in an image of zeros has two sides at each distance."""
     flat = torch.full((1, 3, 8, 8), 0.3)
-    assert reconstruction_error(flat).item() == pytest.approx(0.09)                    # grey, no edges
+    assert reconstruction_error(flat).item() == pytest.approx(0.09)  # grey, no edges
     line = torch.zeros(1, 3, 8, 8)
     line[..., 4] = 1
     assert reconstruction_error(line).item() == pytest.approx(1 / 8 + 2 / 7 + 2 / 6)
     assert reconstruction_error(line).item() == pytest.approx(reconstruction_error(line.mT).item())
-    red = flat * torch.tensor([1., 0, 0])[:, None, None]
-    grey_part, colour_part = 0.09 / 3, 0.01 * (4 + 1 + 1) / 3       # red = grey 0.1 + (0.2, -0.1, -0.1)
+    red = flat * torch.tensor([1.0, 0, 0])[:, None, None]
+    grey_part, colour_part = 0.09 / 3, 0.01 * (4 + 1 + 1) / 3  # red = grey 0.1 + (0.2, -0.1, -0.1)
     assert reconstruction_error(red).item() == pytest.approx(grey_part + COLOUR * colour_part)
 
 

@@ -1,4 +1,5 @@
 """Class-conditional fine-tuning: latents and dropped labels, what trains, and the class table."""
+
 import pytest
 import torch
 
@@ -27,8 +28,8 @@ def dit(tiny):
 
 def encoded(count=4, variants=2, logvar=-60.0):
     """Means that tell image and variant, 10 n + v, and next to no variance."""
-    mean = 10.0 * torch.arange(count)[:, None] + torch.arange(variants)                         # (N, V)
-    mean = mean[..., None, None, None].expand(count, variants, 4, 4, 4).clone()                 # (N, V, c, h, w)
+    mean = 10.0 * torch.arange(count)[:, None] + torch.arange(variants)  # (N, V)
+    mean = mean[..., None, None, None].expand(count, variants, 4, 4, 4).clone()  # (N, V, c, h, w)
     return LatentCache(mean, torch.full_like(mean, logvar), "", None, False)
 
 
@@ -49,7 +50,7 @@ def test_latents_are_scaled_and_in_a_variant_of_their_own_image():
 
 
 def test_the_latent_is_drawn_with_the_encoders_variance():
-    cache = encoded(count=1, variants=1, logvar=2 * torch.tensor(3.0).log().item())   # standard deviation 3
+    cache = encoded(count=1, variants=1, logvar=2 * torch.tensor(3.0).log().item())  # standard deviation 3
     x0 = latent_batches(cache, labels(1), 0.5, NULL, 0)(torch.zeros(200).long(), seeded())["x0"]
     assert x0.std().item() == pytest.approx(1.5, rel=0.02)
 
@@ -77,14 +78,17 @@ def test_the_generator_decides_and_what_is_given_is_left_alone():
     assert torch.equal(index, torch.arange(4).repeat(5))
 
 
-@pytest.mark.parametrize("specs, attached", [
-    (["lora:rank=2"], ["lora:rank=2", "classes"]),
-    (["bitfit", "norm"], ["bitfit", "norm", "classes"]),
-    (["full"], ["full"]),
-    (["classes"], ["classes"]),
-    (["difffit:blocks=1"], ["difffit:blocks=1"]),
-    (["lora:rank=2", "classes"], ["lora:rank=2", "classes"]),
-])
+@pytest.mark.parametrize(
+    "specs, attached",
+    [
+        (["lora:rank=2"], ["lora:rank=2", "classes"]),
+        (["bitfit", "norm"], ["bitfit", "norm", "classes"]),
+        (["full"], ["full"]),
+        (["classes"], ["classes"]),
+        (["difffit:blocks=1"], ["difffit:blocks=1"]),
+        (["lora:rank=2", "classes"], ["lora:rank=2", "classes"]),
+    ],
+)
 def test_the_class_table_trains_with_every_adapter(dit, specs, attached):
     before = list(specs)
     assert attach(Config(adapter=specs), dit) == attached and specs == before
@@ -118,13 +122,14 @@ def test_the_checkpoints_own_classes_keep_their_table(dit, vae, capsys):
 def test_new_classes_start_from_old_ones_of_their_name(dit, vae, capsys):
     old = dit.y_embedder.embedding_table.weight.detach().clone()
     assert fit(dit, vae, ["nut/good", "nut/hole", "nut/mould"]) == [[0, 3], [2], [0, 1, 2, 3, 4]]
-    expected = torch.stack([old[[0, 3]].mean(0), old[2], old[:5].mean(0), old[5]])   # the null row last
+    expected = torch.stack([old[[0, 3]].mean(0), old[2], old[:5].mean(0), old[5]])  # the null row last
     assert torch.allclose(dit.y_embedder.embedding_table.weight, expected)
     assert dit.classes == ["nut/good", "nut/hole", "nut/mould"] and dit.null == 3
     assert capsys.readouterr().out.splitlines() == [
         "class nut/good: starts from the mean of pill/good, tile/good",
         "class nut/hole: starts from pill/hole",
-        "class nut/mould: starts from the mean of pill/good, pill/crack, pill/hole, tile/good, tile/crack"]
+        "class nut/mould: starts from the mean of pill/good, pill/crack, pill/hole, tile/good, tile/crack",
+    ]
 
 
 def test_random_rows_come_from_the_seed(tiny, vae, capsys):
@@ -152,7 +157,7 @@ def run_encoder(vae):
 def test_encoding_is_that_of_the_autoencoder(vae):
     cache = run_encoder(vae)
     with torch.no_grad():
-        mean, logvar = vae.encode(torch.full((2, 3, 16, 16), -1.0))   # the images are black
+        mean, logvar = vae.encode(torch.full((2, 3, 16, 16), -1.0))  # the images are black
     assert torch.allclose(cache.mean[:, 0], mean, atol=1e-5) and torch.allclose(cache.logvar[:, 0], logvar, atol=1e-5)
 
 

@@ -1,4 +1,5 @@
 """Distillation to a few steps, run as a user runs it, on the tiny models."""
+
 import copy
 import json
 
@@ -63,32 +64,89 @@ def test_resuming_gives_the_file_of_a_run_left_alone(tiny, tuned, tmp_path):
     train.main(consistency(tiny, whole, "--init", tuned))
     one_step = train.one_step
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "one_step", lambda cfg, step, *rest: one_step(cfg, step, *rest)
-                      if step < 3 else (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            train,
+            "one_step",
+            lambda cfg, step, *rest: (
+                one_step(cfg, step, *rest) if step < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
+            ),
+        )
         with pytest.raises(KeyboardInterrupt):
             train.main(consistency(tiny, broken, "--init", tuned))
     train.main(["--resume", "--out", str(broken)])
     assert (whole / "adapter.safetensors").read_bytes() == (broken / "adapter.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(("tower", "learned"), [
-    ([], {"unet"}),
-    (["--adapter", "text.lora:rank=2"], {"unet", "text"}),
-    (["--adapter", "text.lora:rank=2", "--text_lr", "1e-30"], {"unet"}),
-])
+@pytest.mark.parametrize(
+    ("tower", "learned"),
+    [
+        ([], {"unet"}),
+        (["--adapter", "text.lora:rank=2"], {"unet", "text"}),
+        (["--adapter", "text.lora:rank=2", "--text_lr", "1e-30"], {"unet"}),
+    ],
+)
 def test_a_stable_diffusion_with_a_new_word_is_distilled(tiny_sd, tmp_path, tower, learned):
     """With a frozen text tower the states are read once; one that trains is its own teacher too."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(2):
         Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(photos / f"{i}.png")
-    common = ["--model", str(tiny_sd), "--data", str(photos), "--template", "a <thing>", "--steps", "2", "--batch", "2",
-              "--sample_steps", "2", "--count", "1", "--cache", "", "--warmup", "0", "--precision", "fp32"]
-    train.main([*common, "--recipe", "textual_inversion", "--token", "<thing>", "--token_start", "hazelnut",
-                "--lr", "0.5", "--out", str(tmp_path / "word")])
+    common = [
+        "--model",
+        str(tiny_sd),
+        "--data",
+        str(photos),
+        "--template",
+        "a <thing>",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--sample_steps",
+        "2",
+        "--count",
+        "1",
+        "--cache",
+        "",
+        "--warmup",
+        "0",
+        "--precision",
+        "fp32",
+    ]
+    train.main(
+        [
+            *common,
+            "--recipe",
+            "textual_inversion",
+            "--token",
+            "<thing>",
+            "--token_start",
+            "hazelnut",
+            "--lr",
+            "0.5",
+            "--out",
+            str(tmp_path / "word"),
+        ]
+    )
     word = str(tmp_path / "word" / "adapter.safetensors")
-    train.main([*common, "--recipe", "consistency", "--init", word, "--adapter", "lora:rank=2", *tower, "--lr", "0.05",
-                "--val", str(photos), "--out", str(tmp_path / "run")])
+    train.main(
+        [
+            *common,
+            "--recipe",
+            "consistency",
+            "--init",
+            word,
+            "--adapter",
+            "lora:rank=2",
+            *tower,
+            "--lr",
+            "0.05",
+            "--val",
+            str(photos),
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     tensors, recipe = weights.load_adapter(tmp_path / "run" / "adapter.safetensors")
     assert recipe["adapter"][0] == "unet.lora:rank=2" and recipe["tokens"] is None
     moved = {name.split(".")[0] for name, tensor in tensors.items() if "lora_up" in name and tensor.abs().max() > 1e-6}
@@ -106,8 +164,9 @@ def backbones(tiny, tiny_sd):
     sd = weights.load_sd(tiny_sd)
     words = sd.tokenizer.tokens(["a hazelnut", "a hole", ""])
     for model, cond, null, specs in (
-            (weights.load(tiny / "dit.safetensors"), torch.tensor([1, 3]), 5, "lora"),
-            (TextConditioned(sd.unet, sd.text), words[:2], words[2:], ["unet.lora", "text.lora"])):
+        (weights.load(tiny / "dit.safetensors"), torch.tensor([1, 3]), 5, "lora"),
+        (TextConditioned(sd.unet, sd.text), words[:2], words[2:], ["unet.lora", "text.lora"]),
+    ):
         teacher = copy.deepcopy(model)
         before = adapters.attach_beside(model, specs, torch.Generator().manual_seed(0))
         for parameter in adapters.trained(model).values():
@@ -151,14 +210,26 @@ def test_without_a_null_row_the_teacher_goes_unguided(tiny, tmp_path):
     train.main(consistency(tiny, tmp_path / "run", *common, "--guidance", "1"))
 
 
-@pytest.mark.parametrize(("more", "fault"), [
-    (["--adapter", "full"], "only what stands beside the weights, such as lora, can be switched off, and .* in place"),
-    (["--adapter", "lora", "--adapter", "bitfit"], "can be switched off, and .* of these parameters train in place"),
-    ([], "dit.safetensors does not know the class 'hazelnut/good', and what it does not draw cannot be distilled"),
-    (["--init", "nowhere.safetensors"], "nowhere.safetensors: expected an adapter file"),
-    (["--model", "new:DiT-T/2"], "new:DiT-T/2: no such file"),
-    (["--recipe", "class_label", "--init", "a"], "init is for the recipes .*consistency.* class_label does not read"),
-])
+@pytest.mark.parametrize(
+    ("more", "fault"),
+    [
+        (
+            ["--adapter", "full"],
+            "only what stands beside the weights, such as lora, can be switched off, and .* in place",
+        ),
+        (
+            ["--adapter", "lora", "--adapter", "bitfit"],
+            "can be switched off, and .* of these parameters train in place",
+        ),
+        ([], "dit.safetensors does not know the class 'hazelnut/good', and what it does not draw cannot be distilled"),
+        (["--init", "nowhere.safetensors"], "nowhere.safetensors: expected an adapter file"),
+        (["--model", "new:DiT-T/2"], "new:DiT-T/2: no such file"),
+        (
+            ["--recipe", "class_label", "--init", "a"],
+            "init is for the recipes .*consistency.* class_label does not read",
+        ),
+    ],
+)
 def test_what_cannot_be_distilled(tiny, tmp_path, more, fault):
     adapter = [] if "--adapter" in more else ["--adapter", "lora"]
     with pytest.raises(ValueError, match=fault):
@@ -183,5 +254,5 @@ def test_the_config_of_stable_diffusion_trains_the_published_layers():
 
 
 def test_the_config_of_dit_trains_qkv_proj_fc1_fc2_and_adaln():
-    counted = 28 * 64 * 1152 * (4 + 2 + 5 + 5 + 7)   # blocks, rank, inputs + outputs of each
+    counted = 28 * 64 * 1152 * (4 + 2 + 5 + 5 + 7)  # blocks, rank, inputs + outputs of each
     assert adapters.counts(student("lcm_lora_dit_xl", lambda: DiT.from_name("DiT-XL/2")))[0] == counted == 47_480_832

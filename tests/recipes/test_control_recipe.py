@@ -1,4 +1,5 @@
 """The control recipe: only the ControlNet trains, on masks; sample.py and diffusers then draw the same with it."""
+
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,24 @@ from recipes.control import control, mask_hints
 from sampling import sample_noise
 
 DATA = "generated:hazelnut/few/1"
-FEW = ["--batch", "2", "--sample_steps", "2", "--count", "1", "--cache", "", "--warmup", "0", "--measure", "0",
-       "--precision", "fp32", "--data", DATA]
+FEW = [
+    "--batch",
+    "2",
+    "--sample_steps",
+    "2",
+    "--count",
+    "1",
+    "--cache",
+    "",
+    "--warmup",
+    "0",
+    "--measure",
+    "0",
+    "--precision",
+    "fp32",
+    "--data",
+    DATA,
+]
 FAST = ["--steps", "3", "--count", "2", "--precision", "fp32"]
 
 
@@ -26,10 +43,40 @@ def runs(tiny, tiny_sd, tmp_path_factory):
     folder = tmp_path_factory.mktemp("control")
     dit = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), *FEW]
     train.main([*dit, "--steps", "1", "--out", str(folder / "few")])
-    train.main([*dit, "--recipe", "control", "--init", str(folder / "few" / "adapter.safetensors"), "--steps", "6",
-                "--lr", "0.05", "--ema", "0", "--out", str(folder / "dit")])
-    train.main(["--recipe", "control", "--model", str(tiny_sd), *FEW, "--steps", "6", "--lr", "0.5", "--ema", "0",
-                "--out", str(folder / "sd")])
+    train.main(
+        [
+            *dit,
+            "--recipe",
+            "control",
+            "--init",
+            str(folder / "few" / "adapter.safetensors"),
+            "--steps",
+            "6",
+            "--lr",
+            "0.05",
+            "--ema",
+            "0",
+            "--out",
+            str(folder / "dit"),
+        ]
+    )
+    train.main(
+        [
+            "--recipe",
+            "control",
+            "--model",
+            str(tiny_sd),
+            *FEW,
+            "--steps",
+            "6",
+            "--lr",
+            "0.5",
+            "--ema",
+            "0",
+            "--out",
+            str(folder / "sd"),
+        ]
+    )
     for name, box in (("left", (0, 0, 8, 16)), ("right", (8, 0, 16, 16))):
         mask = Image.new("L", (16, 16))
         mask.paste(255, box)
@@ -46,7 +93,9 @@ def test_only_the_control_branch_is_trained_and_left(runs):
     tensors, recipe = weights.load_adapter(runs / "dit" / "control.safetensors")
     assert all(name.startswith("control.") for name in tensors) and recipe["adapter"] == ["control.full"]
     assert sorted(path.name for path in (runs / "sd" / "control").iterdir()) == [
-        "config.json", "diffusion_pytorch_model.safetensors"]
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    ]
     assert (runs / "sd" / "samples" / "step_000006.png").is_file()
 
 
@@ -71,25 +120,44 @@ def test_the_hint_is_the_mask_in_the_variant_of_the_image():
 def test_diffusers_draws_the_same_image_with_it(guidance, runs, tiny_sd, tmp_path):
     diffusers = pytest.importorskip("diffusers")
     control = diffusers.ControlNetModel.from_pretrained(runs / "sd" / "control")
-    pipeline = diffusers.StableDiffusionControlNetPipeline.from_pretrained(tiny_sd, controlnet=control,
-                                                                           safety_checker=None)
+    pipeline = diffusers.StableDiffusionControlNetPipeline.from_pretrained(
+        tiny_sd, controlnet=control, safety_checker=None
+    )
     hint = torch.zeros(1, 1, 16, 16)
     hint[..., 8:] = 1
     pipeline.control_image_processor.config.do_convert_rgb = False
     noise = sample_noise(0, [0])(torch.empty(1, 4, 4, 4))
-    theirs = pipeline("a hazelnut", image=hint, num_inference_steps=3, guidance_scale=guidance, latents=noise,
-                      output_type="np").images[0]
-    ours = drawn(tmp_path, "--run", str(runs / "sd"), "--prompt", "a hazelnut", "--hint", str(runs / "right.png"),
-                 "--guidance", str(guidance))[0]
+    theirs = pipeline(
+        "a hazelnut", image=hint, num_inference_steps=3, guidance_scale=guidance, latents=noise, output_type="np"
+    ).images[0]
+    ours = drawn(
+        tmp_path,
+        "--run",
+        str(runs / "sd"),
+        "--prompt",
+        "a hazelnut",
+        "--hint",
+        str(runs / "right.png"),
+        "--guidance",
+        str(guidance),
+    )[0]
     assert np.abs(ours - 255 * theirs).max() <= 2
 
 
-@pytest.mark.parametrize(("flags", "fault"), [
-    (["--run", "dit"], "a ControlNet reads an image, give --hint FILE"),
-    (["--run", "few", "--hint", "left.png"], "left.png is read by a ControlNet, give --control or the --run of one"),
-    (["--run", "few", "--hint", "left.png", "--control", "few/adapter.safetensors"],
-     "expected a ControlNet for a DiT, found an adapter that trains"),
-])
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--run", "dit"], "a ControlNet reads an image, give --hint FILE"),
+        (
+            ["--run", "few", "--hint", "left.png"],
+            "left.png is read by a ControlNet, give --control or the --run of one",
+        ),
+        (
+            ["--run", "few", "--hint", "left.png", "--control", "few/adapter.safetensors"],
+            "expected a ControlNet for a DiT, found an adapter that trains",
+        ),
+    ],
+)
 def test_what_does_not_fit_is_one_sentence(flags, fault, runs, tmp_path):
     flags = [flag if flag.startswith("--") else str(runs / flag) for flag in flags]
     with pytest.raises(ValueError, match=fault):
@@ -100,8 +168,21 @@ def test_images_without_masks_are_refused(tiny_sd, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "photos" / "0.png")
     with pytest.raises(ValueError, match="the control recipe reads masks, and .*photos has none"):
-        train.main(["--recipe", "control", "--model", str(tiny_sd), *FEW, "--data", str(tmp_path / "photos"),
-                    "--template", "a pill", "--out", str(tmp_path / "run")])
+        train.main(
+            [
+                "--recipe",
+                "control",
+                "--model",
+                str(tiny_sd),
+                *FEW,
+                "--data",
+                str(tmp_path / "photos"),
+                "--template",
+                "a pill",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
 
 
 def test_images_come_as_often_as_their_folder_says(tiny_sd, tmp_path):

@@ -1,4 +1,5 @@
 """A run with `noise_schedule = "progressive"`: what it learns with, what it draws with, and what its files say."""
+
 import json
 
 import numpy as np
@@ -43,8 +44,19 @@ def test_sample_draws_with_the_last_stage_as_the_run_did(tiny, run, tmp_path):
 
 def test_a_whole_model_says_it_and_tuning_goes_on_from_there(tiny, tmp_path):
     whole, more = tmp_path / "whole", tmp_path / "more"
-    train.main(flags(tiny, whole, *PROGRESSIVE, "--adapter", "full", "--steps", "1", "--start",
-                     "features:generated:pill+tile/val/1"))
+    train.main(
+        flags(
+            tiny,
+            whole,
+            *PROGRESSIVE,
+            "--adapter",
+            "full",
+            "--steps",
+            "1",
+            "--start",
+            "features:generated:pill+tile/val/1",
+        )
+    )
     file, vae = whole / "model.safetensors", str(tiny / "vae.safetensors")
     assert weights.load(file).noise_schedule == "progressive"
     assert weights.load(tiny / "dit.safetensors").noise_schedule == "fixed"
@@ -80,21 +92,27 @@ def test_files_of_two_schedules_do_not_go_onto_one_model(tiny, run, tmp_path):
 
 def test_a_diffusers_folder_gets_the_betas(tiny, tmp_path):
     from weights.export import export_pipeline
+
     model = weights.load(tiny / "dit.safetensors")
     for name in ("fixed", "progressive"):
         model.noise_schedule = name
         export_pipeline(model, tmp_path / name)
-    fixed, ours = (json.loads((tmp_path / name / "scheduler" / "scheduler_config.json").read_text())
-                   for name in ("fixed", "progressive"))
+    fixed, ours = (
+        json.loads((tmp_path / name / "scheduler" / "scheduler_config.json").read_text())
+        for name in ("fixed", "progressive")
+    )
     assert (fixed["beta_schedule"], fixed["beta_start"], fixed["beta_end"]) == ("linear", 0.0001, 0.02)
     betas = torch.tensor(ours["trained_betas"], dtype=torch.float64)
     assert torch.allclose(torch.cumprod(1 - betas, 0), stage(5).alpha_bar, rtol=1e-9)
 
 
-@pytest.mark.parametrize("recipe, name, message", [
-    ("class_label", "cosine", "noise_schedule of recipe class_label must be fixed or progressive, found 'cosine'"),
-    ("text", "progressive", "noise_schedule of recipe text must be fixed, found 'progressive'"),
-])
+@pytest.mark.parametrize(
+    "recipe, name, message",
+    [
+        ("class_label", "cosine", "noise_schedule of recipe class_label must be fixed or progressive, found 'cosine'"),
+        ("text", "progressive", "noise_schedule of recipe text must be fixed, found 'progressive'"),
+    ],
+)
 def test_refused(recipe, name, message):
     with pytest.raises(ValueError, match=message):
         train.configure(["--recipe", recipe, "--noise-schedule", name])

@@ -1,4 +1,5 @@
 """Batches of pixels, variants from the config, and the held-out loss."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,8 +20,9 @@ def plain(pixels):
     return torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
 
 
-@pytest.mark.parametrize("flips, rotations, count", [
-    ("none", "0", 1), ("h", "0", 2), ("hv", "0,90,180,270", 8), ("none", "-5,0,5", 3)])
+@pytest.mark.parametrize(
+    "flips, rotations, count", [("none", "0", 1), ("h", "0", 2), ("hv", "0,90,180,270", 8), ("none", "-5,0,5", 3)]
+)
 def test_variants_of_a_config(flips, rotations, count):
     assert len(augmentations(Config(flips=flips, rotations=rotations))) == count
 
@@ -64,10 +66,10 @@ def test_the_held_out_loss_is_the_mean_over_images_with_noise_that_stays(images)
     def loss(part, generator, progress):
         return part["x"].mean(), {}
 
-    value = held_out_loss(batch, loss, 7, "cpu", size=3)   # batches of 3, 3 and 1 weigh by their images
+    value = held_out_loss(batch, loss, 7, "cpu", size=3)  # batches of 3, 3 and 1 weigh by their images
     noise = torch.cat([torch.rand(min(3, 7 - i), generator=torch.Generator().manual_seed(i)) for i in (0, 3, 6)])
     assert value == pytest.approx((numbers + noise).mean().item())
-    torch.rand(5)                                          # other randomness does not matter
+    torch.rand(5)  # other randomness does not matter
     assert value == held_out_loss(batch, loss, 7, "cpu", size=3)
 
 

@@ -1,4 +1,5 @@
 """Where rows of new classes start, and finding the old class under which a model denoises new images best."""
+
 import pytest
 import torch
 
@@ -18,13 +19,16 @@ def never(*asked):
     raise AssertionError("only `nearest` and `features` may ask for the costly comparisons")
 
 
-@pytest.mark.parametrize("start, rows", [
-    ("name", [[1, 4], [2], EVERY]),   # no old class is mouldy: the mean of all
-    ("mean", [EVERY] * 3),
-    ("random", [[]] * 3),
-    ("3", [[3]] * 3),
-    ("tile/crack", [[4]] * 3),
-])
+@pytest.mark.parametrize(
+    "start, rows",
+    [
+        ("name", [[1, 4], [2], EVERY]),  # no old class is mouldy: the mean of all
+        ("mean", [EVERY] * 3),
+        ("random", [[]] * 3),
+        ("3", [[3]] * 3),
+        ("tile/crack", [[4]] * 3),
+    ],
+)
 def test_every_way_to_start(start, rows):
     assert start_rows(start, OLD, 5, NEW, never, never) == rows
 
@@ -62,7 +66,7 @@ def rows_know(known, schedule, seen=None, variance=False):
         assert not torch.is_grad_enabled() and len(x) == len(t) == len(y)
         if seen is not None:
             seen.append(len(x))
-        x0 = known[y]                                                                      # (B, C, H, W)
+        x0 = known[y]  # (B, C, H, W)
         signal, sigma = schedule.roots(t, x)
         out = schedule.target(x0, (x - signal * x0) / sigma, t)
         return torch.cat([out, out * 0 + 7], 1) if variance else out
@@ -75,7 +79,7 @@ def rows_know(known, schedule, seen=None, variance=False):
 def test_the_row_that_knows_the_images_is_found(prediction, variance):
     schedule = Schedule.linear(prediction=prediction)
     known = torch.randn(6, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    rows, labels = torch.tensor([5, 0, 3]), torch.tensor([2, 0, 1, 0, 2])   # class i looks like row rows[i]
+    rows, labels = torch.tensor([5, 0, 3]), torch.tensor([2, 0, 1, 0, 2])  # class i looks like row rows[i]
     model = rows_know(known, schedule, variance=variance)
     assert nearest_rows(model, known[rows[labels]], labels, 6, schedule) == rows.tolist()
 
@@ -107,7 +111,7 @@ def test_the_head_of_the_network_stands_for_old_classes(bottles):
     images, _, (_, names) = bottles
     old = [name for name in names if name not in images.classes][:9] + images.classes[::-1]
     count = len(images.classes)
-    assert similar_rows(images, None, old, len(old)) == list(range(8 + count, 8, -1))   # each is most like itself
+    assert similar_rows(images, None, old, len(old)) == list(range(8 + count, 8, -1))  # each is most like itself
 
 
 def test_images_of_old_classes_stand_for_them(bottles):
@@ -116,21 +120,42 @@ def test_images_of_old_classes_stand_for_them(bottles):
     assert similar_rows(images, others, images.classes[::-1], count) == list(range(count))[::-1]
     assert similar_rows(images, others, None, count) == list(range(count))
 
-    with torch.no_grad():   # the formula, class by class
+    with torch.no_grad():  # the formula, class by class
         own, theirs = (network.features(to_tensor(of.pixels)) for of in (images, others))
-    means = [[sum(f.clamp(min=0) / f.norm() for f, y in zip(all_f, of.labels) if y == label) for label in range(count)]
-             for all_f, of in ((own, images), (theirs, others))]
-    closer = [int(torch.cosine_similarity(f, means[1][3], 0) < torch.cosine_similarity(f, means[1][1], 0))
-              for f in means[0]]
+    means = [
+        [sum(f.clamp(min=0) / f.norm() for f, y in zip(all_f, of.labels) if y == label) for label in range(count)]
+        for all_f, of in ((own, images), (theirs, others))
+    ]
+    closer = [
+        int(torch.cosine_similarity(f, means[1][3], 0) < torch.cosine_similarity(f, means[1][1], 0)) for f in means[0]
+    ]
     assert similar_rows(images, others, [images.classes[3], images.classes[1]], 2) == closer
 
 
-@pytest.mark.parametrize("old, rows, given, message", [
-    (["bottle/good", "street/fog"], 2, False, "no features of 'street/fog', a class of the checkpoint; features:DATA"),
-    (["bottle/good", "pill/good"], 2, True, "no features of 'pill/good', a class of the checkpoint; features:DATA"),
-    (None, 1000, False, "names none of its 1000 classes; features:DATA takes images of 1000 classes, in their order"),
-    (None, 1000, True, "names none of its 1000 classes; features:DATA takes images of 1000 classes, in their order"),
-])
+@pytest.mark.parametrize(
+    "old, rows, given, message",
+    [
+        (
+            ["bottle/good", "street/fog"],
+            2,
+            False,
+            "no features of 'street/fog', a class of the checkpoint; features:DATA",
+        ),
+        (["bottle/good", "pill/good"], 2, True, "no features of 'pill/good', a class of the checkpoint; features:DATA"),
+        (
+            None,
+            1000,
+            False,
+            "names none of its 1000 classes; features:DATA takes images of 1000 classes, in their order",
+        ),
+        (
+            None,
+            1000,
+            True,
+            "names none of its 1000 classes; features:DATA takes images of 1000 classes, in their order",
+        ),
+    ],
+)
 def test_old_classes_that_nothing_is_known_of_are_one_sentence(bottles, old, rows, given, message):
     images, others, _ = bottles
     with pytest.raises(ValueError, match=f"start features: {'the checkpoint ' if old is None else ''}{message}"):

@@ -1,4 +1,5 @@
 """FineDiffusion's class table: where rows of superclasses start, how often they train, and what all that counts."""
+
 import json
 
 import pytest
@@ -21,15 +22,19 @@ PARENTS = {"nut/good": "nut", "nut/hole": "nut", "pin/good": "pin"}
 ABOVE = torch.tensor([3, 3, 4])
 
 
-@pytest.mark.parametrize(("rows", "classes", "superclasses", "trained"), [
-    (10_011, 10_000, 11, 12_153_632),            # iNaturalist 2021: 11,532,672 + 489,632 + 131,328
-    (317, 292, 25, 986_144),                     # VegFru
-])
+@pytest.mark.parametrize(
+    ("rows", "classes", "superclasses", "trained"),
+    [
+        (10_011, 10_000, 11, 12_153_632),  # iNaturalist 2021: 11,532,672 + 489,632 + 131,328
+        (317, 292, 25, 986_144),  # VegFru
+    ],
+)
 def test_the_counts_are_those_of_the_paper(rows, classes, superclasses, trained):
     """Published: 1.77 % for iNaturalist. The table has no null row there."""
     names = [f"c{i}" for i in range(classes)]
-    data = images(names[:1])._replace(classes=names, parents={name: f"s{i % superclasses}" for i, name in
-                                                              enumerate(names)})
+    data = images(names[:1])._replace(
+        classes=names, parents={name: f"s{i % superclasses}" for i, name in enumerate(names)}
+    )
     assert len(row_names(data)) == rows
     with torch.device("meta"):
         model = DiT.from_name("DiT-XL/2", num_classes=rows, class_dropout=0)
@@ -40,8 +45,9 @@ def test_the_counts_are_those_of_the_paper(rows, classes, superclasses, trained)
         assert round(100 * trained / adapters.counts(model)[1], 4) == 1.7726
 
 
-@pytest.mark.parametrize(("null", "drop", "lift"), [(NULL, 0.1, 0.0), (NULL, 0.2, 0.3), (NULL, 0.5, 0.5),
-                                                    (None, 0.2, 0.1), (None, 0.1, 1.0)])
+@pytest.mark.parametrize(
+    ("null", "drop", "lift"), [(NULL, 0.1, 0.0), (NULL, 0.2, 0.3), (NULL, 0.5, 0.5), (None, 0.2, 0.1), (None, 0.1, 1.0)]
+)
 def test_labels_are_replaced_as_often_as_asked(null, drop, lift):
     of, index = labels(3), torch.arange(3).repeat(2000)
     y = latent_batches(encoded(3), of, 1.0, null, drop, None, ABOVE, lift)(index, seeded())["y"]
@@ -54,8 +60,10 @@ def test_labels_are_replaced_as_often_as_asked(null, drop, lift):
 def test_without_superclasses_a_batch_is_the_one_it_was():
     """The same random numbers decide about null and superclass, so that old seeds keep their batches."""
     index = torch.arange(3).repeat(50)
-    old, new = (latent_batches(encoded(3), labels(3), 1.0, NULL, 0.3, None, *more)(index, seeded())
-                for more in ((), (ABOVE, 0.0)))
+    old, new = (
+        latent_batches(encoded(3), labels(3), 1.0, NULL, 0.3, None, *more)(index, seeded())
+        for more in ((), (ABOVE, 0.0))
+    )
     assert torch.equal(old["y"], new["y"]) and torch.equal(old["x0"], new["x0"])
 
 
@@ -93,7 +101,7 @@ def test_the_table_gains_superclass_rows_before_null_and_keeps_them(parts, capsy
     assert rows_above(model, data).tolist() == [3, 3, 4] and rows_above(model, images(CLASSES)) is None
     assert "class nut: starts from the mean of pill/good, pill/hole, tile/good\n" in capsys.readouterr().out
     before = table(model).clone()
-    for parents in (PARENTS, {}):     # the checkpoint's own, asked for or not
+    for parents in (PARENTS, {}):  # the checkpoint's own, asked for or not
         assert fit(model, vae, parents)[0] is None
         assert torch.equal(table(model), before) and model.parents == PARENTS
     assert capsys.readouterr().out == ""
@@ -105,7 +113,7 @@ def test_a_checkpoint_of_the_same_classes_keeps_their_rows_and_gains_superclasse
     parents = {name: name.split("/")[0] for name in classes}
     assert fit(model, vae, parents, classes, start="random")[0] == [[0], [1], [2], [3], [4], [0, 1, 2], [3, 4]]
     assert torch.equal(table(model)[:5], old[:5]) and torch.equal(table(model)[7], old[5])
-    regrouped = dict.fromkeys(classes, "pill") | {"tile/good": "new"}      # pill's row is there, new's is not
+    regrouped = dict.fromkeys(classes, "pill") | {"tile/good": "new"}  # pill's row is there, new's is not
     assert fit(model, vae, regrouped, classes)[0] == [[0], [1], [2], [3], [4], [3], [5]]
     assert model.classes == [*classes, "new", "pill"] and model.parents == regrouped
     assert fit(model, vae, {}, classes[:2], start="pill/hole")[0] == [[2], [2]] and model.parents == {}
@@ -117,11 +125,15 @@ def test_rows_without_a_past_are_random(parts):
     assert fit(model, vae, PARENTS, start="random")[0] == [[]] * 5 and model.null == 5
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    ({"superclass": 0.95}, "0 to 0.9, found 0.95"), ({"superclass": -0.1}, "found -0.1"),
-    ({"hierarchy": "h.toml"}, "hierarchy h.toml is of no use without superclass"),
-    ({"superclass": 0.1}, "the images' folders: no superclass of 2 of 2 classes"),
-])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"superclass": 0.95}, "0 to 0.9, found 0.95"),
+        ({"superclass": -0.1}, "found -0.1"),
+        ({"hierarchy": "h.toml"}, "hierarchy h.toml is of no use without superclass"),
+        ({"superclass": 0.1}, "the images' folders: no superclass of 2 of 2 classes"),
+    ],
+)
 def test_settings_that_do_not_fit(fields, words):
     with pytest.raises(ValueError, match=words):
         with_superclasses(Config(**fields), images(["a", "b"]))
@@ -144,10 +156,42 @@ def test_a_new_model_with_a_hierarchy_from_a_file(tiny, tmp_path):
         (tmp_path / "data" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32), (shade, shade, shade)).save(tmp_path / "data" / name / "0.png")
     (tmp_path / "h.json").write_text(json.dumps({"good": "any", "crack": "any"}))
-    train.main(["--model", "new:DiT-T/2", "--adapter", "full", "--vae", str(tiny / "vae.safetensors"), "--size", "16",
-                "--data", str(tmp_path / "data"), "--hierarchy", str(tmp_path / "h.json"), "--superclass", "0.5",
-                "--steps", "1", "--batch", "2", "--sample-steps", "2", "--count", "1", "--measure", "0", "--cache", "",
-                "--rotations", "0", "--flips", "none", "--out", str(tmp_path / "run")])
+    train.main(
+        [
+            "--model",
+            "new:DiT-T/2",
+            "--adapter",
+            "full",
+            "--vae",
+            str(tiny / "vae.safetensors"),
+            "--size",
+            "16",
+            "--data",
+            str(tmp_path / "data"),
+            "--hierarchy",
+            str(tmp_path / "h.json"),
+            "--superclass",
+            "0.5",
+            "--steps",
+            "1",
+            "--batch",
+            "2",
+            "--sample-steps",
+            "2",
+            "--count",
+            "1",
+            "--measure",
+            "0",
+            "--cache",
+            "",
+            "--rotations",
+            "0",
+            "--flips",
+            "none",
+            "--out",
+            str(tmp_path / "run"),
+        ]
+    )
     model = weights.load(tmp_path / "run" / "model.safetensors")
     assert model.classes == ["crack", "good", "any"] and model.parents == {"crack": "any", "good": "any"}
     assert model.null == 3 and len(table(model)) == 4

@@ -1,4 +1,5 @@
 """The text recipes, run as a user runs them, on a tiny Stable Diffusion."""
+
 import json
 from dataclasses import replace
 
@@ -14,8 +15,28 @@ from recipes.text import caption_batches, read_once
 from recipes.tokens import learn_token
 from unet import TextConditioned, TextTower
 
-FAST = ["--data", "generated:hazelnut/few/1", "--size", "16", "--steps", "2", "--batch", "2", "--sample_steps", "2",
-        "--count", "1", "--cache", "", "--flips", "none", "--rotations", "0", "--precision", "fp32"]
+FAST = [
+    "--data",
+    "generated:hazelnut/few/1",
+    "--size",
+    "16",
+    "--steps",
+    "2",
+    "--batch",
+    "2",
+    "--sample_steps",
+    "2",
+    "--count",
+    "1",
+    "--cache",
+    "",
+    "--flips",
+    "none",
+    "--rotations",
+    "0",
+    "--precision",
+    "fp32",
+]
 
 
 def run(tmp_path, tiny_sd, recipe, *flags, name="run"):
@@ -41,13 +62,30 @@ def trained(tiny_sd, out):
 
 
 def test_lora_on_unet_and_text_tower_with_rates_of_their_own(tmp_path, tiny_sd, capsys):
-    out = run(tmp_path, tiny_sd, "text", "--adapter", "lora:rank=2", "--adapter", "text.lora:rank=3", "--lr", "1e-2",
-              "--text_lr", "1e-30", "--lr_schedule", "constant", "--warmup", "0", "--ema", "0")
+    out = run(
+        tmp_path,
+        tiny_sd,
+        "text",
+        "--adapter",
+        "lora:rank=2",
+        "--adapter",
+        "text.lora:rank=3",
+        "--lr",
+        "1e-2",
+        "--text_lr",
+        "1e-30",
+        "--lr_schedule",
+        "constant",
+        "--warmup",
+        "0",
+        "--ema",
+        "0",
+    )
     assert "5 images: 5 captions from the generator" in capsys.readouterr().out
     tensors, recipe = weights.load_adapter(out / "adapter.safetensors")
     assert recipe["adapter"] == ["unet.lora:rank=2", "text.lora:rank=3"]
     moved = {name.split(".")[0] for name, tensor in tensors.items() if "lora_up" in name and tensor.abs().max() > 1e-6}
-    assert moved == {"unet"}                                          # the tower's rate is as good as none
+    assert moved == {"unet"}  # the tower's rate is as good as none
     assert {p.name for p in (out / "samples").iterdir()} == {"step_000000.png", "step_000002.png"}
     assert (out / "grid.png").is_file() and "val" in (out / "log.jsonl").read_text()
 
@@ -70,8 +108,23 @@ def test_full_fine_tuning_leaves_a_folder_that_loads(tmp_path, tiny_sd):
 
 
 def test_a_whole_unet_and_a_new_word_become_one_folder(tmp_path, tiny_sd):
-    out = run(tmp_path, tiny_sd, "text", "--adapter", "unet.full", "--lr", "1e-2", "--token", "hazelnuts",
-              "--token_start", "hazelnut", "--data", folder(tmp_path), "--template", "a photo of hazelnuts")
+    out = run(
+        tmp_path,
+        tiny_sd,
+        "text",
+        "--adapter",
+        "unet.full",
+        "--lr",
+        "1e-2",
+        "--token",
+        "hazelnuts",
+        "--token_start",
+        "hazelnut",
+        "--data",
+        folder(tmp_path),
+        "--template",
+        "a photo of hazelnuts",
+    )
     sd, before = weights.load_sd(out / "model"), weights.load_sd(tiny_sd)
     assert sd.tokenizer.encode("hazelnuts") == [len(before.tokenizer)]
     assert sd.text.config.vocab_size == len(sd.tokenizer)
@@ -80,8 +133,23 @@ def test_a_whole_unet_and_a_new_word_become_one_folder(tmp_path, tiny_sd):
 
 
 def test_textual_inversion_learns_rows_and_reports_their_norm(tmp_path, tiny_sd):
-    out = run(tmp_path, tiny_sd, "textual_inversion", "--data", folder(tmp_path), "--template", "a photo of a <thing>",
-              "--token", "<thing>", "--token_start", "hazelnut", "--vectors", "2", "--lr", "1e-2")
+    out = run(
+        tmp_path,
+        tiny_sd,
+        "textual_inversion",
+        "--data",
+        folder(tmp_path),
+        "--template",
+        "a photo of a <thing>",
+        "--token",
+        "<thing>",
+        "--token_start",
+        "hazelnut",
+        "--vectors",
+        "2",
+        "--lr",
+        "1e-2",
+    )
     tensors, recipe = weights.load_adapter(out / "adapter.safetensors")
     assert recipe["tokens"] == {"<thing>": 2} and [*tensors] == ["text.token_embedding.token_rows"]
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
@@ -89,13 +157,21 @@ def test_textual_inversion_learns_rows_and_reports_their_norm(tmp_path, tiny_sd)
     assert looks[0]["nearest_word"] == "hazelnut" and looks[0]["token_norm"] != looks[-1]["token_norm"]
     model, _ = trained(tiny_sd, out)
     known = weights.load_sd(tiny_sd).text.token_embedding.weight
-    assert torch.equal(model.text.token_embedding.weight[:len(known)], known)      # no other word has moved
+    assert torch.equal(model.text.token_embedding.weight[: len(known)], known)  # no other word has moved
     assert len(model.text.token_embedding.weight) == len(known) + 2
 
 
 def test_dreambooth_draws_its_class_images_once(tmp_path, tiny_sd):
-    flags = ["--adapter", "lora:rank=2", "--class_prompt", "a photo of a hazelnut", "--class_images", "3",
-             "--cache", str(tmp_path / "cache")]
+    flags = [
+        "--adapter",
+        "lora:rank=2",
+        "--class_prompt",
+        "a photo of a hazelnut",
+        "--class_images",
+        "3",
+        "--cache",
+        str(tmp_path / "cache"),
+    ]
     first = run(tmp_path, tiny_sd, "dreambooth", *flags, name="first")
     images = sorted((tmp_path / "cache").glob("class-*/*.png"))
     assert len(images) == 3
@@ -154,39 +230,51 @@ def test_offset_noise_is_part_of_what_is_predicted():
     x0 = torch.zeros(2, 3, 8, 8)
     loss, _ = denoising_loss(cfg, model, schedule, torch.Generator().manual_seed(0), x0, None)
     means = seen["x"].mean((2, 3))
-    assert means.abs().min() > 3 * seen["x"].flatten(2).std(2).max() / 8      # a shift of whole channels
-    assert loss > 10                                                          # which the target has too
+    assert means.abs().min() > 3 * seen["x"].flatten(2).std(2).max() / 8  # a shift of whole channels
+    assert loss > 10  # which the target has too
 
 
-@pytest.mark.parametrize(("flags", "fault"), [
-    (["--recipe", "textual_inversion"], "textual inversion learns a word"),
-    (["--recipe", "text", "--token", "pill"], "token_start must be one token of the vocabulary, found '', which is 0"),
-    (["--recipe", "text", "--token", "<x>", "--token_start", "zebra"], "found 'zebra', which is 5"),
-    (["--recipe", "text", "--token", "<x>", "--token_start", "hazelnut"], "5 of 5 captions lack the token '<x>'"),
-    (["--recipe", "text", "--token", "<x>", "--token_start", "a hole"], r"'a hole', which is 2: \['a', 'hole'\]"),
-    (["--recipe", "text", "--token", "hazelnut", "--token_start", "a"], "'hazelnut' is in the vocabulary"),
-    (["--recipe", "text", "--token", " ", "--token_start", "a"], "one word without white space, found ' '"),
-    (["--recipe", "text", "--token_start", "a"], "of a new word, and --token names none: found 'a' and 1"),
-    (["--recipe", "dreambooth"], "dreambooth keeps the class by images that it draws"),
-    (["--recipe", "dreambooth", "--class_prompt", "  "], "dreambooth keeps the class by images that it draws"),
-    (["--recipe", "text", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
-    (["--recipe", "text", "--adapter", "vae.lora"], "the model has no part 'vae': it has unet, text"),
-    (["--recipe", "text", "--adapter", "classes"], "this UNet has none"),
-    (["--recipe", "text", "--model", "new:SD-X"], "unknown size 'SD-X'; a new Stable Diffusion is new:SD-T"),
-])
+@pytest.mark.parametrize(
+    ("flags", "fault"),
+    [
+        (["--recipe", "textual_inversion"], "textual inversion learns a word"),
+        (
+            ["--recipe", "text", "--token", "pill"],
+            "token_start must be one token of the vocabulary, found '', which is 0",
+        ),
+        (["--recipe", "text", "--token", "<x>", "--token_start", "zebra"], "found 'zebra', which is 5"),
+        (["--recipe", "text", "--token", "<x>", "--token_start", "hazelnut"], "5 of 5 captions lack the token '<x>'"),
+        (["--recipe", "text", "--token", "<x>", "--token_start", "a hole"], r"'a hole', which is 2: \['a', 'hole'\]"),
+        (["--recipe", "text", "--token", "hazelnut", "--token_start", "a"], "'hazelnut' is in the vocabulary"),
+        (["--recipe", "text", "--token", " ", "--token_start", "a"], "one word without white space, found ' '"),
+        (["--recipe", "text", "--token_start", "a"], "of a new word, and --token names none: found 'a' and 1"),
+        (["--recipe", "dreambooth"], "dreambooth keeps the class by images that it draws"),
+        (["--recipe", "dreambooth", "--class_prompt", "  "], "dreambooth keeps the class by images that it draws"),
+        (["--recipe", "text", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
+        (["--recipe", "text", "--adapter", "vae.lora"], "the model has no part 'vae': it has unet, text"),
+        (["--recipe", "text", "--adapter", "classes"], "this UNet has none"),
+        (["--recipe", "text", "--model", "new:SD-X"], "unknown size 'SD-X'; a new Stable Diffusion is new:SD-T"),
+    ],
+)
 def test_what_cannot_be_trained(tmp_path, tiny_sd, flags, fault):
     with pytest.raises(ValueError, match=fault):
         train.main(["--model", str(tiny_sd), *FAST, "--adapter", "lora", *flags, "--out", str(tmp_path / "run")])
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("captions", "fault"), [
-    (["a", ""], "1.txt, first line: the caption is empty"),
-    (["a", " \n a"], "1.txt, first line: the caption is empty"),
-    (["a", "a" * 10_001], "1.txt, first line: 10001 characters; a caption has at most 10000"),
-    (["a", "a" * 10**6], "1.txt: 1000000 bytes; a caption has at most 10000 characters"),
-    (["a"], "of 2 images these have no caption, 1: 1.png; give a template, a .txt beside each, or a metadata.jsonl"),
-])
+@pytest.mark.parametrize(
+    ("captions", "fault"),
+    [
+        (["a", ""], "1.txt, first line: the caption is empty"),
+        (["a", " \n a"], "1.txt, first line: the caption is empty"),
+        (["a", "a" * 10_001], "1.txt, first line: 10001 characters; a caption has at most 10000"),
+        (["a", "a" * 10**6], "1.txt: 1000000 bytes; a caption has at most 10000 characters"),
+        (
+            ["a"],
+            "of 2 images these have no caption, 1: 1.png; give a template, a .txt beside each, or a metadata.jsonl",
+        ),
+    ],
+)
 def test_a_caption_that_is_none(tmp_path, tiny_sd, captions, fault):
     photos = folder(tmp_path)
     for i, caption in enumerate(captions):
@@ -210,8 +298,23 @@ def test_a_mask_of_another_size_is_named(tmp_path, tiny_sd):
 
 def test_a_new_stable_diffusion_learns_its_vocabulary_from_the_captions(tmp_path, tiny):
     out = tmp_path / "run"
-    train.main(["--recipe", "text", "--model", "new:SD-T", "--vae", str(tiny / "vae.safetensors"), *FAST,
-                "--adapter", "unet.full", "--adapter", "text.full", "--out", str(out)])
+    train.main(
+        [
+            "--recipe",
+            "text",
+            "--model",
+            "new:SD-T",
+            "--vae",
+            str(tiny / "vae.safetensors"),
+            *FAST,
+            "--adapter",
+            "unet.full",
+            "--adapter",
+            "text.full",
+            "--out",
+            str(out),
+        ]
+    )
     sd = weights.load_sd(out / "model")
     assert len(sd.tokenizer) == sd.text.config.vocab_size and sd.unet.config.out_channels == 4
     assert len(sd.tokenizer.encode("hazelnut")) == 1 and (out / "model" / "model_index.json").is_file()

@@ -1,4 +1,5 @@
 """Watching samples: what a look measures, keeping the best weights, ending a corrupted run, and the picture of it."""
+
 import json
 import shutil
 from types import SimpleNamespace
@@ -23,10 +24,43 @@ FILES = ("model.safetensors", "checkpoint/state.safetensors")
 
 
 def flags(tiny, photos, out, *more):
-    return ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--data", str(photos),
-            "--adapter", "full", "--steps", "9", "--batch", "4", "--sample_every", "1", "--sample_steps", "2",
-            "--count", "8", "--measure", "0", "--precision", "fp32", "--cache", "", "--lr_schedule", "constant",
-            "--ema", "0", "--lr", "10", "--warmup", "50", "--out", str(out), *more]
+    return [
+        "--model",
+        str(tiny / "dit.safetensors"),
+        "--vae",
+        str(tiny / "vae.safetensors"),
+        "--data",
+        str(photos),
+        "--adapter",
+        "full",
+        "--steps",
+        "9",
+        "--batch",
+        "4",
+        "--sample_every",
+        "1",
+        "--sample_steps",
+        "2",
+        "--count",
+        "8",
+        "--measure",
+        "0",
+        "--precision",
+        "fp32",
+        "--cache",
+        "",
+        "--lr_schedule",
+        "constant",
+        "--ema",
+        "0",
+        "--lr",
+        "10",
+        "--warmup",
+        "50",
+        "--out",
+        str(out),
+        *more,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +103,17 @@ def test_the_training_images_themselves_are_as_faithful_and_as_noisy_as_can_be(f
 
 def test_a_sample_is_compared_with_images_of_its_class_or_with_all_if_there_is_none(few):
     pixels, classes = few
-    shown = np.stack([pixels[0]] * 4)                                       # a good one
-    own, other, new = (watcher(IDLE, pixels, classes, [name] * 4, torch.device("cpu"))(shown)["fidelity"]
-                       for name in (classes[0], classes[2], "a prompt"))
+    shown = np.stack([pixels[0]] * 4)  # a good one
+    own, other, new = (
+        watcher(IDLE, pixels, classes, [name] * 4, torch.device("cpu"))(shown)["fidelity"]
+        for name in (classes[0], classes[2], "a prompt")
+    )
     assert own == pytest.approx(1, abs=1e-5) == new and other < 0.99
 
 
 def test_many_training_images_are_thinned_out(few, monkeypatch):
     pixels, classes = few
-    monkeypatch.setattr(watch, "KNOWN", 5)                                  # every second one, the first of each class
+    monkeypatch.setattr(watch, "KNOWN", 5)  # every second one, the first of each class
     measure = watcher(IDLE, pixels, classes, classes[1::2], torch.device("cpu"))
     assert measure(pixels[::2])["fidelity"] == pytest.approx(1, abs=1e-5) and measure(pixels[1::2])["fidelity"] < 0.999
 
@@ -96,9 +132,12 @@ def test_a_rate_that_corrupts_is_caught_and_the_best_look_is_left(tiny, photos, 
     assert steps == list(range(10)) and 0 < kept < 9 and not first <= kept <= last
     train.main(flags(tiny, photos, tmp_path / "short", "--steps", str(kept)))
     assert (spoiled / FILES[0]).read_bytes() == (tmp_path / "short" / FILES[0]).read_bytes()
-    state = weights.read(spoiled / FILES[1])[0]                             # of step 9
-    assert not any(torch.equal(tensor, state[name.replace("model/", "best/")]) for name, tensor in state.items()
-                   if name.startswith("model/"))
+    state = weights.read(spoiled / FILES[1])[0]  # of step 9
+    assert not any(
+        torch.equal(tensor, state[name.replace("model/", "best/")])
+        for name, tensor in state.items()
+        if name.startswith("model/")
+    )
 
 
 def test_a_corrupted_run_can_end_itself(tiny, photos, spoiled, tmp_path, capsys):
@@ -110,17 +149,22 @@ def test_a_corrupted_run_can_end_itself(tiny, photos, spoiled, tmp_path, capsys)
     train.main(flags(tiny, photos, tmp_path / "short", "--steps", str(first)))
     assert (run / FILES[0]).read_bytes() == (tmp_path / "short" / FILES[0]).read_bytes()
     assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["step"] == first
-    train.main(["--resume", "--out", str(run)])                             # nothing more happens
+    train.main(["--resume", "--out", str(run)])  # nothing more happens
     assert looks(run)[0] == list(range(first + 1))
 
 
 def test_killed_and_resumed_it_keeps_the_same_and_looks_as_often(tiny, photos, spoiled, tmp_path):
     run, one_step = tmp_path / "run", train.one_step
-    for stop in (2, 3, 7):   # between checkpoints: what was best then must come from the state, or be found again
+    for stop in (2, 3, 7):  # between checkpoints: what was best then must come from the state, or be found again
         more = flags(tiny, photos, run, "--keep", "best", "--save_every", "2") if stop == 2 else []
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train, "one_step", lambda cfg, step, *rest, stop=stop: one_step(cfg, step, *rest)
-                          if step < stop else (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(
+                train,
+                "one_step",
+                lambda cfg, step, *rest, stop=stop: (
+                    one_step(cfg, step, *rest) if step < stop else (_ for _ in ()).throw(KeyboardInterrupt)
+                ),
+            )
             with pytest.raises(KeyboardInterrupt):
                 train.main(more or ["--resume", "--out", str(run)])
     train.main(["--resume", "--out", str(run)])
@@ -148,10 +192,40 @@ def test_what_decides_nothing_is_not_in_the_file(tiny, photos, tmp_path):
 @pytest.mark.parametrize("recipe", ["text", "dreambooth"])
 def test_samples_of_prompts_are_measured_too(tiny_sd, tmp_path, recipe):
     run = tmp_path / "run"
-    train.main(["--recipe", recipe, "--model", str(tiny_sd), "--data", "generated:hazelnut/few/1", "--size", "16",
-                "--steps", "2", "--batch", "2", "--sample_steps", "2", "--count", "1", "--cache", "", "--adapter",
-                "lora:rank=1", "--prior_weight", "0", "--keep", "best", "--prompts", "a hole", "--prompts", "a pill",
-                "--out", str(run)])
+    train.main(
+        [
+            "--recipe",
+            recipe,
+            "--model",
+            str(tiny_sd),
+            "--data",
+            "generated:hazelnut/few/1",
+            "--size",
+            "16",
+            "--steps",
+            "2",
+            "--batch",
+            "2",
+            "--sample_steps",
+            "2",
+            "--count",
+            "1",
+            "--cache",
+            "",
+            "--adapter",
+            "lora:rank=1",
+            "--prior_weight",
+            "0",
+            "--keep",
+            "best",
+            "--prompts",
+            "a hole",
+            "--prompts",
+            "a pill",
+            "--out",
+            str(run),
+        ]
+    )
     assert looks(run)[0] == [0, 2] and all(-1 <= f <= 1 for f in looks(run)[1])
 
 
@@ -169,8 +243,10 @@ def test_weights_to_keep_are_the_last_or_the_best():
 
 def planted(run, fidelity):
     lines = [{"step": i + 1, "loss": 1.0} for i in range(50)]
-    lines += [{"step": 10 * i, "fidelity": f, "fidelity_noise": 0.01, "residual": 2 - f, "residual_noise": 0.01}
-              for i, f in enumerate(fidelity)]
+    lines += [
+        {"step": 10 * i, "fidelity": f, "fidelity_noise": 0.01, "residual": 2 - f, "residual_noise": 0.01}
+        for i, f in enumerate(fidelity)
+    ]
     run.mkdir()
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return run
@@ -178,8 +254,10 @@ def planted(run, fidelity):
 
 def test_the_picture_marks_the_stage_and_the_best_look(tmp_path):
     Figure = pytest.importorskip("matplotlib.figure").Figure
-    for name, curve, shaded, ringed in (("dip", [.5, .8, .6, .5, .7, .8], [(20, 40)], 10),
-                                        ("none", [.5, .6, .7, .8, .9, .95], [], 50)):
+    for name, curve, shaded, ringed in (
+        ("dip", [0.5, 0.8, 0.6, 0.5, 0.7, 0.8], [(20, 40)], 10),
+        ("none", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95], [], 50),
+    ):
         run = planted(tmp_path / name, curve)
         axes = Figure().subplots()
         samples(axes, *looks(run))
@@ -190,7 +268,7 @@ def test_the_picture_marks_the_stage_and_the_best_look(tmp_path):
 def test_the_panel_of_samples_is_only_there_where_some_were_measured(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     heights = []
-    for name, curve in (("none", []), ("dip", [.5, .8, .6, .5, .7, .8])):
+    for name, curve in (("none", []), ("dip", [0.5, 0.8, 0.6, 0.5, 0.7, 0.8])):
         plot(planted(tmp_path / name, curve))
         heights.append(Image.open(tmp_path / name / "loss.png").height)
     assert heights[1] > heights[0]

@@ -1,4 +1,5 @@
 """The training objective in literal numbers."""
+
 import math
 
 import pytest
@@ -45,7 +46,7 @@ def test_first_step_takes_the_discretised_likelihood():
     x0, eps, x_t, t = batch([0], schedule)
     bits = variational_bits(torch.cat([eps, torch.ones_like(eps)], 1), x0.clamp(-0.9, 0.9), x_t, t, schedule)
     x0_hat = schedule.eps_x0(eps, x_t, t)[1]
-    nll = discretized_nll(x0.clamp(-0.9, 0.9), x0_hat, torch.full_like(x0, math.log(1e-4)))     # beta_0 = 1e-4
+    nll = discretized_nll(x0.clamp(-0.9, 0.9), x0_hat, torch.full_like(x0, math.log(1e-4)))  # beta_0 = 1e-4
     assert bits.item() == pytest.approx(nll.mean().item() / math.log(2))
 
 
@@ -99,7 +100,7 @@ def test_min_snr_says_the_same_error_in_each_language():
 
 
 def test_min_snr_weighs_samples_and_leaves_the_logged_error_alone():
-    schedule = Schedule(torch.tensor([0.9, 0.5], dtype=torch.float64))     # snr 9 and 1
+    schedule = Schedule(torch.tensor([0.9, 0.5], dtype=torch.float64))  # snr 9 and 1
     x0 = torch.zeros(2, 1, 2, 2)
     out, t = torch.ones_like(x0), torch.tensor([0, 1])
     loss, numbers = diffusion_loss(out, x0, x0, x0, t, schedule, min_snr=5.0)
@@ -121,9 +122,9 @@ def test_a_weight_map_multiplies_the_squared_error():
 def test_half_precision_output_is_compared_in_float32():
     schedule = Schedule.linear()
     x0 = torch.zeros(1, 4, 2, 2)
-    eps = torch.full_like(x0, 1 + 2 ** -10)     # bfloat16 would round this to 1
+    eps = torch.full_like(x0, 1 + 2**-10)  # bfloat16 would round this to 1
     loss, _ = diffusion_loss(torch.ones(1, 4, 2, 2, dtype=torch.bfloat16), x0, eps, x0, torch.tensor([9]), schedule)
-    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(2 ** -20)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(2**-20)
     halves = [torch.ones(1, 4, 2, 2, dtype=torch.bfloat16)] * 4
     assert diffusion_loss(*halves, torch.tensor([9]), schedule)[0].dtype == torch.float32
 

@@ -1,4 +1,5 @@
 """draw: one latent per sample, each with noise of its own, under the guidance of its condition."""
+
 from functools import partial
 
 import pytest
@@ -43,7 +44,7 @@ def test_seed_and_index_make_the_noise():
     rows = [a[0], a[1], other[0], other[1]]
     assert not any(torch.equal(p, q) for i, p in enumerate(rows) for q in rows[:i])
     noise = sample_noise(0, [0])
-    assert not torch.equal(noise(x[:1]), noise(x[:1]))     # a second step draws afresh
+    assert not torch.equal(noise(x[:1]), noise(x[:1]))  # a second step draws afresh
     big = sample_noise(0, range(8))(torch.empty(8, 4, 32, 32))
     assert big.mean().item() == pytest.approx(0, abs=0.02) and big.std().item() == pytest.approx(1, abs=0.02)
 

@@ -1,4 +1,5 @@
 """Guidance is a function from model and conditions to denoiser, in one batch with every condition once."""
+
 import pytest
 import torch
 
@@ -30,7 +31,7 @@ def test_scale_one_is_conditional_for_any_channels():
 def test_scale_zero_with_three_channels_is_the_official_quirk():
     out = cfg(model, LABELS, 3, 0.0, channels=3)(X, T)
     assert torch.equal(out[:, :3], alone(3)[:, :3])
-    assert torch.equal(out[:, 3:], alone(LABELS)[:, 3:])     # latent channel 3 and the variance half stay conditional
+    assert torch.equal(out[:, 3:], alone(LABELS)[:, 3:])  # latent channel 3 and the variance half stay conditional
 
 
 def test_scale_zero_with_all_channels_leaves_only_the_variance_conditional():
@@ -79,14 +80,17 @@ def test_conditions_are_composed(weight):
     assert torch.equal(out[:, :4], expected[:, :4]) and torch.equal(out[:, 4:], alone(LABELS)[:, 4:])
 
 
-@pytest.mark.parametrize(("scale", "more", "conditions"), [
-    (4.0, [(4, 2.0), (1, -1.0)], [0, 2, 4, 4, 1, 1, 3, 3]),
-    (4.0, [(4, 0.0)], [0, 2, 3, 3]),             # no weight: not computed
-    (1.0, [(4, 0.0)], [0, 2]),                   # the label alone
-    (0.0, [(4, 2.0)], [0, 2, 4, 4, 3, 3]),       # the label's variance is still needed
-    (4.0, [(4, -3.0)], [0, 2, 4, 4]),            # the weights add up to 1: no null
-    (0.3, [(1, 0.1), (4, 0.6)], [0, 2, 1, 1, 4, 4]),
-])
+@pytest.mark.parametrize(
+    ("scale", "more", "conditions"),
+    [
+        (4.0, [(4, 2.0), (1, -1.0)], [0, 2, 4, 4, 1, 1, 3, 3]),
+        (4.0, [(4, 0.0)], [0, 2, 3, 3]),  # no weight: not computed
+        (1.0, [(4, 0.0)], [0, 2]),  # the label alone
+        (0.0, [(4, 2.0)], [0, 2, 4, 4, 3, 3]),  # the label's variance is still needed
+        (4.0, [(4, -3.0)], [0, 2, 4, 4]),  # the weights add up to 1: no null
+        (0.3, [(1, 0.1), (4, 0.6)], [0, 2, 1, 1, 4, 4]),
+    ],
+)
 def test_every_condition_that_counts_is_seen_once(scale, more, conditions):
     seen = []
     cfg(counting(seen), LABELS, 3, scale, more=more)(X, T)
@@ -130,13 +134,12 @@ def test_each_part_of_a_list_has_its_own_conditions():
 
 
 def test_samples_of_a_composition_are_those_of_the_product_of_densities():
-    """Of N(m, s^2) with one narrow s for all: N's product p_0 prod (p_i / p_0)^w_i is around m_0 + sum w_i (m_i - m_0).
-    """
-    schedule, means = Schedule.linear(), torch.tensor([0.5, -1.0, 2.0, 0.25])       # 3 is the null class
+    """Of N(m, s^2) with one narrow s: the product p_0 prod (p_i / p_0)^w_i is around m_0 + sum w_i (m_i - m_0)."""
+    schedule, means = Schedule.linear(), torch.tensor([0.5, -1.0, 2.0, 0.25])  # 3 is the null class
 
     def gaussian(x, t, y):
         signal, sigma = schedule.roots(t, x)
-        return (x - signal * means[y].view(-1, 1, 1, 1)) * sigma / (1e-6 * signal ** 2 + sigma ** 2)
+        return (x - signal * means[y].view(-1, 1, 1, 1)) * sigma / (1e-6 * signal**2 + sigma**2)
 
     composed = guided(gaussian, torch.zeros(2).long(), 3, 1.5, more=[(1, 0.5), (2, -0.75)])
     drawn = draw(composed, range(2), (4, 2, 2), schedule, steps=50)
@@ -156,7 +159,7 @@ def test_guidance_in_an_interval_spares_the_doubled_batch_outside():
 
 
 def test_text_conditions_take_one_null_state_for_all():
-    def text_model(x, t, states):     # states (B, L, D)
+    def text_model(x, t, states):  # states (B, L, D)
         return x + states.mean((1, 2)).view(-1, 1, 1, 1)
 
     cond, null = torch.ones(2, 3, 4), torch.zeros(1, 3, 4)

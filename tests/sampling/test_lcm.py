@@ -1,4 +1,5 @@
 """Consistency models: the boundary, the steps, and a loss that is zero for the true consistency function."""
+
 import pytest
 import torch
 
@@ -9,7 +10,7 @@ from sampling.draw import draw
 SCHEDULES = [Schedule.linear, Schedule.scaled_linear]
 PREDICTIONS = ["eps", "v", "x0"]
 SHAPE = (64, 2, 3, 3)
-MEAN, STD = 0.4, 0.3   # of the data in the Gaussian world
+MEAN, STD = 0.4, 0.3  # of the data in the Gaussian world
 
 
 def normal(seed, shape=SHAPE):
@@ -18,43 +19,51 @@ def normal(seed, shape=SHAPE):
 
 def outputs(schedule, x0_of):
     """A denoiser whose output says that x0 is x0_of(x, t)."""
+
     def denoise(x, t):
         signal, sigma = schedule.roots(t, x)
         x0 = x0_of(x, t)
         return schedule.target(x0, (x - signal * x0) / sigma, t)
+
     return denoise
 
 
 def posterior_mean(schedule):
     """E[x0 | x_t] of x0 ~ N(m, s^2): what a perfect teacher predicts."""
+
     def x0(x, t):
         signal, sigma = schedule.roots(t, x)
-        variance = (signal * STD) ** 2 + sigma ** 2
-        return MEAN + signal * STD ** 2 / variance * (x - signal * MEAN)
+        variance = (signal * STD) ** 2 + sigma**2
+        return MEAN + signal * STD**2 / variance * (x - signal * MEAN)
+
     return x0
 
 
 def path_to_the_start(schedule):
     """f(x, t) of that world: (x_t - signal m) / std_t is constant on a path of the flow, which tells its point at 0."""
+
     def f(x, t):
         (signal, sigma), (signal_0, sigma_0) = schedule.roots(t, x), schedule.roots(torch.zeros_like(t), x)
-        std, std_0 = (((s * STD) ** 2 + n ** 2).sqrt() for s, n in ((signal, sigma), (signal_0, sigma_0)))
+        std, std_0 = (((s * STD) ** 2 + n**2).sqrt() for s, n in ((signal, sigma), (signal_0, sigma_0)))
         return signal_0 * MEAN + std_0 / std * (x - signal * MEAN)
+
     return f
 
 
 def student_of(schedule, f):
     """The denoiser whose consistency function is f: x0 = (f - c_skip x) / c_out, whatever it is at t = 0."""
+
     def x0(x, t):
         c_skip, c_out = (c.view(-1, 1, 1, 1) for c in scalings(t))
         return torch.where(c_out > 0, (f(x, t) - c_skip * x) / c_out.clamp(min=1e-9), 7.0)
+
     return outputs(schedule, x0)
 
 
 def test_the_scalings_in_literal_numbers():
     c_skip, c_out = scalings(torch.tensor([0, 1, 19, 999]))
     assert c_skip.tolist() == pytest.approx([1, 0.25 / 100.25, 0.25 / 36100.25, 0.25 / 99800100.25])
-    assert c_out.tolist() == pytest.approx([0, 10 / 100.25 ** 0.5, 190 / 36100.25 ** 0.5, 1], rel=1e-6)
+    assert c_out.tolist() == pytest.approx([0, 10 / 100.25**0.5, 190 / 36100.25**0.5, 1], rel=1e-6)
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS)
@@ -104,11 +113,11 @@ def test_the_loss_is_that_of_the_true_function_alone(make, prediction):
         return consistency_loss(student, teacher, x0, schedule, torch.Generator().manual_seed(6))
 
     true, numbers = loss(student_of(schedule, path_to_the_start(schedule)))
-    assert 0 <= numbers["mse"].item() < 1e-5                    # what a DDIM step of 20 leaves
-    far, _ = loss(teacher)                                      # its one-step x0 is another from each point of a path
+    assert 0 <= numbers["mse"].item() < 1e-5  # what a DDIM step of 20 leaves
+    far, _ = loss(teacher)  # its one-step x0 is another from each point of a path
     assert far > 8 * true > 0
     half, _ = loss(student_of(schedule, lambda x, t: 0.5 * path_to_the_start(schedule)(x, t)))
-    assert half > far                                           # at t = 0 f is x, and half of f is not
+    assert half > far  # at t = 0 f is x, and half of f is not
 
 
 def test_the_loss_of_a_single_image_is_zero():
@@ -137,7 +146,7 @@ def test_the_target_is_a_constant_and_variances_and_inputs_are_left_alone():
 
     value = loss(student, student)
     value.backward()
-    assert [grad for _, grad in calls] == [True, False, False] and gain.grad.abs() > 0      # student, teacher, target
+    assert [grad for _, grad in calls] == [True, False, False] and gain.grad.abs() > 0  # student, teacher, target
     assert torch.equal(calls[2][0], (calls[0][0] - 20).clamp(min=0)) and torch.equal(x0, before)
     assert torch.equal(value, loss(lambda x, t: gain * x, lambda x, t: gain * x))
 

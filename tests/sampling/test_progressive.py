@@ -1,4 +1,5 @@
 """The progressive noise schedule: published numbers, and which stage a share of the training is."""
+
 import pytest
 import torch
 
@@ -6,14 +7,17 @@ from sampling import Schedule, dit_schedule
 from sampling.progressive import stage
 
 
-@pytest.mark.parametrize("k, last, middle, lowered", [   # abar_999, abar_499, steps whose beta is below the linear one
-    (0, 4.0358e-05, 0.07859, 0),
-    (1, 6.297e-05, 0.12045, 547),
-    (2, 1.1034e-04, 0.17139, 660),
-    (3, 2.5072e-04, 0.24388, 749),
-    (4, 7.7592e-04, 0.34704, 824),
-    (5, 3.5618e-03, 0.49384, 890),
-])
+@pytest.mark.parametrize(
+    "k, last, middle, lowered",
+    [  # abar_999, abar_499, steps whose beta is below the linear one
+        (0, 4.0358e-05, 0.07859, 0),
+        (1, 6.297e-05, 0.12045, 547),
+        (2, 1.1034e-04, 0.17139, 660),
+        (3, 2.5072e-04, 0.24388, 749),
+        (4, 7.7592e-04, 0.34704, 824),
+        (5, 3.5618e-03, 0.49384, 890),
+    ],
+)
 def test_the_stages_have_the_published_betas(k, last, middle, lowered):
     schedule = stage(k)
     assert schedule.alpha_bar[999].item() == pytest.approx(last, rel=1e-4)

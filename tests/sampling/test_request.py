@@ -1,4 +1,5 @@
 """What the flags of sample.py say about guidance, and what they may not say."""
+
 import pytest
 
 from sample import Config
@@ -18,23 +19,31 @@ def test_a_weight_is_a_number_of_its_own(text):
             weighed(Config(**{flag: [text]}))
 
 
-@pytest.mark.parametrize(("fields", "missing", "answer"), [
-    ({}, "", True), ({}, "none", False),
-    ({"guidance_from": "superclass"}, "", True),
-    ({"guidance_from": "null"}, "", False), ({"guidance_from": "null"}, "none", False),
-    ({"superclass_guidance": 2.0}, "", True),
-])
+@pytest.mark.parametrize(
+    ("fields", "missing", "answer"),
+    [
+        ({}, "", True),
+        ({}, "none", False),
+        ({"guidance_from": "superclass"}, "", True),
+        ({"guidance_from": "null"}, "", False),
+        ({"guidance_from": "null"}, "none", False),
+        ({"superclass_guidance": 2.0}, "", True),
+    ],
+)
 def test_guidance_comes_from_superclasses_where_they_are_known(fields, missing, answer):
     assert from_superclass(Config(**fields), missing) == answer
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    ({"guidance_from": "superclass"}, "none known"),
-    ({"superclass_guidance": 2.0}, "none known"),
-    ({"guidance_from": "top"}, "guidance_from must be null or superclass, found 'top'"),
-    ({"guidance_from": "null", "superclass_guidance": 2.0}, "have no effect on guidance from null"),
-    ({"guidance_from": "null", "superclass": "a nut"}, "have no effect on guidance from null"),
-])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"guidance_from": "superclass"}, "none known"),
+        ({"superclass_guidance": 2.0}, "none known"),
+        ({"guidance_from": "top"}, "guidance_from must be null or superclass, found 'top'"),
+        ({"guidance_from": "null", "superclass_guidance": 2.0}, "have no effect on guidance from null"),
+        ({"guidance_from": "null", "superclass": "a nut"}, "have no effect on guidance from null"),
+    ],
+)
 def test_what_has_no_effect_is_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         from_superclass(Config(**fields), "none known")

@@ -1,4 +1,5 @@
 """What every sampler owes: it finds a known x0, and it agrees with the others where theory says so."""
+
 from functools import partial
 
 import pytest
@@ -21,9 +22,11 @@ def seeded():
 
 def oracle(schedule):
     """A denoiser that knows the only image in the world."""
+
     def denoise(x, t):
         signal, sigma = schedule.roots(t, x)
         return schedule.target(X0.to(x), (x - signal * X0.to(x)) / sigma, t)
+
     return denoise
 
 
@@ -32,7 +35,7 @@ def smooth(x, t):
     return torch.tanh(0.7 * x + 0.3 * x.flip(-1) + t.view(-1, 1, 1, 1) / 1000)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "lcm"])     # which ends in f: see test_lcm.py
+@pytest.mark.parametrize("name", [name for name in ALL if name != "lcm"])  # which ends in f: see test_lcm.py
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 @pytest.mark.parametrize("steps", [20, [0, 10, 999], [999]])
 def test_oracle_is_recovered(name, prediction, steps):
@@ -62,7 +65,7 @@ def test_dpm_has_second_order():
     x = X.double()
     errors = {}
     for sampler in (ddim, dpm):
-        grids = [range(99, 900, gap) for gap in (1, 50, 100)]     # 99, .., 899: the last jump is the same in all
+        grids = [range(99, 900, gap) for gap in (1, 50, 100)]  # 99, .., 899: the last jump is the same in all
         fine, middle, coarse = (sampler(smooth, x, schedule, grid) for grid in grids)
         errors[sampler] = ((coarse - fine).norm() / (middle - fine).norm()).item()
     assert errors[ddim] < 2.5 < errors[dpm]
@@ -72,10 +75,11 @@ def test_the_three_predictions_walk_the_same_path():
     x = X.double()
     by_eps = Schedule.linear()
 
-    def recast(schedule):     # the same network, speaking another language
+    def recast(schedule):  # the same network, speaking another language
         def denoise(x, t):
             eps, x0 = by_eps.eps_x0(smooth(x, t), x, t)
             return schedule.target(x0, eps, t)
+
         return denoise
 
     for sampler in (ddim, dpm, partial(ddpm, variance="large")):

@@ -1,4 +1,5 @@
 """Whole trajectories against diffusers' schedulers: same toy network, same timesteps, same injected noise."""
+
 from dataclasses import replace
 
 import pytest
@@ -11,16 +12,18 @@ diffusers = pytest.importorskip("diffusers")
 
 SCHEDULES = {
     "linear": (Schedule.linear, {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}),
-    "scaled_linear": (Schedule.scaled_linear,
-                      {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
+    "scaled_linear": (
+        Schedule.scaled_linear,
+        {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    ),
     "cosine": (Schedule.cosine, {"beta_schedule": "squaredcos_cap_v2"}),
 }
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 CASES = [(schedule, prediction) for schedule in ("linear", "scaled_linear") for prediction in PREDICTIONS]
-CASES += [("cosine", "v")]     # eps at alpha_bar_999 = 2.4e-9 divides float32 rounding by 5e-5
+CASES += [("cosine", "v")]  # eps at alpha_bar_999 = 2.4e-9 divides float32 rounding by 5e-5
 STEPS = 20
 X = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(1))
-Z = torch.randn(STEPS, *X.shape, generator=torch.Generator().manual_seed(2))     # one draw per step
+Z = torch.randn(STEPS, *X.shape, generator=torch.Generator().manual_seed(2))  # one draw per step
 
 
 def toy(x, t):
@@ -64,13 +67,15 @@ def test_alpha_bar(schedule):
 
 
 @pytest.mark.parametrize("schedule, prediction", CASES)
-@pytest.mark.parametrize("variance, theirs_name", [
-    ("small", "fixed_small"), ("large", "fixed_large"), ("learned", "learned_range")])
+@pytest.mark.parametrize(
+    "variance, theirs_name", [("small", "fixed_small"), ("large", "fixed_large"), ("learned", "learned_range")]
+)
 def test_ddpm(schedule, prediction, variance, theirs_name, monkeypatch):
     # clip_sample off: latents have no range. "linspace" spacing ends at t = 0, where neither side adds noise.
-    ours, theirs = build("DDPMScheduler", schedule, prediction, variance_type=theirs_name, clip_sample=False,
-                         timestep_spacing="linspace")
-    draws = injected()     # DDPMScheduler.step takes no noise argument: hand our draws to the function that it calls
+    ours, theirs = build(
+        "DDPMScheduler", schedule, prediction, variance_type=theirs_name, clip_sample=False, timestep_spacing="linspace"
+    )
+    draws = injected()  # DDPMScheduler.step takes no noise argument: hand our draws to the function that it calls
     monkeypatch.setattr("diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda shape, **_: draws(X))
     network = toy_learned if variance == "learned" else toy
     expected = walk(theirs, network)
@@ -82,8 +87,9 @@ def test_ddpm(schedule, prediction, variance, theirs_name, monkeypatch):
 def test_ddim(schedule, prediction, eta):
     # set_alpha_to_one: the last step goes to clean data, as ours does; Stable Diffusion's released configuration
     # ends at alpha_bar_0 instead. "leading" spacing is the one whose stride DDIMScheduler assumes in each step.
-    ours, theirs = build("DDIMScheduler", schedule, prediction, clip_sample=False, set_alpha_to_one=True,
-                         timestep_spacing="leading")
+    ours, theirs = build(
+        "DDIMScheduler", schedule, prediction, clip_sample=False, set_alpha_to_one=True, timestep_spacing="leading"
+    )
     expected = walk(theirs, toy, eta=lambda i: eta, variance_noise=lambda i: Z[i])
     close(ddim(toy, X, ours, theirs.timesteps.flip(0).tolist(), injected(), eta), expected)
 
@@ -92,8 +98,15 @@ def test_ddim(schedule, prediction, eta):
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_ddim_as_stable_diffusion_is_published(spacing, offset, eta):
     """Its own timesteps, and a last step that ends at alpha_bar_0."""
-    ours, theirs = build("DDIMScheduler", "scaled_linear", "eps", clip_sample=False, set_alpha_to_one=False,
-                         timestep_spacing=spacing, steps_offset=offset)
+    ours, theirs = build(
+        "DDIMScheduler",
+        "scaled_linear",
+        "eps",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        timestep_spacing=spacing,
+        steps_offset=offset,
+    )
     ours = replace(ours, spacing=spacing, offset=offset, final=ours.alpha_bar[0].item())
     assert ours.timesteps(STEPS) == theirs.timesteps.flip(0).tolist()
     expected = walk(theirs, toy, eta=lambda i: eta, variance_noise=lambda i: Z[i])
@@ -112,8 +125,16 @@ def test_timesteps(steps, spacing, offset):
 @pytest.mark.parametrize("spacing", ["linspace", "leading", "trailing"])
 def test_dpm(schedule, prediction, spacing):
     # final_sigmas_type "zero" (the default): the last step goes to clean data, as ours does.
-    ours, theirs = build("DPMSolverMultistepScheduler", schedule, prediction, algorithm_type="dpmsolver++",
-                         solver_order=2, lower_order_final=True, final_sigmas_type="zero", timestep_spacing=spacing)
+    ours, theirs = build(
+        "DPMSolverMultistepScheduler",
+        schedule,
+        prediction,
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        lower_order_final=True,
+        final_sigmas_type="zero",
+        timestep_spacing=spacing,
+    )
     close(dpm(toy, X, ours, theirs.timesteps.flip(0).tolist()), walk(theirs, toy))
 
 
@@ -122,7 +143,7 @@ def test_dpm(schedule, prediction, spacing):
 def test_lcm(schedule, prediction, steps, monkeypatch):
     ours, theirs = build("LCMScheduler", schedule, prediction)
     theirs.set_timesteps(steps)
-    draws = injected()     # as in test_ddpm
+    draws = injected()  # as in test_ddpm
     monkeypatch.setattr("diffusers.schedulers.scheduling_lcm.randn_tensor", lambda shape, **_: draws(X))
     close(lcm(toy, X, ours, steps, injected()), walk(theirs, toy))
 

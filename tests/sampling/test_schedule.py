@@ -1,4 +1,5 @@
 """The tables of the schedules, DiT's respacing, and the algebra between x_t, x0, eps and v."""
+
 import pytest
 import torch
 
@@ -28,19 +29,22 @@ def test_cosine_schedule_follows_its_formula_until_the_cap():
     assert (alpha_bar[999] / alpha_bar[998]).item() == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("steps, first, last, count", [
-    (250, [0, 4, 8, 12, 16, 20], [987, 991, 995, 999], 250),
-    (100, [0, 10, 20], [979, 989, 999], 100),
-    (50, [0, 20, 41, 61, 82, 102], [938, 958, 979, 999], 50),
-    (25, [0, 42, 83, 125, 166, 208], [874, 916, 957, 999], 25),
-    (10, [0, 111, 222, 333], [888, 999], 10),
-    (3, [0, 500, 999], [0, 500, 999], 3),     # 499.5 goes to the even neighbour
-    (75, [0, 14, 27, 40, 54], [986, 999], 75),     # 13.5 up, 40.5 down
-    (2, [0, 999], [0, 999], 2),
-])
+@pytest.mark.parametrize(
+    "steps, first, last, count",
+    [
+        (250, [0, 4, 8, 12, 16, 20], [987, 991, 995, 999], 250),
+        (100, [0, 10, 20], [979, 989, 999], 100),
+        (50, [0, 20, 41, 61, 82, 102], [938, 958, 979, 999], 50),
+        (25, [0, 42, 83, 125, 166, 208], [874, 916, 957, 999], 25),
+        (10, [0, 111, 222, 333], [888, 999], 10),
+        (3, [0, 500, 999], [0, 500, 999], 3),  # 499.5 goes to the even neighbour
+        (75, [0, 14, 27, 40, 54], [986, 999], 75),  # 13.5 up, 40.5 down
+        (2, [0, 999], [0, 999], 2),
+    ],
+)
 def test_official_respacing(steps, first, last, count):
     t = Schedule.linear().timesteps(steps)
-    assert t[:len(first)] == first and t[-len(last):] == last and len(t) == count
+    assert t[: len(first)] == first and t[-len(last) :] == last and len(t) == count
 
 
 def test_respacing_sums_the_stride():
@@ -110,7 +114,7 @@ def test_a_perfect_prediction_gives_back_eps_and_x0(make, prediction):
     t = torch.tensor([0, 1, 500, 998, 999])
     out = schedule.target(x0, eps, t)
     x = schedule.add_noise(x0, eps, t)
-    for given in (out, torch.cat([out, torch.full_like(out, 7)], dim=1)):     # a variance half changes nothing
+    for given in (out, torch.cat([out, torch.full_like(out, 7)], dim=1)):  # a variance half changes nothing
         eps_hat, x0_hat = schedule.eps_x0(given, x, t)
         torch.testing.assert_close(eps_hat, eps)
         torch.testing.assert_close(x0_hat, x0)
@@ -120,8 +124,8 @@ def test_v_in_literal_numbers():
     schedule = Schedule(torch.tensor([0.64], dtype=torch.float64), "v")
     t = torch.tensor([0])
     x0, eps = torch.full((1, 1, 1, 1), 10.0), torch.full((1, 1, 1, 1), 5.0)
-    assert schedule.add_noise(x0, eps, t).item() == pytest.approx(11)     # 0.8 * 10 + 0.6 * 5
-    assert schedule.target(x0, eps, t).item() == pytest.approx(-2)        # 0.8 * 5 - 0.6 * 10
+    assert schedule.add_noise(x0, eps, t).item() == pytest.approx(11)  # 0.8 * 10 + 0.6 * 5
+    assert schedule.target(x0, eps, t).item() == pytest.approx(-2)  # 0.8 * 5 - 0.6 * 10
     assert schedule.snr(t).item() == pytest.approx(0.64 / 0.36)
 
 
@@ -142,14 +146,17 @@ def test_split_of_the_network_output():
         split(out[:, :3], x)
 
 
-@pytest.mark.parametrize("alpha_bar, message", [
-    (torch.tensor([0.9, 0.5]), "float64"),
-    (torch.ones(2, 2, dtype=torch.float64), "shape"),
-    (torch.ones(0, dtype=torch.float64), "shape"),
-    (torch.tensor([0.5, 0.9], dtype=torch.float64), "fall strictly"),
-    (torch.tensor([0.5, 0.0], dtype=torch.float64), "between 0 and 1"),
-    (torch.tensor([1.0, 0.5], dtype=torch.float64), "between 0 and 1"),
-])
+@pytest.mark.parametrize(
+    "alpha_bar, message",
+    [
+        (torch.tensor([0.9, 0.5]), "float64"),
+        (torch.ones(2, 2, dtype=torch.float64), "shape"),
+        (torch.ones(0, dtype=torch.float64), "shape"),
+        (torch.tensor([0.5, 0.9], dtype=torch.float64), "fall strictly"),
+        (torch.tensor([0.5, 0.0], dtype=torch.float64), "between 0 and 1"),
+        (torch.tensor([1.0, 0.5], dtype=torch.float64), "between 0 and 1"),
+    ],
+)
 def test_schedule_refuses_bad_tables(alpha_bar, message):
     with pytest.raises(ValueError, match=message):
         Schedule(alpha_bar)

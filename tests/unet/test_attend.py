@@ -1,4 +1,5 @@
 """Attend-and-Excite: maps against a direct computation, the loss against diffusers, its gradient against numbers."""
+
 from functools import partial
 
 import pytest
@@ -37,20 +38,23 @@ def no_hook_is_left(model):
 
 # the maps
 
+
 @pytest.mark.parametrize("shape", [{}, {"channels": (8,), "text": (True,), "heads": (2,)}])  # the second: middle too
 def test_the_maps_are_the_attention_that_the_layers_compute(shape):
     model, (z, cond), t = tiny(**shape), inputs(batch=2), torch.tensor([500, 20])
     seen = []
-    hooks = [layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, *args)))
-             for layer in cross_attentions(model.unet)[1]]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, *args)))
+        for layer in cross_attentions(model.unet)[1]
+    ]
     model(z, t, cond)
     for hook in hooks:
         hook.remove()
     each = []
     for layer, x, context in seen:
         for rows in range(2):  # heads 4 wide: the values 1 0 .. 0, 0 1 0 .. are mixed to the weights themselves
-            q = (x @ layer.to_q.weight.T)[..., 4 * rows:4 * rows + 4]
-            k = (context @ layer.to_k.weight.T)[..., 4 * rows:4 * rows + 4]
+            q = (x @ layer.to_q.weight.T)[..., 4 * rows : 4 * rows + 4]
+            k = (context @ layer.to_k.weight.T)[..., 4 * rows : 4 * rows + 4]
             each.append(F.scaled_dot_product_attention(q, k, torch.eye(LENGTH).double().expand(2, -1, -1)))
     assert len(seen) == (4 if shape else 3)
     maps = attention_maps(model, z, t, cond)
@@ -96,6 +100,7 @@ def test_no_hook_is_left_behind(width):
 
 # the loss
 
+
 def test_peaks_are_those_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.StableDiffusionAttendAndExcitePipeline
@@ -117,7 +122,7 @@ def test_a_word_of_several_tokens_and_a_prompt_of_several_chunks():
     smooth = torch.zeros(4, 4).double()
     for i in range(3):
         for j in range(3):
-            smooth += 2.718281828459045 ** -((i - 1) ** 2 + (j - 1) ** 2) * padded[i:i + 4, j:j + 4]
+            smooth += 2.718281828459045 ** -((i - 1) ** 2 + (j - 1) ** 2) * padded[i : i + 4, j : j + 4]
     torch.testing.assert_close(peaks(maps, [[6, 9]], LENGTH), smooth.max()[None] / (1 + 2 / 2.718281828459045) ** 2)
 
 
@@ -129,6 +134,7 @@ def test_the_gradient_is_the_numerical_one():
 
 # the update
 
+
 def test_the_loss_falls_by_what_the_gradient_says():
     model, (z, cond) = tiny(), inputs()
     of = partial(loss, model, t=500, cond=cond, words=[[2], [5]])
@@ -138,11 +144,14 @@ def test_the_loss_falls_by_what_the_gradient_says():
     assert ((of(z) - of(after)) / (1e-3 * slope.norm() ** 2)).item() == pytest.approx(1, abs=0.05)
 
 
-@pytest.mark.parametrize(("alpha", "threshold", "end"), [
-    (0.1, 0.0, 0.9),                            # no threshold: one move
-    (0.1, 0.35, 0.5),                           # 1, .9, .8, .7 are above .65; .6 is not and moves once more
-    (0.01, 0.9, 1 - 0.01 * (1 + REPEATS)),      # never reached
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("alpha", "threshold", "end"),
+    [
+        (0.1, 0.0, 0.9),  # no threshold: one move
+        (0.1, 0.35, 0.5),  # 1, .9, .8, .7 are above .65; .6 is not and moves once more
+        (0.01, 0.9, 1 - 0.01 * (1 + REPEATS)),  # never reached
+    ],
+)
 def test_moves_repeat_up_to_the_threshold(alpha, threshold, end):
     z = torch.ones(1, 1, 1, 1, dtype=torch.float64)
     assert moved(z, torch.sum, alpha, threshold).item() == pytest.approx(end) and z.item() == 1
@@ -158,8 +167,8 @@ def test_one_step_is_the_papers_rule():
             found = before(slice(0, 3))(z, steps[-1 - i])
             for row in range(3):
                 with torch.enable_grad():
-                    x = z[row:row + 1].clone().requires_grad_()
-                    loss(model, x, steps[-1 - i], cond[row:row + 1], words[row]).backward()
+                    x = z[row : row + 1].clone().requires_grad_()
+                    loss(model, x, steps[-1 - i], cond[row : row + 1], words[row]).backward()
                 torch.testing.assert_close(found[row], z[row] - alphas[i] * x.grad[0])
             assert torch.equal(before(slice(1, 3))(z[1:], steps[-1 - i]), found[1:])
         assert before(slice(0, 3))(z, steps[-1 - 25]) is z
@@ -202,18 +211,22 @@ def test_whole_images():
 
 # the words
 
+
 @pytest.fixture(scope="module")
 def tokenizer():
     return Tokenizer.train(PROMPTS * 5, 560, length=LENGTH)
 
 
-@pytest.mark.parametrize(("word", "prompt", "occurrences"), [
-    ("hole", "a (hole:1.3) in a hazelnut", 1),
-    ("Hole", "hole BREAK a photo of a hole", 2),      # in the second chunk too
-    ("flawless pill", "a flawless (pill)", 1),
-    ("zebra", "a zebra and a zebra", 2),              # not a word of the vocabulary, so of several tokens
-    ("<thing>", "a photo of a <thing>", 1),           # three vectors
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("word", "prompt", "occurrences"),
+    [
+        ("hole", "a (hole:1.3) in a hazelnut", 1),
+        ("Hole", "hole BREAK a photo of a hole", 2),  # in the second chunk too
+        ("flawless pill", "a flawless (pill)", 1),
+        ("zebra", "a zebra and a zebra", 2),  # not a word of the vocabulary, so of several tokens
+        ("<thing>", "a photo of a <thing>", 1),  # three vectors
+    ],
+)
 def test_positions_hold_the_tokens_of_the_word(tokenizer, word, prompt, occurrences):
     tokenizer.added or tokenizer.add("<thing>", 3)
     flat = [i for chunk in chunks(prompt, tokenizer) for i in tokenizer.row([i for i, _ in chunk])]

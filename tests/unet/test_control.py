@@ -71,8 +71,12 @@ def test_the_widths_say_how_often_the_hint_is_halved(factor, widths):
     x, t, cond, hint = inputs(factor=factor, hint_channels=1)
     assert control.hint(hint).shape == (2, 8, *x.shape[2:])
     assert [tuple(r.shape) for r in control(x, t, cond, hint)] == [
-        (2, 8, 4, 6), (2, 8, 4, 6), (2, 8, 2, 3), (2, 16, 2, 3), (2, 16, 2, 3)
-    ]  # fmt: skip
+        (2, 8, 4, 6),
+        (2, 8, 4, 6),
+        (2, 8, 2, 3),
+        (2, 16, 2, 3),
+        (2, 16, 2, 3),
+    ]
 
 
 @torch.no_grad()
@@ -81,8 +85,14 @@ def test_the_small_unet_reads_hints_as_large_as_its_images():
     control = ControlNet.of(UNet(SIZES["UNet-T"]), factor=4)
     residuals = control(torch.zeros(1, 6, 16, 16), torch.zeros(1), torch.zeros(1, 3, 128), torch.zeros(1, 3, 64, 64))
     assert [tuple(r.shape[1:3]) for r in residuals] == [
-        (64, 16), (64, 16), (64, 8), (96, 8), (96, 4), (128, 4), (128, 4)
-    ]  # fmt: skip
+        (64, 16),
+        (64, 16),
+        (64, 8),
+        (96, 8),
+        (96, 4),
+        (128, 4),
+        (128, 4),
+    ]
     assert count(control.hint) == 448 + 2_320 + 4_640 + 9_248 + 27_744 + 55_360
 
 
@@ -236,12 +246,15 @@ def test_an_x_or_text_that_does_not_fit():
         model.control(x, t, cond[..., :5], hint)
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    (dict(text_width=8), "its text_width is 8, this UNet's 6"),
-    (dict(in_channels=9), "its in_channels is 9, this UNet's 4"),
-    (dict(channels=(8, 24)), r"its channels is \(8, 24\), this UNet's \(8, 16\)"),
-    (dict(layers=2), "its layers is 2, this UNet's 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (dict(text_width=8), "its text_width is 8, this UNet's 6"),
+        (dict(in_channels=9), "its in_channels is 9, this UNet's 4"),
+        (dict(channels=(8, 24)), r"its channels is \(8, 24\), this UNet's \(8, 16\)"),
+        (dict(layers=2), "its layers is 2, this UNet's 1"),
+    ],
+)
 def test_a_controlnet_of_another_unet(fields, words):
     with pytest.raises(ValueError, match=f"the ControlNet belongs to another UNet: {words}"):
         ControlledText(unet(), text(), ControlNet.of(unet(**fields), factor=1))

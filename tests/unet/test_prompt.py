@@ -22,23 +22,40 @@ def tokenizer():
 def tower(tokenizer):
     torch.manual_seed(0)
     tower = TextTower(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=12))
-    torch.nn.init.normal_(tower.final_norm.bias, mean=0.5)   # a new norm's mean is 0, which nothing can be restored to
+    torch.nn.init.normal_(tower.final_norm.bias, mean=0.5)  # a new norm's mean is 0, which nothing can be restored to
     return tower.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("prompt, expected", [
-    ("a (red) [blue] ((green:1.5)) \\(x\\) (open",
-     [("a ", 1), ("red", 1.1), (" ", 1), ("blue", 1 / 1.1), (" ", 1), ("green", 1.65), (" (x) ", 1), ("open", 1.1)]),
-    ("plain", [("plain", 1)]),
-    ("((a)) [[b]]", [("a", 1.21), (" ", 1), ("b", 1 / 1.21)]),
-    ("(a (b:2) c:1.5)", [("a ", 1.5), ("b", 3), (" c", 1.5)]),
-    ("(a: 0.5 )(b:.5)(c:-1)(d:2.)", [("ab", 0.5), ("c", -1), ("d", 2)]),
-    ("(cat)(dog)", [("catdog", 1.1)]),
-    ("[a:1.5] b:1.5) c)]", [("a:1.5", 1 / 1.1), (" b:1.5) c)]", 1)]),
-    ("a: b (c:d)", [("a: b ", 1), ("c:d", 1.1)]),
-    ("\\[a\\] b\\c \\\\d", [("[a] bc \\d", 1)]),
-    ("(a [b", [("a ", 1.1), ("b", 1)]),
-    ("()", []), ("", []), ("  ", [("  ", 1)])])
+@pytest.mark.parametrize(
+    "prompt, expected",
+    [
+        (
+            "a (red) [blue] ((green:1.5)) \\(x\\) (open",
+            [
+                ("a ", 1),
+                ("red", 1.1),
+                (" ", 1),
+                ("blue", 1 / 1.1),
+                (" ", 1),
+                ("green", 1.65),
+                (" (x) ", 1),
+                ("open", 1.1),
+            ],
+        ),
+        ("plain", [("plain", 1)]),
+        ("((a)) [[b]]", [("a", 1.21), (" ", 1), ("b", 1 / 1.21)]),
+        ("(a (b:2) c:1.5)", [("a ", 1.5), ("b", 3), (" c", 1.5)]),
+        ("(a: 0.5 )(b:.5)(c:-1)(d:2.)", [("ab", 0.5), ("c", -1), ("d", 2)]),
+        ("(cat)(dog)", [("catdog", 1.1)]),
+        ("[a:1.5] b:1.5) c)]", [("a:1.5", 1 / 1.1), (" b:1.5) c)]", 1)]),
+        ("a: b (c:d)", [("a: b ", 1), ("c:d", 1.1)]),
+        ("\\[a\\] b\\c \\\\d", [("[a] bc \\d", 1)]),
+        ("(a [b", [("a ", 1.1), ("b", 1)]),
+        ("()", []),
+        ("", []),
+        ("  ", [("  ", 1)]),
+    ],
+)
 def test_weights(prompt, expected):
     (part,) = parse(prompt)
     assert [text for text, _ in part] == [text for text, _ in expected]
@@ -55,22 +72,32 @@ def words(prompt, tokenizer):
     return [tokenizer.decode([i for i, _ in chunk]) for chunk in chunks(prompt, tokenizer)]
 
 
-@pytest.mark.parametrize("prompt, expected", [
-    ("", [""]), ("   \n", [""]), ("a (cat)", ["a cat"]),
-    ("a " * 10, ["a " * 10]), ("a " * 11, ["a " * 10, "a"]), ("a " * 25, ["a " * 10, "a " * 10, "a " * 5]),
-    ("cat BREAK dog", ["cat", "dog"]), ("cat BREAK", ["cat"]), ("BREAK cat BREAK BREAK dog", ["", "cat", "", "dog"]),
-    ("a " * 10 + "BREAK dog", ["a " * 10, "dog"]),
-    ("a cat, a dog " + "a " * 6, ["a cat ,", "a dog a a a a a a"]),            # not cut within a phrase
-    ("a cat, " + "a " * 7 + ", dog", ["a cat , " + "a " * 7, ", dog"]),        # a comma follows where it is full
-    ("a " * 9 + ", dog", ["a " * 9 + ",", "dog"]),
-    ("a " * 6 + "<logo>", ["a " * 6 + "<logo> <logo>_1 <logo>_2 <logo>_3"]),
-    ("a " * 7 + "<logo> dog", ["a " * 7, "<logo> <logo>_1 <logo>_2 <logo>_3 dog"])])   # its vectors stay together
+@pytest.mark.parametrize(
+    "prompt, expected",
+    [
+        ("", [""]),
+        ("   \n", [""]),
+        ("a (cat)", ["a cat"]),
+        ("a " * 10, ["a " * 10]),
+        ("a " * 11, ["a " * 10, "a"]),
+        ("a " * 25, ["a " * 10, "a " * 10, "a " * 5]),
+        ("cat BREAK dog", ["cat", "dog"]),
+        ("cat BREAK", ["cat"]),
+        ("BREAK cat BREAK BREAK dog", ["", "cat", "", "dog"]),
+        ("a " * 10 + "BREAK dog", ["a " * 10, "dog"]),
+        ("a cat, a dog " + "a " * 6, ["a cat ,", "a dog a a a a a a"]),  # not cut within a phrase
+        ("a cat, " + "a " * 7 + ", dog", ["a cat , " + "a " * 7, ", dog"]),  # a comma follows where it is full
+        ("a " * 9 + ", dog", ["a " * 9 + ",", "dog"]),
+        ("a " * 6 + "<logo>", ["a " * 6 + "<logo> <logo>_1 <logo>_2 <logo>_3"]),
+        ("a " * 7 + "<logo> dog", ["a " * 7, "<logo> <logo>_1 <logo>_2 <logo>_3 dog"]),
+    ],
+)  # its vectors stay together
 def test_chunks(tokenizer, prompt, expected):
     assert words(prompt, tokenizer) == [chunk.strip() for chunk in expected]
 
 
 def test_a_comma_further_back_than_twenty_tokens_is_not_gone_back_to(tokenizer):
-    long = Tokenizer(tokenizer.vocab, tokenizer.merges)   # chunks of 75
+    long = Tokenizer(tokenizer.vocab, tokenizer.merges)  # chunks of 75
     near, far = ("a " * n + ", " + "dog " * (80 - n) for n in (55, 54))
     assert [len(chunk) for chunk in chunks(near, long)] == [56, 25]
     assert [len(chunk) for chunk in chunks(far, long)] == [75, 6]
@@ -98,12 +125,12 @@ def test_a_long_prompt_is_its_chunks_and_a_short_one_gets_empty_ones(tower, toke
 def test_a_weight_scales_its_tokens_and_keeps_the_mean_of_the_chunk(tower, tokenizer):
     plain, weighted, brackets = encode_prompts(tower, tokenizer, ["a cat dog", "a (cat:1.5) dog", "\\(a\\) cat dog"])
     weights = torch.ones(12, 1)
-    weights[2] = 1.5                                      # start, a, cat
+    weights[2] = 1.5  # start, a, cat
     by_hand = plain * weights
     by_hand = by_hand * plain.mean() / by_hand.mean()
     assert torch.allclose(weighted, by_hand, atol=1e-6) and (weighted - plain).abs().max() > 0.1
     assert weighted.mean() == pytest.approx(plain.mean().item(), rel=1e-4)
-    assert (brackets - plain).abs().max() > 0.1           # literal brackets are words
+    assert (brackets - plain).abs().max() > 0.1  # literal brackets are words
 
 
 def test_a_prompt_is_the_same_beside_any_other(tower, tokenizer):
@@ -117,7 +144,7 @@ def test_emphasis_keeps_the_dtype_and_leaves_what_has_no_weight():
     out = emphasise(states, torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 1.0]]))
     assert out.dtype == torch.bfloat16 and torch.equal(out[0], states[0])
     assert out[1].float().mean() == pytest.approx(states[1].float().mean().item(), rel=0.02)
-    assert torch.equal(emphasise(torch.zeros(1, 3, 4), torch.ones(1, 3)), torch.zeros(1, 3, 4))   # and no 0 / 0
+    assert torch.equal(emphasise(torch.zeros(1, 3, 4), torch.ones(1, 3)), torch.zeros(1, 3, 4))  # and no 0 / 0
 
 
 def test_what_does_not_fit_is_refused(tower, tokenizer):

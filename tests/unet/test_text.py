@@ -30,8 +30,7 @@ def some_tokens(batch=2, length=12, rows=50):
     return torch.randint(rows, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name, parameters, tensors", [
-    ("CLIP-L", 123_060_480, 196), ("OpenCLIP-H", 340_387_840, 372)])
+@pytest.mark.parametrize("name, parameters, tensors", [("CLIP-L", 123_060_480, 196), ("OpenCLIP-H", 340_387_840, 372)])
 def test_the_full_sizes_have_the_published_numbers_of_parameters(name, parameters, tensors):
     with torch.device("meta"):
         tower = TextTower(SIZES[name])
@@ -48,7 +47,7 @@ def test_a_position_reads_itself_and_those_before(tower):
     tokens = some_tokens()
     changed = tokens.clone()
     changed[:, 5] = (tokens[:, 5] + 1) % 50
-    moved = (tower(changed) - tower(tokens)).abs().amax((0, 2))   # (12,)
+    moved = (tower(changed) - tower(tokens)).abs().amax((0, 2))  # (12,)
     assert moved[:5].max() < 1e-6 and moved[5:].min() > 1e-4
 
 
@@ -68,11 +67,15 @@ def test_skipping_the_last_layer_is_a_tower_without_it(tower):
     assert torch.equal(out, shorter(some_tokens())) and (out - tower(some_tokens())).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("fields, message", [
-    (dict(width=30), "width 30 is not a multiple of 4 heads"),
-    (dict(activation="relu"), "activation must be one of quick_gelu, gelu, found 'relu'"),
-    (dict(skip=3), r"skip must be 0 \.\. 2 of 3 layers, found 3"),
-    (dict(skip=-1), "found -1")])
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(width=30), "width 30 is not a multiple of 4 heads"),
+        (dict(activation="relu"), "activation must be one of quick_gelu, gelu, found 'relu'"),
+        (dict(skip=3), r"skip must be 0 \.\. 2 of 3 layers, found 3"),
+        (dict(skip=-1), "found -1"),
+    ],
+)
 def test_a_shape_that_does_not_fit_is_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         TextConfig(**dict(vocab_size=50, width=32, layers=3, heads=4) | fields)
@@ -94,7 +97,7 @@ def test_added_tokens_are_new_rows_and_change_nothing_else(tower):
     add_tokens(tower, row)
     assert tower.config.vocab_size == 51 and torch.equal(tower(some_tokens()), before)
     assert torch.equal(tower.token_embedding(torch.tensor([50])), row)
-    assert not tower.token_embedding.weight.requires_grad   # as the table was
+    assert not tower.token_embedding.weight.requires_grad  # as the table was
     with pytest.raises(ValueError, match=r"must be \(n, 32\), the width of the tower, found \(1, 16\)"):
         add_tokens(tower, torch.zeros(1, 16))
 
@@ -103,9 +106,20 @@ def test_added_tokens_are_new_rows_and_change_nothing_else(tower):
 def test_parity_with_transformers(activation):
     transformers = pytest.importorskip("transformers")
     ours = random_tower(TextConfig(50, 32, 3, 4, max_length=12, activation=activation))
-    theirs = transformers.CLIPTextModel(transformers.CLIPTextConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=12, hidden_act=activation, bos_token_id=48, eos_token_id=49, pad_token_id=49)).eval()
+    theirs = transformers.CLIPTextModel(
+        transformers.CLIPTextConfig(
+            vocab_size=50,
+            hidden_size=32,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=12,
+            hidden_act=activation,
+            bos_token_id=48,
+            eos_token_id=49,
+            pad_token_id=49,
+        )
+    ).eval()
     prefix = "text_model." if any(name.startswith("text_model.") for name in theirs.state_dict()) else ""
     state = {}
     for name, tensor in ours.state_dict().items():
@@ -119,5 +133,5 @@ def test_parity_with_transformers(activation):
         assert expected.last_hidden_state.std() > 0.1
         assert (ours(some_tokens()) - expected.last_hidden_state).abs().max() < 1e-5
         penultimate = random_tower(TextConfig(50, 32, 3, 4, max_length=12, activation=activation, skip=1))
-        hidden = ours.final_norm(expected.hidden_states[-2])   # what Stable Diffusion 2 reads
+        hidden = ours.final_norm(expected.hidden_states[-2])  # what Stable Diffusion 2 reads
         assert (penultimate(some_tokens()) - hidden).abs().max() < 1e-5

@@ -18,8 +18,12 @@ import torch
 from unet.bytepair import BYTES, END, learn, merge, normalise, pieces, symbols_of
 from unet.tokenizer import Tokenizer
 
-CAPTIONS = [f"a photo of a {thing} with a {defect}, {where}" for thing in ("hazelnut", "screw", "pill", "capsule")
-            for defect in ("crack", "hole", "scratch") for where in ("studio light", "on wood")]
+CAPTIONS = [
+    f"a photo of a {thing} with a {defect}, {where}"
+    for thing in ("hazelnut", "screw", "pill", "capsule")
+    for defect in ("crack", "hole", "scratch")
+    for where in ("studio light", "on wood")
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,32 +52,75 @@ def strings(count, seed=0):
     """
     draw = random.Random(seed)
     characters = [chr(i) for i in range(0x30000) if unicodedata.ucd_3_2_0.category(chr(i)) not in ("Cn", "Cs", "Co")]
-    parts = ["'s", "'T", "'re", "'LL ", "it's", "<|endoftext|>", "<|STARTOFTEXT|>!", "<|", "&amp;", "&#39;", " \t\n ",
-             "\x00", "\x1c", "\x85", "😀", "👩‍🔬", "🇩🇪", "你好", "日本語", "e\u0301", "ΟΔΟΣ ", "İ", "ß", "½", "①", "٣",
-             "“", "’", "http://x.y/z?q=1", "Hello", " photo of a ", "CRACK", "3.14", "_", "--", "!!!",
-             "\u1112\u1161\u11ab", "ก็", "ﬁ", "\u200b", "\u00ad"]
+    parts = [
+        "'s",
+        "'T",
+        "'re",
+        "'LL ",
+        "it's",
+        "<|endoftext|>",
+        "<|STARTOFTEXT|>!",
+        "<|",
+        "&amp;",
+        "&#39;",
+        " \t\n ",
+        "\x00",
+        "\x1c",
+        "\x85",
+        "😀",
+        "👩‍🔬",
+        "🇩🇪",
+        "你好",
+        "日本語",
+        "e\u0301",
+        "ΟΔΟΣ ",
+        "İ",
+        "ß",
+        "½",
+        "①",
+        "٣",
+        "“",
+        "’",
+        "http://x.y/z?q=1",
+        "Hello",
+        " photo of a ",
+        "CRACK",
+        "3.14",
+        "_",
+        "--",
+        "!!!",
+        "\u1112\u1161\u11ab",
+        "ก็",
+        "ﬁ",
+        "\u200b",
+        "\u00ad",
+    ]
     choices = [lambda: draw.choice(parts), lambda: draw.choice(characters), lambda: chr(draw.randrange(32, 0x250))]
     return ["".join(draw.choice(choices)() for _ in range(draw.randrange(25))) for _ in range(count)]
 
 
 def test_every_byte_has_a_printing_symbol_of_its_own():
     assert len(set(BYTES)) == 256 and not any(symbol.isspace() for symbol in BYTES)
-    assert BYTES[ord("a")] == "a" and BYTES[0] == "Ā" and BYTES[ord(" ")] == "Ġ"   # GPT-2's table
+    assert BYTES[ord("a")] == "a" and BYTES[0] == "Ā" and BYTES[ord(" ")] == "Ġ"  # GPT-2's table
     assert symbols_of("né") == ["n", "Ã", "©</w>"]
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("a photo, of 12", ["a", "photo", ",", "of", "1", "2"]),
-    ("it's they'll don't o'clock", ["it", "'s", "they", "'ll", "don", "'t", "o", "'", "clock"]),
-    ("what?!... x_y", ["what", "?!...", "x", "_", "y"]),
-    ("你好 naïve x² ½", ["你好", "naïve", "x", "²", "½"]),
-    ("e\u0301te\u0301", ["été"]),                          # composed
-    ("q\u0301x", ["q", "\u0301", "x"]),                    # a mark that composes with nothing is no letter
-    ("a\u00a0b\u3000c\x1cd", ["a", "b", "c", "\x1c", "d"]),
-    ("ΣΑΣ", ["σασ"]),                                      # no final sigma
-    ("<|ENDOFTEXT|>!", ["<|", "endoftext", "|>", "!"]),
-    ("stz<|stärtoftext|>", ["stz", "<|", "stärtoftext", "|>"]),
-    (" \t\n", [])])
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("a photo, of 12", ["a", "photo", ",", "of", "1", "2"]),
+        ("it's they'll don't o'clock", ["it", "'s", "they", "'ll", "don", "'t", "o", "'", "clock"]),
+        ("what?!... x_y", ["what", "?!...", "x", "_", "y"]),
+        ("你好 naïve x² ½", ["你好", "naïve", "x", "²", "½"]),
+        ("e\u0301te\u0301", ["été"]),  # composed
+        ("q\u0301x", ["q", "\u0301", "x"]),  # a mark that composes with nothing is no letter
+        ("a\u00a0b\u3000c\x1cd", ["a", "b", "c", "\x1c", "d"]),
+        ("ΣΑΣ", ["σασ"]),  # no final sigma
+        ("<|ENDOFTEXT|>!", ["<|", "endoftext", "|>", "!"]),
+        ("stz<|stärtoftext|>", ["stz", "<|", "stärtoftext", "|>"]),
+        (" \t\n", []),
+    ],
+)
 def test_pieces(text, expected):
     assert pieces(normalise(text)) == expected
 
@@ -85,8 +132,7 @@ def test_a_merge_takes_pairs_from_the_left():
 
 def test_learning_by_hand():
     """pu 17 times; then hu 15, before pun 12. Ties go to the first pair by code point; a pair seen once is no merge."""
-    assert learn({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 3) == [
-        ("p", "u"), ("h", "u"), ("pu", "n</w>")]
+    assert learn({"hug": 10, "pug": 5, "pun": 12, "bun": 4, "hugs": 5}, 3) == [("p", "u"), ("h", "u"), ("pu", "n</w>")]
     assert learn({"cd": 2, "ab": 2}, 1) == [("a", "b</w>")]
     assert learn({"ab": 1}, 5) == []
 
@@ -108,9 +154,10 @@ def test_learning_keeps_its_counts_as_if_it_counted_again_each_time():
 
 def test_a_trained_vocabulary_knows_its_words_and_spells_the_others(trained):
     assert len(trained) == 563 == len(trained.vocab)
-    assert trained.encode("a photo of a CRACK") == [trained.vocab[f"{word}</w>"] for word in
-                                                    ("a", "photo", "of", "a", "crack")]
-    assert len(trained.encode("xq")) == 2 and len(trained.encode("你")) == 3   # bytes
+    assert trained.encode("a photo of a CRACK") == [
+        trained.vocab[f"{word}</w>"] for word in ("a", "photo", "of", "a", "crack")
+    ]
+    assert len(trained.encode("xq")) == 2 and len(trained.encode("你")) == 3  # bytes
     assert (trained.start, trained.end, trained.pad) == (561, 562, 562)
 
 
@@ -120,8 +167,10 @@ def test_training_stops_where_nothing_repeats_and_needs_room_for_the_bytes():
         Tokenizer.train(CAPTIONS, 513)
 
 
-@pytest.mark.parametrize("text, expected", [
-    ("A Photo\tof  a hole", "a photo of a hole"), ("it's 12!", "it 's 1 2 !"), ("你好 😀", "你好 😀"), ("", "")])
+@pytest.mark.parametrize(
+    "text, expected",
+    [("A Photo\tof  a hole", "a photo of a hole"), ("it's 12!", "it 's 1 2 !"), ("你好 😀", "你好 😀"), ("", "")],
+)
 def test_decoding_gives_the_text_in_the_tokenizers_spelling(trained, text, expected):
     assert trained.decode(trained.encode(text)) == expected
     assert trained.decode(trained.tokens([text])[0]) == expected
@@ -167,17 +216,24 @@ def test_an_added_token_stands_for_all_its_vectors(tokenizer):
     spelled = tokenizer.encode("a <logo>")
     assert tokenizer.add("<logo>") == [563] and tokenizer.add("<Subject>", vectors=3) == [564, 565, 566]
     assert len(tokenizer) == 567 and len(spelled) > 2
-    assert tokenizer.encode("a <logo>") == [a, 563]                       # not what was encoded before
+    assert tokenizer.encode("a <logo>") == [a, 563]  # not what was encoded before
     assert tokenizer.encode("a<subject>s <LOGO>") == [a, 564, 565, 566, s, 563]
-    assert tokenizer.encode("<subject>_2 a") == [566, a]                  # the longest name that fits
+    assert tokenizer.encode("<subject>_2 a") == [566, a]  # the longest name that fits
     assert tokenizer.decode([a, 564, 563]) == "a <Subject> <logo>"
 
 
-@pytest.mark.parametrize("token, vectors, message", [
-    ("crack", 1, "'crack' is in the vocabulary of 564 tokens already"),
-    ("Crack", 1, "'crack' is in the vocabulary"), ("<LOGO>", 1, "'<logo>' is in the vocabulary"),
-    ("my logo", 1, "one word without white space, found 'my logo'"), ("", 1, "found ''"),
-    ("<new>", 0, r"1 \.\. 75 vectors, found 0"), ("<new>", 76, "found 76")])
+@pytest.mark.parametrize(
+    "token, vectors, message",
+    [
+        ("crack", 1, "'crack' is in the vocabulary of 564 tokens already"),
+        ("Crack", 1, "'crack' is in the vocabulary"),
+        ("<LOGO>", 1, "'<logo>' is in the vocabulary"),
+        ("my logo", 1, "one word without white space, found 'my logo'"),
+        ("", 1, "found ''"),
+        ("<new>", 0, r"1 \.\. 75 vectors, found 0"),
+        ("<new>", 76, "found 76"),
+    ],
+)
 def test_a_token_that_cannot_be_added(tokenizer, token, vectors, message):
     tokenizer.add("<logo>")
     with pytest.raises(ValueError, match=message):
@@ -197,7 +253,7 @@ def test_a_saved_folder_comes_back_whole(tokenizer, tmp_path):
 
 
 def test_a_folder_of_todays_transformers_has_one_file(tokenizer, tmp_path):
-    merges = [list(pair) for pair in tokenizer.merges]   # older versions join them with a space
+    merges = [list(pair) for pair in tokenizer.merges]  # older versions join them with a space
     added = [{"id": 562, "content": END}, {"id": 563, "content": "<logo>"}]
     for written in (merges, [" ".join(pair) for pair in merges]):
         whole = {"model": {"type": "BPE", "vocab": tokenizer.vocab, "merges": written}, "added_tokens": added}
@@ -208,7 +264,7 @@ def test_a_folder_of_todays_transformers_has_one_file(tokenizer, tmp_path):
 
 def test_settings_in_their_older_spellings(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))   # transformers' "none"
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 10**30}))  # transformers' "none"
     (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "!"}}))
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<logo>": 563, END: 562}))
     read = Tokenizer.from_folder(tmp_path)
@@ -226,7 +282,7 @@ def test_openais_file_ends_before_its_last_lines(tmp_path):
     read = Tokenizer.from_openai(path)
     assert len(read) == 49408 and (read.start, read.end) == (49406, 49407)
     assert [read.vocab[token] for token in ("!", "!</w>", "cr", "cra", "at</w>")] == [0, 256, 512, 513, 514]
-    assert read.encode("crat cat") == [513, 339, 66, 514]   # cra t</w> c at</w>: the first merge learned goes first
+    assert read.encode("crat cat") == [513, 339, 66, 514]  # cra t</w> c at</w>: the first merge learned goes first
     with gzip.open(path, "wt") as file:
         file.write("two\nlines")
     with pytest.raises(ValueError, match="expected 48895 lines or more, found 2"):
@@ -238,13 +294,17 @@ def damaged(folder, name, text):
     return folder
 
 
-@pytest.mark.parametrize("name, text, message", [
-    ("vocab.json", "{", "vocab.json: expected JSON, found"),
-    ("vocab.json", "[1]", "vocab.json: expected a JSON object, found a list"),
-    ("vocab.json", '{"a": 0, "b": 2}', r"a vocabulary of 2 tokens needs the ids 0 \.\. 1, each once"),
-    ("vocab.json", '{"a": 0}', r"tokens are not in the vocabulary of 1, such as \['!', '\"', '#'\]"),
-    ("merges.txt", "#version: 0.2\na b c\n", "merges.txt: expected two symbols in each line, found 'a b c'"),
-    ("merges.txt", "x y\n", r"vocab.json: 1 tokens are not in the vocabulary of 563, such as \['xy'\]")])
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("vocab.json", "{", "vocab.json: expected JSON, found"),
+        ("vocab.json", "[1]", "vocab.json: expected a JSON object, found a list"),
+        ("vocab.json", '{"a": 0, "b": 2}', r"a vocabulary of 2 tokens needs the ids 0 \.\. 1, each once"),
+        ("vocab.json", '{"a": 0}', r"tokens are not in the vocabulary of 1, such as \['!', '\"', '#'\]"),
+        ("merges.txt", "#version: 0.2\na b c\n", "merges.txt: expected two symbols in each line, found 'a b c'"),
+        ("merges.txt", "x y\n", r"vocab.json: 1 tokens are not in the vocabulary of 563, such as \['xy'\]"),
+    ],
+)
 def test_a_damaged_file_is_named(tokenizer, tmp_path, name, text, message):
     tokenizer.save(tmp_path)
     with pytest.raises(ValueError, match=message):
@@ -254,7 +314,7 @@ def test_a_damaged_file_is_named(tokenizer, tmp_path, name, text, message):
 def test_a_folder_without_a_vocabulary(tmp_path):
     with pytest.raises(ValueError, match="expected vocab.json and merges.txt, or .* tokenizer.json, found neither"):
         Tokenizer.from_folder(tmp_path)
-    damaged(tmp_path, "tokenizer.json", '{"model": {"type": "Unigram"}}')   # T5's
+    damaged(tmp_path, "tokenizer.json", '{"model": {"type": "Unigram"}}')  # T5's
     with pytest.raises(ValueError, match="found a tokenizer.json of type Unigram"):
         Tokenizer.from_folder(tmp_path)
 
@@ -284,11 +344,19 @@ def test_a_folder_saved_by_transformers_is_read(tokenizer, tmp_path):
     assert (read.vocab, read.merges, read.added) == (tokenizer.vocab, tokenizer.merges, {"<logo>": [563, 564]})
 
 
-@pytest.mark.parametrize("text, ids", [
-    ("a photo of a cat", [320, 1125, 539, 320, 2368]), ("A  Photo\tof a CAT!!", [320, 1125, 539, 320, 2368, 748]),
-    ("cafe\u0301", [15304]), ("it's 2024 &amp; fun", [585, 568, 273, 271, 273, 275, 261, 6259, 282, 1499]),
-    ("你好 😀", [47466, 254, 29290, 377, 7334]), ("½ ①", [33613, 158, 239, 510]),
-    ("a<|endoftext|>b", [320, 49407, 321]), ("x" * 60, [32035] * 14 + [22819])])
+@pytest.mark.parametrize(
+    "text, ids",
+    [
+        ("a photo of a cat", [320, 1125, 539, 320, 2368]),
+        ("A  Photo\tof a CAT!!", [320, 1125, 539, 320, 2368, 748]),
+        ("cafe\u0301", [15304]),
+        ("it's 2024 &amp; fun", [585, 568, 273, 271, 273, 275, 261, 6259, 282, 1499]),
+        ("你好 😀", [47466, 254, 29290, 377, 7334]),
+        ("½ ①", [33613, 158, 239, 510]),
+        ("a<|endoftext|>b", [320, 49407, 321]),
+        ("x" * 60, [32035] * 14 + [22819]),
+    ],
+)
 def test_ids_of_clips_vocabulary(real, text, ids):
     assert real.encode(text) == ids
 
@@ -310,5 +378,5 @@ def test_clips_ids_equal_those_of_transformers(real, tmp_path, pad):
     texts = strings(5000)
     for text, expected in zip(texts, theirs(texts).input_ids):
         assert [ours.start, *ours.encode(text), ours.end] == expected, text
-        if pad == END and END not in text:   # where transformers' "special" ids are start and end alone
+        if pad == END and END not in text:  # where transformers' "special" ids are start and end alone
             assert ours.decode(ours.encode(text)) == theirs.decode(expected, skip_special_tokens=True), text

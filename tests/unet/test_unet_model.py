@@ -12,8 +12,9 @@ from sampling import Schedule, draw, guided
 from unet.block import GEGLU, Attention, SpatialTransformer, TimeResBlock
 from unet.model import SIZES, UNet, UNetConfig
 
-TINY = UNetConfig(channels=(8, 16, 16), text=(True, True, False), heads=(2, 4, 2), layers=1, text_width=6, groups=4,
-                  input_size=8)  # fmt: skip
+TINY = UNetConfig(
+    channels=(8, 16, 16), text=(True, True, False), heads=(2, 4, 2), layers=1, text_width=6, groups=4, input_size=8
+)
 
 
 def tiny(**fields):
@@ -44,10 +45,17 @@ def count(parameters):
 
 # sizes
 
-@pytest.mark.parametrize(("name", "total", "side"), [
-    ("SD-1", 859_520_964, 64), ("SD-2", 865_910_724, 64), ("SD-2-v", 865_910_724, 96),
-    ("SD-inpaint", 859_535_364, 64), ("SD-2-inpaint", 865_910_724 + 5 * 320 * 3 * 3, 64),
-])  # fmt: skip
+
+@pytest.mark.parametrize(
+    ("name", "total", "side"),
+    [
+        ("SD-1", 859_520_964, 64),
+        ("SD-2", 865_910_724, 64),
+        ("SD-2-v", 865_910_724, 96),
+        ("SD-inpaint", 859_535_364, 64),
+        ("SD-2-inpaint", 865_910_724 + 5 * 320 * 3 * 3, 64),
+    ],
+)
 def test_published_sizes(name, total, side):
     model = on_meta(name)
     state = model.state_dict()
@@ -81,11 +89,14 @@ def test_the_parts_that_adapters_are_counted_on():
     assert (len(added), count(added)) == (256, 797_184)
 
 
-@pytest.mark.parametrize(("fields", "words"), [
-    (dict(text=(True, True)), "3 levels of channels need as many entries of text and heads, found 2 and 3"),
-    (dict(heads=(2, 3, 2)), "width 16 is not a multiple of 3 heads and of 4 groups"),
-    (dict(groups=3), "width 8 is not a multiple of 2 heads and of 3 groups"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (dict(text=(True, True)), "3 levels of channels need as many entries of text and heads, found 2 and 3"),
+        (dict(heads=(2, 3, 2)), "width 16 is not a multiple of 3 heads and of 4 groups"),
+        (dict(groups=3), "width 8 is not a multiple of 2 heads and of 3 groups"),
+    ],
+)
 def test_a_shape_that_cannot_be(fields, words):
     with pytest.raises(ValueError, match=words):
         replace(TINY, **fields)

@@ -19,19 +19,31 @@ CONFIGS = {
 def oracle(config):
     """diffusers' model of the same shape; its attention_head_dim is the number of heads."""
     return diffusers.UNet2DConditionModel(
-        sample_size=config.input_size, in_channels=config.in_channels, out_channels=config.out_channels,
-        block_out_channels=config.channels, layers_per_block=config.layers, cross_attention_dim=config.text_width,
+        sample_size=config.input_size,
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        cross_attention_dim=config.text_width,
         down_block_types=["CrossAttnDownBlock2D" if text else "DownBlock2D" for text in config.text],
         up_block_types=["CrossAttnUpBlock2D" if text else "UpBlock2D" for text in config.text[::-1]],
-        attention_head_dim=config.heads, use_linear_projection=config.linear, upcast_attention=config.upcast,
+        attention_head_dim=config.heads,
+        use_linear_projection=config.linear,
+        upcast_attention=config.upcast,
         norm_num_groups=config.groups,
-    )  # fmt: skip
+    )
 
 
 def their_name(name):
     """Our name of a parameter -> diffusers'."""
-    first = {"time_embed.0": "time_embedding.linear_1", "time_embed.2": "time_embedding.linear_2", "mid.": "mid_block.",
-             "down.": "down_blocks.", "up.": "up_blocks.", "norm_out.": "conv_norm_out."}  # fmt: skip
+    first = {
+        "time_embed.0": "time_embedding.linear_1",
+        "time_embed.2": "time_embedding.linear_2",
+        "mid.": "mid_block.",
+        "down.": "down_blocks.",
+        "up.": "up_blocks.",
+        "norm_out.": "conv_norm_out.",
+    }
     for ours, theirs in first.items():
         name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
     for way in ("down", "up"):
@@ -108,8 +120,9 @@ def test_residuals(both):
         shapes += [(channels, 8 >> level)] * c.layers + [(channels, 8 >> level + 1)] * (level < last)
     shapes += shapes[-1:]
     residuals = [torch.randn(2, channels, side, side, generator=generator) for channels, side in shapes]
-    expected = theirs(x, t, cond, down_block_additional_residuals=residuals[:-1],
-                      mid_block_additional_residual=residuals[-1]).sample  # fmt: skip
+    expected = theirs(
+        x, t, cond, down_block_additional_residuals=residuals[:-1], mid_block_additional_residual=residuals[-1]
+    ).sample
     out = ours(x, t, cond, residuals)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     assert (out - ours(x, t, cond)).std() > 0.01

@@ -1,4 +1,5 @@
 """The autoencoder: its size, shapes and limits, and decoding in tiles."""
+
 import pytest
 import torch
 from torch import nn
@@ -6,7 +7,7 @@ from torch.nn import functional as F
 
 from unet.vae import SIZES, VAE, VAEConfig, ramp, starts
 
-TINY = VAEConfig(latent_channels=2, channels=(8, 16), layers=1, groups=4, scaling_factor=0.5)   # factor 2
+TINY = VAEConfig(latent_channels=2, channels=(8, 16), layers=1, groups=4, scaling_factor=0.5)  # factor 2
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_a_side_that_the_factor_does_not_divide(vae, height, width):
 
 def test_the_log_variance_is_cut_where_its_exponential_would_overflow(vae):
     vae.quant_conv.weight.zero_()
-    vae.quant_conv.bias.copy_(torch.tensor([0.0, 0.0, 500.0, -500.0]))   # two means, two log-variances
+    vae.quant_conv.bias.copy_(torch.tensor([0.0, 0.0, 500.0, -500.0]))  # two means, two log-variances
     mean, logvar = vae.encode(torch.zeros(1, 3, 4, 4))
     assert (mean == 0).all() and (logvar[:, 0] == 20).all() and (logvar[:, 1] == -30).all()
 
@@ -83,14 +84,14 @@ def test_a_decoder_that_mixes_no_positions_is_the_same_in_tiles(vae):
 
 def test_a_decoder_without_means_over_the_image_is_exact_between_the_seams(vae):
     """Without its attention and norms the decoder sees REACH latents far: only a seam's overlap can differ."""
-    reach = 8   # 5 convolutions of 3 on latents, 6 on pixels half their size
+    reach = 8  # 5 convolutions of 3 on latents, 6 on pixels half their size
     vae.decoder.mid = nn.Identity()
     for block in [block for level in vae.decoder.up for block in level.res]:
         block.norm1, block.norm2 = nn.Identity(), nn.Identity()
     vae.decoder.norm_out = nn.Identity()
     z = latent(1, 2, 4, 48)
-    whole, tiled = vae.decode(z), vae.decode_tiled(z, tile=32, overlap=2 * reach)   # tiles 0..32 and 16..48
-    error = (tiled - whole).abs().amax((0, 1, 2))                                   # (96,) by column
+    whole, tiled = vae.decode(z), vae.decode_tiled(z, tile=32, overlap=2 * reach)  # tiles 0..32 and 16..48
+    error = (tiled - whole).abs().amax((0, 1, 2))  # (96,) by column
     assert error[:32].max() < 1e-5 and error[64:].max() < 1e-5
     assert 0 < error[32:64].max() < 0.1 * whole.std()
 
@@ -106,8 +107,9 @@ def test_the_real_decoder_in_tiles_stays_near_the_whole(vae):
     assert F.mse_loss(tiled, whole).sqrt() < 0.1 * whole.std()
 
 
-@pytest.mark.parametrize("length, tile, overlap", [
-    (8, 8, 2), (5, 8, 2), (9, 8, 2), (14, 8, 2), (50, 16, 15), (33, 8, 0)])
+@pytest.mark.parametrize(
+    "length, tile, overlap", [(8, 8, 2), (5, 8, 2), (9, 8, 2), (14, 8, 2), (50, 16, 15), (33, 8, 0)]
+)
 def test_tiles_cover_everything_and_share_their_overlap(length, tile, overlap):
     first = starts(length, tile, overlap)
     assert first[0] == 0 and first[-1] == max(length - tile, 0)
@@ -119,4 +121,4 @@ def test_blending_weights_are_symmetric_and_never_zero(length, overlap):
     weights = ramp(length, overlap, torch.zeros(1))
     assert weights.shape == (length,) and weights.min() > 0 and weights.max() <= 1
     assert torch.equal(weights, weights.flip(0)) and weights[0].item() == pytest.approx(1 / max(overlap, 1))
-    assert (weights[overlap:length - overlap] == 1).all()
+    assert (weights[overlap : length - overlap] == 1).all()

@@ -1,4 +1,5 @@
 """The autoencoder computes what diffusers' AutoencoderKL computes, with the same random weights."""
+
 import pytest
 import torch
 
@@ -11,11 +12,22 @@ diffusers = pytest.importorskip("diffusers")
 def both(tmp_path_factory):
     """(theirs, ours), ours read from the folder that theirs wrote."""
     torch.manual_seed(0)
-    theirs = diffusers.AutoencoderKL(
-        in_channels=3, out_channels=3, down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4, block_out_channels=(16, 32, 32, 32), layers_per_block=2,
-        latent_channels=4, norm_num_groups=8, sample_size=32).eval().requires_grad_(False)
-    for parameter in theirs.parameters():   # norms start at exactly 1 and 0, which would hide a swap
+    theirs = (
+        diffusers.AutoencoderKL(
+            in_channels=3,
+            out_channels=3,
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            block_out_channels=(16, 32, 32, 32),
+            layers_per_block=2,
+            latent_channels=4,
+            norm_num_groups=8,
+            sample_size=32,
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+    for parameter in theirs.parameters():  # norms start at exactly 1 and 0, which would hide a swap
         parameter += 0.02 * torch.randn(parameter.shape)
     folder = tmp_path_factory.mktemp("vae")
     theirs.save_pretrained(folder)

@@ -34,10 +34,8 @@ def tiny_vae():
 
 SD_KNOWN = {  # what the shapes of the two tiny Stable Diffusions do not tell
     "SD 1": {"unet": {"heads": (4, 4, 4, 4), "groups": 8}, "text": {"heads": 4}, "vae": {"groups": 8}},
-    "SD 2": {
-        "unet": {"heads": (2, 4, 6, 6), "groups": 8, "upcast": True}, "text": {"heads": 4}, "vae": {"groups": 8},
-    },
-}  # fmt: skip
+    "SD 2": {"unet": {"heads": (2, 4, 6, 6), "groups": 8, "upcast": True}, "text": {"heads": 4}, "vae": {"groups": 8}},
+}
 
 
 def make_sd(second: bool) -> StableDiffusion:

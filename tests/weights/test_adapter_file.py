@@ -63,8 +63,15 @@ def test_the_file_holds_what_trained_and_nothing_else(tmp_path, tiny_dit):
     assert load_file(tmp_path / "a").keys() == adapters.trained(model).keys()
     tensors, recipe = weights.load_adapter(tmp_path / "a")
     assert tensors.keys() == adapters.trained(model).keys()
-    assert recipe == {"adapter": ["bitfit"], "classes": None, "sources": None, "parents": None, "tokens": None,
-                      "config": {"lr": 0.001}, "base": weights.fingerprint(tiny_dit)}  # fmt: skip
+    assert recipe == {
+        "adapter": ["bitfit"],
+        "classes": None,
+        "sources": None,
+        "parents": None,
+        "tokens": None,
+        "config": {"lr": 0.001},
+        "base": weights.fingerprint(tiny_dit),
+    }
 
 
 @pytest.mark.parametrize("spec", METHODS)

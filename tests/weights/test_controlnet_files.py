@@ -288,9 +288,13 @@ def test_damaged_files(tmp_path, tiny, read):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("global_pool_conditions", True), ("controlnet_conditioning_channel_order", "bgr"),
-                         ("addition_embed_type", "text_time")]
-)  # fmt: skip
+    ("field", "value"),
+    [
+        ("global_pool_conditions", True),
+        ("controlnet_conditioning_channel_order", "bgr"),
+        ("addition_embed_type", "text_time"),
+    ],
+)
 def test_settings_that_ours_does_not_have(tmp_path, tiny, field, value):
     weights.save_control(tiny[1], tmp_path / "w", "controlnet-diffusers")
     config = tmp_path / "w" / "config.json"

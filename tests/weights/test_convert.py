@@ -48,8 +48,18 @@ def test_command_line(tmp_path, tiny_dit, tiny_vae, capsys):
         main([str(tmp_path / "w.pt"), str(tmp_path / "a"), "--layout", "dit-diffusers"])
     assert "no published size, so give heads=" in capsys.readouterr().err
     weights.save_model(tiny_dit, tmp_path / "w.safetensors")
-    main([str(tmp_path / "w.safetensors"), str(tmp_path / "a"), "--layout", "dit-diffusers", "--dtype", "float16",
-          "--vae", str(tmp_path / "vae.safetensors")])  # fmt: skip
+    main(
+        [
+            str(tmp_path / "w.safetensors"),
+            str(tmp_path / "a"),
+            "--layout",
+            "dit-diffusers",
+            "--dtype",
+            "float16",
+            "--vae",
+            str(tmp_path / "vae.safetensors"),
+        ]
+    )
     assert weights.load(tmp_path / "a").pos_embed.dtype == torch.float16
     assert weights.load(tmp_path / "a", expect="vae").config == tiny_vae.config
     assert read_json(tmp_path / "a" / "model_index.json")["_class_name"] == "DiTPipeline"

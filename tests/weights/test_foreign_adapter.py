@@ -53,15 +53,21 @@ def applied(sd, tensors, folder, layer, strength=1.0, metadata=None):
         (f"unet.{BLOCK}.to_out.0.lora.down.weight", f"unet.{BLOCK}.to_out.0.lora.up.weight"),
         (f"unet.{BLOCK}.processor.to_out_lora.down.weight", f"unet.{BLOCK}.processor.to_out_lora.up.weight"),
         (f"{BLOCK}.processor.to_out_lora.down.weight", f"{BLOCK}.processor.to_out_lora.up.weight"),
-        (f"lora_unet_{BLOCK.replace('.', '_')}_to_out_0.lora_down.weight",
-         f"lora_unet_{BLOCK.replace('.', '_')}_to_out_0.lora_up.weight"),
-        ("lora_unet_input_blocks_2_1_transformer_blocks_0_attn2_to_out_0.lora_down.weight",
-         "lora_unet_input_blocks_2_1_transformer_blocks_0_attn2_to_out_0.lora_up.weight"),
+        (
+            f"lora_unet_{BLOCK.replace('.', '_')}_to_out_0.lora_down.weight",
+            f"lora_unet_{BLOCK.replace('.', '_')}_to_out_0.lora_up.weight",
+        ),
+        (
+            "lora_unet_input_blocks_2_1_transformer_blocks_0_attn2_to_out_0.lora_down.weight",
+            "lora_unet_input_blocks_2_1_transformer_blocks_0_attn2_to_out_0.lora_up.weight",
+        ),
         (f"base_model.model.{BLOCK}.to_out.0.lora_A.weight", f"base_model.model.{BLOCK}.to_out.0.lora_B.weight"),
-        ("diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_out.0.lora_down.weight",
-         "diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_out.0.lora_up.weight"),
+        (
+            "diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_out.0.lora_down.weight",
+            "diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_out.0.lora_up.weight",
+        ),
     ],
-)  # fmt: skip
+)
 def test_spellings_of_one_layer(tmp_path, sd1, down, up):
     a, b = rand(4, 32), rand(32, 4, seed=1)
     w, new = applied(sd1, {down: a, up: b}, tmp_path, OURS, strength=0.5)
@@ -75,18 +81,28 @@ def test_spellings_of_one_layer(tmp_path, sd1, down, up):
 @pytest.mark.parametrize(
     ("down", "up"),
     [
-        ("text_encoder.text_model.encoder.layers.2.self_attn.q_proj.lora_linear_layer.down.weight",
-         "text_encoder.text_model.encoder.layers.2.self_attn.q_proj.lora_linear_layer.up.weight"),
-        ("text_encoder.encoder.layers.2.self_attn.q_proj.lora_A.weight",
-         "text_encoder.encoder.layers.2.self_attn.q_proj.lora_B.weight"),
-        ("text_encoder.text_model.encoder.layers.2.self_attn.to_q_lora.down.weight",
-         "text_encoder.text_model.encoder.layers.2.self_attn.to_q_lora.up.weight"),
-        ("lora_te_text_model_encoder_layers_2_self_attn_q_proj.lora_down.weight",
-         "lora_te_text_model_encoder_layers_2_self_attn_q_proj.lora_up.weight"),
-        ("base_model.model.text_model.encoder.layers.2.self_attn.q_proj.lora_A.weight",
-         "base_model.model.text_model.encoder.layers.2.self_attn.q_proj.lora_B.weight"),
+        (
+            "text_encoder.text_model.encoder.layers.2.self_attn.q_proj.lora_linear_layer.down.weight",
+            "text_encoder.text_model.encoder.layers.2.self_attn.q_proj.lora_linear_layer.up.weight",
+        ),
+        (
+            "text_encoder.encoder.layers.2.self_attn.q_proj.lora_A.weight",
+            "text_encoder.encoder.layers.2.self_attn.q_proj.lora_B.weight",
+        ),
+        (
+            "text_encoder.text_model.encoder.layers.2.self_attn.to_q_lora.down.weight",
+            "text_encoder.text_model.encoder.layers.2.self_attn.to_q_lora.up.weight",
+        ),
+        (
+            "lora_te_text_model_encoder_layers_2_self_attn_q_proj.lora_down.weight",
+            "lora_te_text_model_encoder_layers_2_self_attn_q_proj.lora_up.weight",
+        ),
+        (
+            "base_model.model.text_model.encoder.layers.2.self_attn.q_proj.lora_A.weight",
+            "base_model.model.text_model.encoder.layers.2.self_attn.q_proj.lora_B.weight",
+        ),
     ],
-)  # fmt: skip
+)
 def test_spellings_in_the_text_tower(tmp_path, sd, down, up):
     a, b = rand(2, 32), rand(32, 2, seed=1)
     w, new = applied(sd, {down: a, up: b}, tmp_path, "text.layers.2.attn.to_q")
@@ -97,8 +113,11 @@ def test_convolution_and_linear_are_one(tmp_path, sd):
     """proj_in is a convolution in Stable Diffusion 1 and a Linear in 2; either may get the other's LoRA."""
     stem = "lora_unet_mid_block_attentions_0_proj_in"
     for ones in ((), (1, 1)):
-        tensors = {f"{stem}.lora_down.weight": rand(4, 96, *ones), f"{stem}.lora_up.weight": rand(96, 4, *ones),
-                   f"{stem}.alpha": torch.tensor(2.0, dtype=torch.float16)}  # fmt: skip
+        tensors = {
+            f"{stem}.lora_down.weight": rand(4, 96, *ones),
+            f"{stem}.lora_up.weight": rand(96, 4, *ones),
+            f"{stem}.alpha": torch.tensor(2.0, dtype=torch.float16),
+        }
         w, new = applied(sd, tensors, tmp_path, "unet.mid.attentions.0.proj_in")
         assert torch.allclose((new - w).flatten(1), 0.5 * rand(96, 4) @ rand(4, 96), atol=1e-6)
 
@@ -216,8 +235,11 @@ def full_size():
 def test_counts_at_full_size(full_size):
     """Values and tensors of rank 4 on Stable Diffusion 1.5: attention alone, and what kohya's scripts train."""
     adapters.attach(full_size, "unet.lora:rank=4")
-    layers = [LowRank(*name.split(".", 1), layer.lora_down, layer.lora_up, layer.lora_scale)
-              for name, layer in full_size.named_modules() if hasattr(layer, "lora_down")]  # fmt: skip
+    layers = [
+        LowRank(*name.split(".", 1), layer.lora_down, layer.lora_up, layer.lora_scale)
+        for name, layer in full_size.named_modules()
+        if hasattr(layer, "lora_down")
+    ]
     tensors = kohya_tensors(layers)
     values = [tensor for name, tensor in tensors.items() if not name.endswith(".alpha")]
     assert (len(values), sum(tensor.numel() for tensor in values)) == (256, 797_184)

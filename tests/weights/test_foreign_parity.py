@@ -21,8 +21,20 @@ transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 EVERYWHERE = "(to_|proj|conv[12]|shortcut|sample|ff)"  # attention, feed-forward, convolutions of 1x1, 3x3 and stride 2
-MODULES = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "conv1", "conv_shortcut", "time_emb_proj",
-           "downsamplers.0.conv", "ff.net.0.proj", "ff.net.2"]  # fmt: skip
+MODULES = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "proj_in",
+    "proj_out",
+    "conv1",
+    "conv_shortcut",
+    "time_emb_proj",
+    "downsamplers.0.conv",
+    "ff.net.0.proj",
+    "ff.net.2",
+]
 
 
 def ours(folder):
@@ -124,8 +136,10 @@ def todays(part, name):
 
 def processors(part, name):
     """Of 2022, for attention alone."""
-    pattern, new = {"unet": (r"\.to_(q|k|v|out)(\.0)?$", r".processor.to_\1_lora"),
-                    "text_encoder": (r"\.(q|k|v|out)_proj$", r".to_\1_lora")}[part]  # fmt: skip
+    pattern, new = {
+        "unet": (r"\.to_(q|k|v|out)(\.0)?$", r".processor.to_\1_lora"),
+        "text_encoder": (r"\.(q|k|v|out)_proj$", r".to_\1_lora"),
+    }[part]
     stem, found = re.subn(pattern, new, f"{part}.{name}")
     return (f"{stem}.down.weight", f"{stem}.up.weight") if found else None
 
@@ -144,8 +158,10 @@ def factors(parts, spelled):
     return tensors, reached
 
 
-@pytest.mark.parametrize("spelled, alpha", [
-    (kohya, 0.5), (kohya, None), (peft_names, None), (peft_names, "metadata"), (todays, None), (processors, None)])
+@pytest.mark.parametrize(
+    "spelled, alpha",
+    [(kohya, 0.5), (kohya, None), (peft_names, None), (peft_names, "metadata"), (todays, None), (processors, None)],
+)
 def test_a_file_of_each_family_changes_every_weight_as_it_does_in_diffusers(tmp_path, tiny_sd, spelled, alpha):
     pipeline = theirs(tiny_sd)
     parts = {"unet": pipeline.unet, "text_encoder": pipeline.text_encoder}
@@ -178,9 +194,11 @@ def test_a_file_of_each_family_changes_every_weight_as_it_does_in_diffusers(tmp_
 def peft_trained(request, tiny_sd):
     """A pipeline whose two parts carry peft's LoRA, alpha unlike r."""
     options = {
-        "plain": {}, "rslora": {"use_rslora": True}, "dora": {"use_dora": True},
+        "plain": {},
+        "rslora": {"use_rslora": True},
+        "dora": {"use_dora": True},
         "patterns": {"rank_pattern": {"to_q": 3, "q_proj": 1}, "alpha_pattern": {r"attn1\.to_q": 5, "k_proj": 7}},
-    }[request.param]  # fmt: skip
+    }[request.param]
     pipeline = theirs(tiny_sd)
     pipeline.unet.add_adapter(peft.LoraConfig(r=2, lora_alpha=8, target_modules=MODULES, **options))
     words = ["q_proj", "k_proj", "out_proj", "fc1"]
@@ -270,10 +288,19 @@ def test_they_and_we_read_our_word(tmp_path, tiny_sd, learned, layout, name):
 @pytest.mark.parametrize("rows", [torch.full((16,), 0.5), torch.arange(48.0).view(3, 16)])
 @pytest.mark.parametrize("layout", ["diffusers", "a1111", "original code", "kohya"])
 def test_a_word_means_the_same_to_both(tmp_path, tiny_sd, rows, layout):
-    a1111 = {"string_to_token": {"*": 265}, "string_to_param": {"*": rows[None] if rows.dim() == 1 else rows},
-             "name": "<w>", "step": 7, "sd_checkpoint": None, "sd_checkpoint_name": None}  # fmt: skip
-    old = {"string_to_token": {"*": torch.tensor(265)}, "name": "<w>",
-           "string_to_param": torch.nn.ParameterDict(a1111["string_to_param"])}  # fmt: skip
+    a1111 = {
+        "string_to_token": {"*": 265},
+        "string_to_param": {"*": rows[None] if rows.dim() == 1 else rows},
+        "name": "<w>",
+        "step": 7,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+    }
+    old = {
+        "string_to_token": {"*": torch.tensor(265)},
+        "name": "<w>",
+        "string_to_param": torch.nn.ParameterDict(a1111["string_to_param"]),
+    }
     contents = {"diffusers": {"<w>": rows}, "a1111": a1111, "original code": old, "kohya": {"emb_params": rows}}
     content = contents[layout]
     torch.save(content, tmp_path / "<w>.bin")  # kohya's file has no other name for it

@@ -157,9 +157,12 @@ def sd_file(tmp_path, vae, **more):
     others = {
         "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 9, 3, 3),
         "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": torch.zeros(320, 1024),
-        "model_ema.decay": torch.zeros(()), "cond_stage_model.model.ln_final.weight": torch.zeros(4),
-        "alphas_cumprod": torch.zeros(1000), "posterior_mean_coef1": torch.zeros(1000), "betas": torch.zeros(1000),
-    }  # fmt: skip
+        "model_ema.decay": torch.zeros(()),
+        "cond_stage_model.model.ln_final.weight": torch.zeros(4),
+        "alphas_cumprod": torch.zeros(1000),
+        "posterior_mean_coef1": torch.zeros(1000),
+        "betas": torch.zeros(1000),
+    }
     save_file(copied(spread(vae.state_dict(), LAYOUTS["vae-in-sd"], 3)) | others | more, tmp_path / "sd.safetensors")
     return tmp_path / "sd.safetensors"
 

@@ -89,8 +89,10 @@ def test_counts_at_full_size(kind, size, layout, tensors, values):
 def test_what_the_parts_of_stable_diffusion_1_weigh():
     """UNet and VAE in float32, and all three in float16, as people know the files by."""
     configs = {"unet": UNETS["SD-1"], "text": TOWERS["CLIP-L"], "vae": VAEConfig()}
-    size = {kind: sum(tensor.nbytes for tensor in empty(kind, config).state_dict().values())
-            for kind, config in configs.items()}  # fmt: skip
+    size = {
+        kind: sum(tensor.nbytes for tensor in empty(kind, config).state_dict().values())
+        for kind, config in configs.items()
+    }
     assert (round(size["unet"] / 2**30, 3), round(size["vae"] / 2**20, 1)) == (3.202, 319.1)
     assert round(sum(size.values()) / 2 / 10**9, 3) == 2.132
 
@@ -109,12 +111,14 @@ def test_what_the_parts_of_stable_diffusion_1_weigh():
         ("up.0.upsample.weight", "output_blocks.2.1.conv.weight"),
         ("up.1.upsample.weight", "output_blocks.5.2.conv.weight"),
         ("up.2.resnets.2.shortcut.weight", "output_blocks.8.0.skip_connection.weight"),
-        ("up.3.attentions.2.transformer_blocks.0.attn2.to_k.weight",
-         "output_blocks.11.1.transformer_blocks.0.attn2.to_k.weight"),
+        (
+            "up.3.attentions.2.transformer_blocks.0.attn2.to_k.weight",
+            "output_blocks.11.1.transformer_blocks.0.attn2.to_k.weight",
+        ),
         ("norm_out.weight", "out.0.weight"),
         ("conv_out.bias", "out.2.bias"),
     ],
-)  # fmt: skip
+)
 def test_names_of_the_original_unet(ours, theirs):
     assert file_names(ours, LAYOUTS["unet-in-sd"], size_of(UNETS["SD-1"])) == [UNET + theirs]
 
@@ -177,9 +181,13 @@ def test_spellings_of_the_text_tower(tmp_path, sd1, single1, pattern, position_i
 
 
 def test_a_tower_inside_a_whole_clip(tmp_path, sd1, single1):
-    more = {"logit_scale": torch.ones(()), "text_projection.weight": torch.ones(3, 32),
-            "vision_model.encoder.layers.7.mlp.fc1.bias": torch.ones(3), "visual_projection.weight": torch.ones(3, 3)}
-    save_file(clip(single1[0]) | more, tmp_path / "w")  # fmt: skip
+    more = {
+        "logit_scale": torch.ones(()),
+        "text_projection.weight": torch.ones(3, 32),
+        "vision_model.encoder.layers.7.mlp.fc1.bias": torch.ones(3),
+        "visual_projection.weight": torch.ones(3, 3),
+    }
+    save_file(clip(single1[0]) | more, tmp_path / "w")
     assert equal(weights.load(tmp_path / "w", heads=4), sd1[0].text)
 
 

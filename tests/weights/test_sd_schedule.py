@@ -10,8 +10,13 @@ UNET = "model.diffusion_model."
 
 
 def scheduler(**more):
-    return {"_class_name": "PNDMScheduler", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
-            "beta_end": 0.012, "num_train_timesteps": 1000} | more  # fmt: skip
+    return {
+        "_class_name": "PNDMScheduler",
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+    } | more
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 """The models that come with the package: small, whole, and good for what they are shipped for."""
+
 from pathlib import Path
 
 import pytest

@@ -42,8 +42,11 @@ def test_a_file_from_before_superclasses_has_none(tmp_path, tiny_dit):
     tensors, metadata = safe.read(tmp_path / "a")
     graft = json.loads(metadata["graft"])
     del graft["parents"]
-    safe.write(tmp_path / "old", {name: tensor.clone() for name, tensor in tensors.items()},
-               {"format": "pt", "graft": json.dumps(graft)})  # fmt: skip
+    safe.write(
+        tmp_path / "old",
+        {name: tensor.clone() for name, tensor in tensors.items()},
+        {"format": "pt", "graft": json.dumps(graft)},
+    )
     assert weights.load_adapter(tmp_path / "old")[1]["parents"] is None
     assert weights.apply_adapters(tiny_dit, [(tmp_path / "old", 1.0)]).parents == {}
 
@@ -55,11 +58,14 @@ def test_files_with_other_superclasses_do_not_stack(tmp_path, tiny_dit):
         weights.apply_adapters(tiny_dit, [(tmp_path / "a", 1.0), (tmp_path / "b", 1.0)])
 
 
-@pytest.mark.parametrize(("parents", "words"), [
-    (["nut"], "expected one superclass name for each class name, found \\['nut'\\]"),
-    ({"nut/good": 2}, "expected one superclass name for each class name"),
-    ({"nut/good": "tree"}, "'tree' has a superclass or is one, and is none of the classes"),
-])
+@pytest.mark.parametrize(
+    ("parents", "words"),
+    [
+        (["nut"], "expected one superclass name for each class name, found \\['nut'\\]"),
+        ({"nut/good": 2}, "expected one superclass name for each class name"),
+        ({"nut/good": "tree"}, "'tree' has a superclass or is one, and is none of the classes"),
+    ],
+)
 def test_a_header_that_does_not_fit_is_refused(tmp_path, tiny_dit, parents, words):
     save(tmp_path / "a", tiny_dit, parents=parents)
     with pytest.raises(ValueError, match=words):

@@ -139,10 +139,14 @@ def test_old_lightning_checkpoint(tmp_path):
     parents = {name: types.ModuleType(name) for name in ("pytorch_lightning", "pytorch_lightning.callbacks")}
     sys.modules.update(parents | {module.__name__: module})
     try:
-        saved(tmp_path / "w.ckpt", {
-            "state_dict": {"a": torch.ones(2)}, "epoch": 3,
-            "callbacks": {checkpoint_class: {"best": numpy.float64(0.5), "count": numpy.int64(3)}},
-        })  # fmt: skip
+        saved(
+            tmp_path / "w.ckpt",
+            {
+                "state_dict": {"a": torch.ones(2)},
+                "epoch": 3,
+                "callbacks": {checkpoint_class: {"best": numpy.float64(0.5), "count": numpy.int64(3)}},
+            },
+        )
     finally:
         for name in (*parents, module.__name__):
             del sys.modules[name]

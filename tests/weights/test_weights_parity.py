@@ -30,10 +30,16 @@ def same_vae(theirs, ours):
 def their_vae():
     torch.manual_seed(0)
     model = diffusers.AutoencoderKL(
-        in_channels=3, out_channels=3, sample_size=32, latent_channels=4, layers_per_block=2, norm_num_groups=8,
-        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+        in_channels=3,
+        out_channels=3,
+        sample_size=32,
+        latent_channels=4,
+        layers_per_block=2,
+        norm_num_groups=8,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
         block_out_channels=(16, 32, 32, 32),
-    )  # fmt: skip
+    )
     for parameter in model.parameters():
         parameter.data = 0.05 * torch.randn(parameter.shape)
     return model.eval()
@@ -43,13 +49,22 @@ def their_vae():
 def their_dit():
     torch.manual_seed(0)
     model = diffusers.DiTTransformer2DModel(
-        num_attention_heads=4, attention_head_dim=12, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
-        patch_size=2, num_embeds_ada_norm=10,
-    )  # fmt: skip
+        num_attention_heads=4,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    )
     for parameter in model.parameters():
         parameter.data = 0.05 * torch.randn(parameter.shape)
-    for mine, first in zip(model.transformer_blocks[1].norm1.emb.parameters(),
-                           model.transformer_blocks[0].norm1.emb.parameters(), strict=True):  # fmt: skip
+    for mine, first in zip(
+        model.transformer_blocks[1].norm1.emb.parameters(),
+        model.transformer_blocks[0].norm1.emb.parameters(),
+        strict=True,
+    ):
         mine.data.copy_(first.data)
     return model.eval()
 
@@ -128,9 +143,12 @@ def test_full_size_names_are_theirs():
     with torch.device("meta"):
         dit = diffusers.DiTTransformer2DModel(out_channels=8, sample_size=32)
         vae = diffusers.AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2, norm_num_groups=32,
-        )  # fmt: skip
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            norm_num_groups=32,
+        )
     xl = DiTConfig(**SIZES["DiT-XL/2"], input_size=32)
     ours = [(empty("dit", xl), "dit-diffusers", 28, dit), (empty("vae", VAEConfig()), "vae-diffusers", 4, vae)]
     for model, layout, size, theirs in ours:
