@@ -1,0 +1,191 @@
+"""From flags and TOML files to the parts of a command: defaults < TOML file < flags, every name, type and range checked.
+
+`--name value` sets a setting, `--name=value` too, `--name` alone a boolean one, and a list takes the flag several times.
+"""
+
+import dataclasses
+import difflib
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from config.option import check_value, default_of, typed
+
+Part = TypeVar("Part")
+
+
+class Config:
+    """The settings of one command: flat in `values` and in files, by part in the code, config[Loop].lr."""
+
+    def __init__(self, parts: Iterable[type], values: dict[str, Any]):
+        """values: of any of the parts' fields; the others keep their defaults.
+
+        Raises ValueError for a value out of its range, and for values that do not go together (a part's own `check`).
+        """
+        self.parts = {}
+        for part in parts:
+            for field in dataclasses.fields(part):
+                if field.name in values:
+                    for item in values[field.name] if isinstance(values[field.name], list) else [values[field.name]]:
+                        check_value(field, item)
+            own = {field.name: values[field.name] for field in dataclasses.fields(part) if field.name in values}
+            self.parts[part] = part(**own)
+        for part in self.parts.values():
+            if hasattr(part, "check"):
+                part.check()
+
+    def __getitem__(self, part: type[Part]) -> Part:
+        return self.parts[part]
+
+    def __contains__(self, part: type) -> bool:
+        return part in self.parts
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return {name: value for part in self.parts.values() for name, value in dataclasses.asdict(part).items()}
+
+    def replace(self, **values: Any) -> "Config":
+        """The same with other values."""
+        return Config(self.parts, self.values | values)
+
+
+def read(argv: Sequence[str] | None, *parts: type) -> Config:
+    """The settings of a script with one set of parts, from [CONFIG.toml] and flags."""
+    return Config(parts, given(argv, parts))
+
+
+def given(argv: Sequence[str] | None, parts: Iterable[type]) -> dict[str, Any]:
+    """Only what the command line says: the values of [CONFIG.toml], then those of the flags, each of its field's type.
+
+    Raises ValueError, in one sentence, for a name that no part has (with the nearest there is) and a value of
+    another type.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    values = read_toml(argv.pop(0), parts) if argv and not argv[0].startswith("-") else {}
+    return values | read_flags(argv, parts)
+
+
+def read_toml(path: str | Path, parts: Iterable[type], stored: bool = False) -> dict[str, Any]:
+    """The table of a TOML file. stored: as a run left it, so that settings of former versions are passed over."""
+    try:
+        table = tomllib.loads(Path(path).read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"config file {path}: {error}") from error
+    kinds, values = fields(parts), {}
+    for key, value in table.items():
+        name = renamed(key, kinds, quiet=stored)
+        if stored and name not in kinds:
+            continue
+        wanted = kinds[known(name, kinds, f"{path}: ")][1]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif wanted == list[str]:
+            if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+                raise ValueError(f"{path}: {key} must be a list of strings, found {value!r}")
+        elif type(value) is not wanted:
+            raise ValueError(f"{path}: {key} must be {wanted.__name__}, found {value!r}")
+        values[name] = value
+    return values
+
+
+def read_flags(argv: Sequence[str], parts: Iterable[type]) -> dict[str, Any]:
+    """`--key value` pairs as values of the fields' types."""
+    kinds, values, position = fields(parts), {}, 0
+    while position < len(argv):
+        flag = argv[position]
+        if not flag.startswith("--"):
+            raise ValueError(f"expected a flag such as --{next(iter(kinds))}, found {flag!r}")
+        key, equals, value = flag[2:].partition("=")
+        key = renamed(key.replace("-", "_"), kinds)
+        wanted = kinds[known(key, kinds, "")][1]
+        if wanted is bool and not equals:
+            value = "true"
+        elif not equals:
+            position += 1
+            if position == len(argv):
+                raise ValueError(f"--{key} needs a value of type {getattr(wanted, '__name__', wanted)}")
+            value = argv[position]
+        if wanted == list[str]:
+            values.setdefault(key, []).append(value)
+        else:
+            values[key] = parse(wanted, key, value)
+        position += 1
+    return values
+
+
+def fields(parts: Iterable[type]) -> dict[str, tuple[dataclasses.Field, type]]:
+    """Name -> (field, type), of all parts."""
+    return {field.name: (field, typed(part, field)) for part in parts for field in dataclasses.fields(part)}
+
+
+def renamed(key: str, kinds: dict, quiet: bool = False) -> str:
+    """The name that a setting has today; a notice where `key` is its former one."""
+    for name, (field, _) in kinds.items():
+        if key not in kinds and key == field.metadata.get("old"):
+            if not quiet:
+                new = name.replace("_", "-")
+                print(f"--{key} is called --{new} now; the old name goes in the next release", file=sys.stderr)
+            return name
+    return key
+
+
+def known(key: str, kinds: dict, where: str) -> str:
+    """The key, or one sentence with the nearest key there is."""
+    if key not in kinds:
+        near = difflib.get_close_matches(key, kinds, n=1, cutoff=0)
+        raise ValueError(f"{where}unknown key {key!r}; did you mean {near[0]!r}?")
+    return key
+
+
+def parse(wanted: type, key: str, text: str) -> str | int | float | bool:
+    """The text of a flag as a value of its type."""
+    if wanted is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--{key} must be true or false, found {text!r}")
+        return text.lower() == "true"
+    try:
+        return wanted(text)
+    except ValueError:
+        raise ValueError(f"--{key} must be {wanted.__name__}, found {text!r}") from None
+
+
+def check_unread(values: dict[str, Any], rows: dict[str, Iterable[type]], chosen: str) -> None:
+    """Raise ValueError for a setting that the chosen row does not read, with the rows that do.
+
+    rows: for example recipe -> the parts that it reads.
+    """
+    readers = {name: [row for row, parts in rows.items() if name in fields(parts)] for name in values}
+    for name, names in readers.items():
+        if chosen not in names:
+            raise ValueError(f"--{name.replace('_', '-')} is read by {' and '.join(names)}, not by {chosen}")
+
+
+def to_toml(values: dict[str, Any]) -> str:
+    """Settings as TOML text that reads back to the same values."""
+
+    def literal(value):
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, list):
+            return "[" + ", ".join(map(literal, value)) + "]"
+        # JSON's escapes are TOML's; only DEL needs one in TOML alone
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+
+    return "".join(f"{key} = {literal(value)}\n" for key, value in values.items())
+
+
+def defaults(parts: Iterable[type]) -> dict[str, Any]:
+    """Every setting of the parts at its default."""
+    return {field.name: default_of(field) for part in parts for field in dataclasses.fields(part)}
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main; an error that it understands ends in one sentence and exit status 1."""
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,248 @@
+"""The settings of train.py by part. recipes/__init__.py says which recipe reads which part."""
+
+from dataclasses import dataclass
+
+import adapters
+from config.option import option
+from data.transforms import variants
+from ops.device import PRECISIONS, choose_device
+from sampling import NOISE_SCHEDULES, SAMPLERS
+
+
+@dataclass
+class Run:
+    """The run"""
+
+    recipe: str = option("class_label", "what conditions the model and which loss it learns by")
+    seed: int = option(0, "seed of everything random", at_least=0)
+    precision: str = option("auto", "bf16 computes in bfloat16 by autocast; the weights stay float32", choices=PRECISIONS)
+    device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
+    attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=lambda: BACKENDS)
+    out: str = option("", "run folder; empty: the next free runs/NNN")
+    resume: bool = option(False, "continue the run in --out")
+
+    def check(self) -> None:
+        choose_device(self.device)
+
+
+@dataclass
+class Base:
+    """The pretrained model"""
+
+    model: str = option("tiny-dit", "checkpoint: a file, a folder, a shipped or downloaded name; new:SIZE is random")
+
+
+@dataclass
+class Autoencoder:
+    """The autoencoder"""
+
+    vae: str = option("tiny-vae", "autoencoder whose latents the model lives in")
+
+
+@dataclass
+class Images:
+    """The images"""
+
+    data: str = option("generated:hazelnut/few/20", "folder of images, or generated:PRODUCTS/SPLIT[/COUNT]")
+    size: int = option(0, "side in pixels; 0: what the model was made for", at_least=0)
+    crop: int = option(0, "centre crop to this many pixels before resizing; 0: none", at_least=0)
+    resize: str = option("resize", "resize the short side and crop the centre, or as DiT did", choices=("resize", "adm"))
+    flips: str = option("hv", "mirror images: h left to right, v upside down too", choices=("none", "h", "hv"))
+    rotations: str = option("0,90,180,270", "angles to turn images by, in degrees with commas between")
+
+    def check(self) -> None:
+        self.variants()
+
+    def variants(self) -> list:
+        """Every image's variants: all flips at all rotations, the plain image first."""
+        try:
+            degrees = tuple(float(text) for text in self.rotations.split(","))
+        except ValueError:
+            raise ValueError(f"rotations must be degrees with commas between, found {self.rotations!r}") from None
+        return variants(self.flips, degrees)
+
+
+@dataclass
+class HeldOut:
+    """Held-out images"""
+
+    val: str = option("", "images of the same classes that are not trained on; empty: the val split of generated data")
+
+
+@dataclass
+class Latents:
+    """Encoded images"""
+
+    cache: str = option(".cache", "folder that encoded images are kept in; empty: memory only")
+
+
+@dataclass
+class Adapter:
+    """What trains"""
+
+    adapter: list[str] = option(["bitfit", "norm"], "[part.]METHOD[:option=value,...]; repeat to stack")
+
+    def check(self) -> None:
+        for spec in self.adapter:
+            adapters.parse(adapters.split(spec)[1])
+
+
+@dataclass
+class StartFiles:
+    """What the model has learned before"""
+
+    init: list[str] = option([], "adapter file that is merged into the model first; repeat")
+
+
+@dataclass
+class ClassRows:
+    """New classes"""
+
+    class_init: str = option("name", "new class rows start from: name | nearest | features[:DATA] | mean | random | CLASS",
+                             old="start")  # fmt: skip
+
+
+@dataclass
+class Superclasses:
+    """Superclasses"""
+
+    superclass: float = option(0.0, "how often a label is replaced by its superclass", at_least=0, at_most=1)
+    hierarchy: str = option("", ".toml or .json file of class = superclass; empty: superclass/class folders")
+
+    def check(self) -> None:
+        if self.hierarchy and not self.superclass:
+            raise ValueError(
+                f"hierarchy {self.hierarchy} is of no use without superclass, which is how often a superclass replaces "
+                f"a label"
+            )
+
+
+@dataclass
+class NoiseSchedule:
+    """The noise schedule"""
+
+    noise_schedule: str = option("fixed", "progressive adds less noise in each sixth of the steps", choices=NOISE_SCHEDULES)
+
+
+@dataclass
+class Captions:
+    """Captions"""
+
+    template: str = option("", 'caption of images that have none, as "a photo of a {class}"')
+
+
+@dataclass
+class Prompts:
+    """Prompts of the samples"""
+
+    prompts: list[str] = option([], "what the samples show; none: the first captions; repeat")
+
+
+@dataclass
+class NewWord:
+    """A new word"""
+
+    token: str = option("", "new word in the captions, to be learned (Textual Inversion)")
+    token_init: str = option("", "known word that it starts from", old="token_start")
+    vectors: int = option(1, "rows of the token table that the new word has", at_least=1)
+
+    def check(self) -> None:
+        if not self.token and (self.token_init or self.vectors != 1):
+            raise ValueError(
+                f"token_init and vectors are of a new word, and --token names none: found {self.token_init!r} and "
+                f"{self.vectors}"
+            )
+
+
+@dataclass
+class TextRate:
+    """The text encoder"""
+
+    text_lr: float = option(0.0, "learning rate of what trains in the text encoder; 0: lr", at_least=0)
+
+
+@dataclass
+class Prior:
+    """Prior preservation"""
+
+    class_prompt: str = option("", 'what the images are without their own name, as "a photo of a dog"')
+    class_images: int = option(100, "images of the class that the model samples before training", at_least=1)
+    prior_weight: float = option(1.0, "weight of their loss; 0: no such images", at_least=0)
+
+    def check(self) -> None:
+        if self.prior_weight and not self.class_prompt.strip():
+            raise ValueError(
+                "dreambooth keeps the class by images that it samples: give --class_prompt, or --prior_weight 0 for none"
+            )
+
+
+@dataclass
+class Denoising:
+    """The loss"""
+
+    cond_dropout: float = option(0.1, "how often the condition is replaced by the null condition", at_least=0, at_most=1,
+                                 old="drop")  # fmt: skip
+    noise_offset: float = option(0.0, "strength of the noise that a whole channel shares", at_least=0)
+    mask_weight: float = option(1.0, "weight of the loss where the images' masks are", above=0)
+    min_snr: float = option(0.0, "gamma of the min-SNR loss weight; 0: off", at_least=0)
+
+
+@dataclass
+class Sampling:
+    """The samples of a run"""
+
+    sampler: str = option("ddim", "sampler", choices=lambda: list(SAMPLERS))
+    sample_steps: int = option(50, "steps of the sampler", at_least=1)
+    guidance: float = option(3.0, "guidance scale; 1: none")
+
+
+@dataclass
+class Teacher:
+    """The teacher"""
+
+    guidance: float = option(3.0, "guidance scale of the teacher, which the student learns; 1: none")
+
+
+@dataclass
+class Grid:
+    """The grid of samples"""
+
+    count: int = option(4, "samples of each class or prompt in a grid", at_least=1)
+
+
+@dataclass
+class Stopping:
+    """When to stop"""
+
+    keep: str = option("last", "weights that the run leaves: the last, or those whose samples were most like the images",
+                       choices=("last", "best"))  # fmt: skip
+    stop_corrupted: bool = option(False, "end the run when its samples reach the corruption stage")
+
+    @property
+    def acts(self) -> bool:
+        """Whether anything depends on what the evaluations of the samples say."""
+        return self.keep == "best" or self.stop_corrupted
+
+
+@dataclass
+class Measure:
+    """The metrics at the end"""
+
+    measure: int = option(20, "samples of each class behind the metrics; 0: no metrics", at_least=0)
+
+
+@dataclass
+class Loop:
+    """The training loop"""
+
+    steps: int = option(900, "optimizer steps", at_least=1)
+    batch: int = option(32, "images in a micro-batch; may exceed the number of images", at_least=1)
+    accumulate: int = option(1, "micro-batches in a step", at_least=1)
+    lr: float = option(3e-3, "peak learning rate of AdamW", at_least=0)
+    weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
+    lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine"))
+    warmup: int = option(20, "steps of linear warm-up", at_least=0)
+    clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
+    ema: float = option(0.99, "decay of the averaged weights, reached gradually; 0: none", at_least=0, below=1)
+    save_every: int = option(150, "steps between checkpoints", at_least=1)
+    sample_every: int = option(300, "steps between evaluations: samples and held-out loss", at_least=1)
