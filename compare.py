@@ -46,6 +46,7 @@ from metrics import networks
 from metrics.report import html, markdown
 from metrics.scores import load_scorer, means
 from metrics.table import measure
+from ops.device import choose_device
 from recipes import search
 
 QUICK = {"train": {"steps": 20, "sample_every": 20, "sample_steps": 5, "count": 1}, "sample": {"steps": 5, "count": 2}}
@@ -89,7 +90,7 @@ def main(argv=None):
 def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict]:
     """Train, draw, measure: a dict of numbers for each method, way and seed, which are in out/numbers.json too."""
     out, rows, pictures, real = out.resolve(), [], {}, None
-    network, judge = networks.load(features, launch.device("auto")), networks.load("tiny-features")
+    network, judge = networks.load(features, choose_device("auto")), networks.load("tiny-features")
     scorers = {name: load_scorer(text) for name, text in plan.scorers.items()}
     for method in plan.methods:
         for seed in range(plan.seeds):

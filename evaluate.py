@@ -21,6 +21,7 @@ from metrics.clusters import intra_cluster, pairwise_diversity
 from metrics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, fidelity
 from metrics.scores import load_scorer, means
 from metrics.table import as_text, measure
+from ops.device import choose_device
 
 SIDE = 64  # of generated images
 
@@ -44,7 +45,7 @@ def main(argv=None):
     for name in ("real", "fake"):
         if not getattr(cfg, name):
             raise ValueError(f"--{name} must name a folder of images, found none")
-    device, scorers = launch.device(cfg.device), [load_scorer(text) for text in cfg.scorer]
+    device, scorers = choose_device(cfg.device), [load_scorer(text) for text in cfg.scorer]
     asked = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in cfg.prompt]
     drawn, real, train = images_of(cfg, [choices[0] for choices in asked])
     fake, real, train = sharing(drawn, real, train)

@@ -22,6 +22,7 @@ from data.grid import grid, save_image
 from data.images import decode
 from data.transforms import Transform, to_tensor, to_uint8
 from dit.classes import row_of
+from ops.device import autocast, choose_device
 from recipes.consistency import few_steps
 from sampling import Schedule, dit_schedule, draw, guided, steps_of, within
 from sampling.request import from_superclass, interval, weighed
@@ -88,10 +89,10 @@ def main(argv=None):
     cfg = Config(**few_steps(files) | given)
     if min(cfg.count, cfg.batch) < 1:
         raise ValueError(f"count and batch must be at least 1, found {cfg.count} and {cfg.batch}")
-    device = launch.device(cfg.device)
+    device = choose_device(cfg.device)
     torch.manual_seed(cfg.seed)  # of sampled weights: the images of one batch share them
     by_text = cfg.prompt or cfg.prompts or weights.is_sd(path)
-    with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+    with autocast(cfg.precision, device):
         job = (prompted if by_text else labelled)(cfg, settings, path, files, device)
         start = None if not cfg.image else encoded(cfg, job, device)
     out = Path(cfg.out or (Path(cfg.run) / "drawn" if cfg.run else "drawn"))
@@ -100,7 +101,7 @@ def main(argv=None):
     denoiser, total = denoisers(cfg, job), len(job.cond)
     for first in tqdm(range(0, total, cfg.batch), desc="batches"):
         numbers = range(first, min(first + cfg.batch, total))
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+        with autocast(cfg.precision, device):
             z = draw(
                 denoiser,
                 numbers,

@@ -19,6 +19,8 @@ from tqdm import tqdm
 import adapters
 import launch
 from data.atomic import write_atomic
+from ops.device import autocast, choose_device, peak_gib
+from ops.random import fold_in, generator_for
 from recipes import recipes, watch
 from recipes.plot import plot
 from sampling.progressive import NOISE_SCHEDULES
@@ -90,7 +92,7 @@ def main(argv=None):
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(cfg.seed)
     try:
-        job = recipes()[cfg.recipe](cfg, launch.device(cfg.device))
+        job = recipes()[cfg.recipe](cfg, choose_device(cfg.device))
     except BaseException:
         if not cfg.resume:
             run.rmdir()  # nothing has been written yet
@@ -153,10 +155,10 @@ def one_step(cfg, step, job, optimizer):
     device = next(job.model.parameters()).device
     for micro in range(cfg.accumulate):
         index = batch_index(len(job.names), cfg.batch, step * cfg.accumulate + micro, cfg.seed)
-        generator = launch.keyed(cfg.seed, step, micro)
+        generator = generator_for(cfg.seed, step, micro)
         batch = {key: value.to(device) for key, value in job.batch(index, generator).items()}
-        torch.manual_seed(launch.key(cfg.seed, step, micro))  # for layers that draw something themselves
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+        torch.manual_seed(fold_in(cfg.seed, step, micro))  # for layers that draw something themselves
+        with autocast(cfg.precision, device):
             loss, found = job.loss(batch, generator, step / cfg.steps)
             for name, penalty in adapters.penalties(job.model).items():
                 loss, found = loss + penalty, found | {name: penalty.detach()}
@@ -181,7 +183,7 @@ def one_step(cfg, step, job, optimizer):
 def cost(model):
     """What the run took besides time: the parameters that trained, of how many, and the most memory in GiB."""
     trained, total = adapters.counts(model)
-    return {"trained": trained, "total": total, "peak_gib": launch.peak_gib(next(model.parameters()).device)}
+    return {"trained": trained, "total": total, "peak_gib": peak_gib(next(model.parameters()).device)}
 
 
 def rated(parameters, rates, lr):
@@ -196,7 +198,7 @@ def rated(parameters, rates, lr):
 def batch_index(n, batch, number, seed):
     """Image numbers (batch,) of micro-batch `number`: an endless row of shuffled passes over all n, cut in batches."""
     places = range(number * batch, (number + 1) * batch)
-    order = {k: torch.randperm(n, generator=launch.keyed(seed, -1 - k)) for k in {place // n for place in places}}
+    order = {k: torch.randperm(n, generator=generator_for(seed, -1 - k)) for k in {place // n for place in places}}
     return torch.stack([order[place // n][place % n] for place in places])
 
 

@@ -60,10 +60,10 @@ def make(work: Path, size: Size) -> dict:
     """Weights N(0, 0.02), those that start at zero too, and images of two classes; returns what it was done with."""
     import torch
 
-    import launch
     from data.generated import image
     from data.grid import save_image
     from dit import DiT
+    from ops.device import bf16
     from unet import VAE, VAEConfig
     from weights.convert import export
 
@@ -80,7 +80,7 @@ def make(work: Path, size: Size) -> dict:
         "tensors": len(values),
         "values": sum(values),
         "threads": torch.get_num_threads(),
-        "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32",
+        "precision": "bfloat16 autocast" if bf16("auto", torch.device("cpu")) else "float32",
     }
 
 
@@ -111,11 +111,11 @@ def guided_step(model: Callable, shape, cond, null, schedule) -> float:
     """Seconds of one guided DDIM step for one image: half of what 4 steps take longer than 2."""
     import torch
 
-    import launch
     import sampling
+    from ops.device import autocast
 
     seconds = {}
-    with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
+    with autocast("auto", torch.device("cpu")):
         for steps in (2, 2, 4):  # the first call reads the weights and does not count
             began = time.perf_counter()
             sampling.draw(sampling.guided(model, cond, null, 4.0), range(1), shape, schedule, "ddim", steps)

@@ -67,10 +67,10 @@ def make(work: Path, size: Size) -> dict:
 
     import torch
 
-    import launch
     import weights
     from data.generated import image
     from data.grid import save_image
+    from ops.device import bf16
     from unet import VAE, TextTower, Tokenizer, UNet, model, text, vae
 
     torch.manual_seed(0)
@@ -94,7 +94,7 @@ def make(work: Path, size: Size) -> dict:
         "tensors": len(values),
         "values": sum(values),
         "threads": torch.get_num_threads(),
-        "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32",
+        "precision": "bfloat16 autocast" if bf16("auto", torch.device("cpu")) else "float32",
     }
 
 

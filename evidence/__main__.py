@@ -16,6 +16,7 @@ import torch
 
 import launch
 from data.atomic import write_atomic
+from ops.device import bf16
 
 CLAIMS = {  # module: title, in the order of the page
     "starts": "Rows that start near",
@@ -64,7 +65,7 @@ def main(argv=None):
 
 def made(cfg) -> str:
     """When and on what, for the foot of a section."""
-    threads, precision = torch.get_num_threads(), launch.bf16("auto", torch.device("cpu"))
+    threads, precision = torch.get_num_threads(), bf16("auto", torch.device("cpu"))
     return (
         f"{date.today()}{', in the quick form, which says nothing' if cfg.quick else ''}: {processor()}, {threads} "
         f"thread{'s' * (threads > 1)}, {'bfloat16 autocast' if precision else 'float32'}"

@@ -27,7 +27,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-import launch
 import train
 import weights
 from data.atomic import write_atomic
@@ -37,6 +36,8 @@ from evidence.tiles import Moved, Photo, crops, few_shot, laid, moved, read, spl
 from metrics import features
 from metrics.gain import altered, gain, recalls
 from metrics.linear import linear_probe, views
+from ops.device import autocast
+from ops.random import fold_in, generator_for
 from sampling import dit_schedule, draw, guided
 
 FEW = ("blowhole", "break", "crack")  # the classes shown in few photographs
@@ -71,10 +72,10 @@ def numbers(work: Path, quick: bool, data: str, part: str = "test") -> dict:
         shifted, drawn, labels = synthetic(run, few, free, seed)
         real = [torch.cat(pair) for pair in zip(squares(few, CROPS["few"]), squares(free, CROPS["base"]))]
         held_out = [p for p in (parts["test"] if part == "test" else parts["val"] + others) if p.label in CLASSES]
-        mixed = labels[torch.randperm(len(labels), generator=launch.keyed(seed))]
+        mixed = labels[torch.randperm(len(labels), generator=generator_for(seed))]
         arms = {
             "real": [real],
-            "real + altered": [real, (altered(real[0], launch.keyed(seed)), real[1])],
+            "real + altered": [real, (altered(real[0], generator_for(seed)), real[1])],
             "real + moved": [real, (shifted, labels)],
             "real + drawn again": [real, (drawn, labels)],
             "real + shuffled": [real, (drawn, mixed)],
@@ -188,12 +189,12 @@ def redrawn(run: Path, pixels: np.ndarray, labels: torch.Tensor, seed: int) -> n
     rows = torch.tensor([model.classes.index(f"tile/{name}") for name in CLASSES])[labels]
     for first in range(0, len(pixels), BATCH):
         part = slice(first, first + BATCH)
-        with torch.autocast("cpu", torch.bfloat16, enabled=launch.bf16("auto", torch.device("cpu"))):
+        with autocast("auto", torch.device("cpu")):
             z = scale * vae.encode(to_tensor(colours(pixels[part])))[0].float()  # (B, c, h, w)
             denoiser = guided(model, rows[part], model.null, GUIDANCE)
             here = range(len(z))
             z = draw(
-                denoiser, here, model.latent_shape, schedule, "ddim", STEPS, launch.key(seed, first), BATCH, z, STRENGTH
+                denoiser, here, model.latent_shape, schedule, "ddim", STEPS, fold_in(seed, first), BATCH, z, STRENGTH
             )
             made.append(to_uint8(vae.images(z)))
     return np.concatenate(made)

@@ -16,13 +16,14 @@ from functools import partial
 import torch
 
 import adapters
-import launch
 import weights
 from data import ImageSet, load
 from data.grid import grid, save_image
 from data.hierarchy import with_parents
 from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
+from ops.device import autocast
+from ops.random import generator_for
 from recipes import Recipe
 from recipes.latent import denoising_loss, encode, latent_batches, settings, through
 from recipes.masks import mask_weights
@@ -105,7 +106,7 @@ def painter(cfg, model: DiT, vae: VAE, null: int | torch.Tensor | None, schedule
 
     def pictures(labels, seed):
         away = null[labels] if isinstance(null, torch.Tensor) else null
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+        with autocast(cfg.precision, device):
             denoiser = guided(model, labels.to(device), away, cfg.guidance if null is not None else 1.0)
             z = draw(
                 denoiser,
@@ -213,7 +214,7 @@ def fit_classes(cfg, model: DiT, vae: VAE, images: ImageSet, encoded, device):
     # where only the superclasses are new, the classes keep their rows
     sources = [[i] for i in range(count)] if own else start_rows(cfg.start, old, rows, images.classes, nearest, similar)
     sources += superclass_rows(sources, old, images.classes, images.parents)
-    resize_classes(model, sources, launch.keyed(cfg.seed, -1))
+    resize_classes(model, sources, generator_for(cfg.seed, -1))
     model.classes = names
     for name, ids in zip(names, sources):
         shown = ", ".join(old[i] if old else str(i) for i in ids[:6]) + (", ..." if len(ids) > 6 else "")
@@ -228,5 +229,5 @@ def attach(cfg, model: DiT) -> list[str]:
     """
     named = {adapters.parse(adapters.split(spec)[1])[0] for spec in cfg.adapter}
     table = [] if named & {"full", "classes", "difffit"} else ["classes"]
-    adapters.attach(model, cfg.adapter + table, launch.keyed(cfg.seed, -2))
+    adapters.attach(model, cfg.adapter + table, generator_for(cfg.seed, -2))
     return cfg.adapter + table

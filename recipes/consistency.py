@@ -19,13 +19,13 @@ from functools import partial
 import torch
 
 import adapters
-import launch
 import sampling
 import weights
 from data import ImageSet
 from data.grid import grid, save_image, sections
 from data.source import held_out
 from dit import DiT
+from ops.random import generator_for
 from recipes import Recipe, class_label, text
 from recipes.latent import begin, encode, settings, through
 from recipes.measure import show_and_measure
@@ -133,7 +133,7 @@ def student(cfg, model, specs: list[str]) -> tuple[dict, Callable]:
     config = settings(as_student(cfg)) | {"teacher_guidance": cfg.guidance}
     header = {"adapter": specs, "base": weights.fingerprint(model), "config": config}
     begin(cfg, model)
-    return header, adapters.attach_beside(model, specs, launch.keyed(cfg.seed, -2))
+    return header, adapters.attach_beside(model, specs, generator_for(cfg.seed, -2))
 
 
 def distillation(cfg, model, before: Callable, schedule: Schedule, null) -> Callable:

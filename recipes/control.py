@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 import adapters
-import launch
 import weights
 from data import ImageSet, load
 from data.grid import grid, save_image
 from data.transforms import apply_variant, to_uint8
 from dit import ControlledDiT
+from ops.device import autocast
 from recipes import Recipe, class_label, text
 from recipes.consistency import rows_of
 from recipes.latent import begin, denoising_loss, encode, latent_batches, settings
@@ -139,7 +139,7 @@ def watcher(cfg, model, vae, images: ImageSet, cond: Tensor, null, hints: Tensor
     )
 
     def look(run, step):
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+        with autocast(cfg.precision, device):
             z = draw(
                 denoiser, range(len(numbers)), shape, schedule, cfg.sampler, cfg.sample_steps, cfg.seed, device=device
             )

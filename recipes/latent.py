@@ -12,10 +12,10 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-import launch
 import weights
 from data import ImageSet
 from data.latents import LatentCache, latents, sample
+from ops.device import autocast
 from recipes import watch
 from sampling import diffusion_loss
 from unet import VAE
@@ -28,7 +28,7 @@ def encode(cfg, vae: VAE, images: ImageSet, options: list, device) -> LatentCach
 
     @torch.no_grad()
     def run(x):
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+        with autocast(cfg.precision, device):
             mean, logvar = vae.encode(x.to(device))
         return mean.float(), logvar.float()
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 import adapters
-import launch
 import weights
 from data import ImageSet
 from data.captions import Captions
@@ -20,6 +19,8 @@ from data.grid import grid, save_image, sections
 from data.latents import LatentCache
 from data.source import captions_of, held_out, load_captioned
 from data.transforms import to_uint8
+from ops.device import autocast
+from ops.random import generator_for
 from recipes import Recipe
 from recipes.latent import denoising_loss, encode, latent_batches, settings
 from recipes.masks import mask_weights
@@ -56,7 +57,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
     learned, header["tokens"] = learn_token(cfg, sd, texts)
     chosen = cfg.adapter if specs is None else specs
     header["adapter"] = [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in chosen] + learned
-    adapters.attach(model, header["adapter"], launch.keyed(cfg.seed, -2))
+    adapters.attach(model, header["adapter"], generator_for(cfg.seed, -2))
     batches = batcher(cfg, sd, model, device)
     places = torch.tensor(captions.places)
     own, kept = batches(images, texts), batches(*prior) if prior else None
@@ -194,7 +195,7 @@ def painter(cfg, model: TextConditioned, sd, device):
 
     @torch.no_grad()
     def pictures(prompts, seed, numbers=None):
-        with torch.autocast(device.type, torch.bfloat16, enabled=launch.bf16(cfg.precision, device)):
+        with autocast(cfg.precision, device):
             row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
             states = encode_prompts(model.text, sd.tokenizer, [*row, ""]).float()  # (U + 1, L, D)
             cond = states[[row[prompt] for prompt in prompts]]  # (N, L, D)

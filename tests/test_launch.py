@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 import pytest
-import torch
 
 import launch
 
@@ -71,17 +70,3 @@ def test_help_shows_each_field_with_its_comment(capsys):
     assert leaving.value.code == 0
     shown = capsys.readouterr().out
     assert "--steps" in shown and "how many [3]" in shown
-
-
-def test_keyed_generators_depend_on_the_whole_key():
-    first = torch.rand(4, generator=launch.keyed(0, 1))
-    assert torch.equal(first, torch.rand(4, generator=launch.keyed(0, 1)))
-    for other in ((1, 0), (0, 2), (0, 1, 0), (0, -1)):
-        assert not torch.equal(first, torch.rand(4, generator=launch.keyed(*other)))
-
-
-def test_precision_follows_the_device_and_refuses_other_words():
-    assert launch.bf16("bf16", torch.device("cpu")) and not launch.bf16("fp32", torch.device("cpu"))
-    assert launch.bf16("auto", torch.device("cpu")) == launch.has_cpu_bf16()
-    with pytest.raises(ValueError, match="fp16"):
-        launch.bf16("fp16", torch.device("cpu"))

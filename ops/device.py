@@ -1,0 +1,63 @@
+"""Where a program computes and in which precision: the device, bfloat16 autocast and the peak of memory."""
+
+import sys
+
+import torch
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
+
+
+def choose_device(name: str) -> torch.device:
+    """ "auto" -> cuda, mps or cpu, the first that is available; any other name -> the device of that name.
+
+    Raises ValueError for a name that torch does not know.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:0, cuda:1, ..., found {name!r}") from None
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """A context in which matrix products run in bfloat16 where `bf16(precision, device)` says so, else in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16(precision, device))
+
+
+def bf16(precision: str, device: torch.device) -> bool:
+    """Whether to compute in bfloat16: "bf16" yes, "fp32" no, "auto" where the device multiplies in it.
+
+    Raises ValueError for another precision.
+    """
+    if precision not in ("auto", "fp32", "bf16"):
+        raise ValueError(f"precision must be auto, fp32 or bf16, found {precision!r}")
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and has_cpu_bf16()
+
+
+def has_cpu_bf16() -> bool:
+    """Whether this processor has bfloat16 matrix instructions; without them autocast on a CPU is slower than float32."""
+    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(capability())
+
+
+def peak_gib(device: torch.device) -> float | None:
+    """The most memory that this process has held so far, in GiB: torch's on a GPU, else the resident set.
+
+    None on Windows, which does not report it.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
