@@ -16,7 +16,12 @@ LIMITS = {  # name of a limit: (whether a number keeps it, the words for it)
 
 
 def option(
-    default: Any, help: str, *, choices: Callable[[], Iterable[str]] | Iterable[str] = (), old: str = "", **limits: float
+    default: Any,
+    help: str,
+    *,
+    choices: Callable[[], Iterable[str]] | Iterable[str] = (),
+    old: str = "",
+    **limits: float,
 ) -> Any:
     """A dataclass field for one setting.
 

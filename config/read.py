@@ -173,7 +173,9 @@ def to_toml(values: dict[str, Any]) -> str:
         if isinstance(value, list):
             return "[" + ", ".join(map(literal, value)) + "]"
         # JSON's escapes are TOML's; only DEL needs one in TOML alone
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+        return (
+            json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f") if isinstance(value, str) else repr(value)
+        )
 
     return "".join(f"{key} = {literal(value)}\n" for key, value in values.items())
 

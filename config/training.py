@@ -15,7 +15,9 @@ class Run:
 
     recipe: str = option("class_label", "what conditions the model and which loss it learns by")
     seed: int = option(0, "seed of everything random", at_least=0)
-    precision: str = option("auto", "bf16 computes in bfloat16 by autocast; the weights stay float32", choices=PRECISIONS)
+    precision: str = option(
+        "auto", "bf16 computes in bfloat16 by autocast; the weights stay float32", choices=PRECISIONS
+    )
     device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
     attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=lambda: BACKENDS)
     out: str = option("", "run folder; empty: the next free runs/NNN")
@@ -46,7 +48,9 @@ class Images:
     data: str = option("generated:hazelnut/few/20", "folder of images, or generated:PRODUCTS/SPLIT[/COUNT]")
     size: int = option(0, "side in pixels; 0: what the model was made for", at_least=0)
     crop: int = option(0, "centre crop to this many pixels before resizing; 0: none", at_least=0)
-    resize: str = option("resize", "resize the short side and crop the centre, or as DiT did", choices=("resize", "adm"))
+    resize: str = option(
+        "resize", "resize the short side and crop the centre, or as DiT did", choices=("resize", "adm")
+    )
     flips: str = option("hv", "mirror images: h left to right, v upside down too", choices=("none", "h", "hv"))
     rotations: str = option("0,90,180,270", "angles to turn images by, in degrees with commas between")
 
@@ -121,7 +125,9 @@ class Superclasses:
 class NoiseSchedule:
     """The noise schedule"""
 
-    noise_schedule: str = option("fixed", "progressive adds less noise in each sixth of the steps", choices=NOISE_SCHEDULES)
+    noise_schedule: str = option(
+        "fixed", "progressive adds less noise in each sixth of the steps", choices=NOISE_SCHEDULES
+    )
 
 
 @dataclass

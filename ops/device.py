@@ -1,6 +1,7 @@
 """Where a program computes and in which precision: the device, bfloat16 autocast and the peak of memory."""
 
 import sys
+from typing import NamedTuple
 
 import torch
 
@@ -8,6 +9,19 @@ try:
     import resource
 except ImportError:  # Windows has none
     resource = None
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Compute(NamedTuple):
+    """Where to compute and how: what every part of a run that calls a network is told."""
+
+    device: torch.device
+    precision: str  # of PRECISIONS
+
+    def autocast(self) -> torch.autocast:
+        """The module's `autocast` here."""
+        return autocast(self.precision, self.device)
 
 
 def choose_device(name: str) -> torch.device:
@@ -35,8 +49,8 @@ def bf16(precision: str, device: torch.device) -> bool:
 
     Raises ValueError for another precision.
     """
-    if precision not in ("auto", "fp32", "bf16"):
-        raise ValueError(f"precision must be auto, fp32 or bf16, found {precision!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, found {precision!r}")
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":

@@ -1,46 +1,61 @@
-"""What a batch is, what conditions the network, which loss: one file a recipe, one loop (train.py) for all.
+"""The recipes: each joins what conditions the model (conditions/) with an objective (objectives/), for one training loop.
 
-A recipe is a function of the run's config that builds the model, attaches what trains and answers four questions. A
-batch and a loss are functions of an explicit random generator, so that a step depends on nothing but the seed and its
-number: a run that is killed and resumed is the run left alone.
+RECIPES is the table: for each recipe and each kind of model that it trains, the parts of the settings that it reads.
+Every other setting is refused. A recipe is a function of (config, compute) that returns a Job.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from torch import Generator, Tensor, nn
+from config import training as part
+from recipes.autoencoder import autoencoder
+from recipes.class_label import class_label
+from recipes.classifier import classifier
+from recipes.consistency import consistency
+from recipes.control import control
+from recipes.job import Job
+from recipes.text import dreambooth, text, textual_inversion
+
+__all__ = ["DIT", "NEW_DIT", "NEW_SD", "RECIPES", "SD", "Job", "Recipe"]
 
 
 class Recipe(NamedTuple):
-    model: nn.Module  # requires_grad marks what trains
-    adapter: list[str]  # the specs as attached
-    names: list[str]  # of the images, to name a bad batch
-    batch: Callable[[Tensor, Generator], dict[str, Tensor]]  # image numbers (B,) -> tensors
-    loss: Callable[[dict, Generator, float], tuple[Tensor, dict]]  # batch, share of the training done -> scalar, log
-    look: Callable[[Path, int], dict]  # run folder, step -> pictures there, numbers
-    finish: Callable[[Path], None]  # run folder -> the files that a run leaves
-    rates: dict[str, float] = {}  # start of a parameter's name -> peak rate, not lr
+    """build(config, compute) -> Job; parts: kind of model ("a DiT") -> the parts of the settings that are read."""
+
+    build: Callable[..., Job]
+    parts: dict[str, tuple[type, ...]]
 
 
-def recipes() -> dict[str, Callable]:
-    """Name -> function of (config, device). Imported here, so that the recipe files can import Recipe."""
-    from recipes.autoencoder import autoencoder
-    from recipes.class_label import class_label
-    from recipes.classifier import classifier
-    from recipes.consistency import consistency
-    from recipes.control import control
-    from recipes.dreambooth import dreambooth
-    from recipes.text import text
-    from recipes.textual_inversion import textual_inversion
+DIT, NEW_DIT, SD, NEW_SD = "a DiT", "a new DiT", "a Stable Diffusion", "a new Stable Diffusion"
 
-    return {
-        "class_label": class_label,
-        "text": text,
-        "dreambooth": dreambooth,
-        "textual_inversion": textual_inversion,
-        "consistency": consistency,
-        "control": control,
-        "autoencoder": autoencoder,
-        "classifier": classifier,
-    }
+_PIXELS = (part.Run, part.Base, part.Images, part.HeldOut, part.Adapter, part.Loop)
+_LATENTS = (part.Run, part.Base, part.Images, part.Latents, part.Loop, part.Grid)
+_DENOISING = (part.Denoising, part.Sampling)
+_CLASSES = (*_LATENTS, part.Autoencoder, part.HeldOut, part.Adapter, part.Superclasses, part.NoiseSchedule, *_DENOISING,
+            part.Stopping, part.Measure)  # fmt: skip
+_WORD = (*_LATENTS, part.HeldOut, part.Captions, part.Prompts, part.NewWord, part.TextRate, *_DENOISING, part.Stopping)
+_DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
+_CONTROL = (*_LATENTS, part.StartFiles, *_DENOISING)
+
+
+def _captioned(*parts: type) -> dict[str, tuple[type, ...]]:
+    """For a Stable Diffusion, and for a new one, which needs an autoencoder."""
+    return {SD: parts, NEW_SD: (*parts, part.Autoencoder)}
+
+
+RECIPES = {
+    "class_label": Recipe(class_label, {DIT: (*_CLASSES, part.ClassRows), NEW_DIT: _CLASSES}),
+    "text": Recipe(text, _captioned(*_WORD, part.Adapter)),
+    "dreambooth": Recipe(dreambooth, _captioned(*_WORD, part.Adapter, part.Prior)),
+    "textual_inversion": Recipe(textual_inversion, _captioned(*_WORD)),
+    "consistency": Recipe(
+        consistency,
+        {
+            DIT: (*_DISTILLING, part.Autoencoder, part.Measure),
+            SD: (*_DISTILLING, part.Captions, part.Prompts, part.TextRate),
+        },
+    ),
+    "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
+    "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}),
+    "classifier": Recipe(classifier, {"a classifier": _PIXELS}),
+}

@@ -1,14 +1,7 @@
-"""Train an autoencoder on images (Rombach et al. 2022, sec. 3.1), weighted towards what is thin or coloured.
-
-    loss = E(x - x') + E(d_1 (x - x')) + E(d_2 (x - x')) + KL * KL(q(z|x) || N(0, 1))
-    E(e) = mean e^2 + COLOUR * mean (e - mean of its three channels)^2
-
-Squares, because an absolute error spends itself on grain that cannot be predicted and lets a scratch vanish: it is a
-per mille of the picture. d_s are differences of neighbours s apart, which count a line once for every side it has. And
-grain is grey: without a weight on what differs between the channels, colour is the last thing that is learned.
+"""autoencoder: a VAE is trained on images, by reconstruction (objectives/reconstruct.py).
 
 A new autoencoder sees every image in other colours each time: one that met green ink on glass alone turns it grey on a
-nut.
+nut. Of a checkpoint only the decoder trains, for diffusion models live in the latents that its encoder makes.
 """
 
 from dataclasses import replace
@@ -18,62 +11,54 @@ from torch import Tensor
 
 import adapters
 import weights
+from config import Config
+from config import training as part
 from data.grid import grid, save_image
 from data.transforms import to_uint8
-from recipes import Recipe
-from recipes.pixels import augmentations, held_out_loss, pixel_batches, train_and_val
+from ops.device import Compute
+from recipes.job import Batches, HeldOut, Job
+from recipes.objectives.reconstruct import reconstruction
+from recipes.pixels import pixel_batches, train_and_val
 from unet.vae import SIZES, VAE
 
-COLOUR, KL = 10.0, 1e-3
 
-
-def autoencoder(cfg, device) -> Recipe:
-    """Batches of augmented pixels; the model is a VAE, new:VAE-T or a checkpoint. Leaves model.safetensors.
-
-    Of a checkpoint only the decoder trains: diffusion models live in the latents that its encoder makes.
-    """
-    images, val = train_and_val(cfg, cfg.size or 64)
-    new, name = cfg.model.startswith("new:"), cfg.model.removeprefix("new:")
+def autoencoder(config: Config, compute: Compute) -> Job:
+    """The model is new:VAE-T or another of the named sizes, or a checkpoint. Leaves model.safetensors."""
+    settings, base, device = config[part.Images], config[part.Base].model, compute.device
+    images, val = train_and_val(settings, config[part.HeldOut].val, settings.size or 64)
+    new, name = base.startswith("new:"), base.removeprefix("new:")
     if new and name not in SIZES:
         raise ValueError(f"unknown autoencoder {name!r}; new ones are {', '.join(SIZES)}")
-    model = VAE(SIZES[name]) if new else weights.load(cfg.model, expect="vae", dtype=torch.float32)
-    model = adapters.attach(model.to(device), cfg.adapter)
+    model = VAE(SIZES[name]) if new else weights.load(base, expect="vae", dtype=torch.float32)
+    specs = config[part.Adapter].adapter
+    model = adapters.attach(model.to(device), specs)
     if not new:
-        for part in (model.encoder, model.quant_conv):
-            part.requires_grad_(False)
-
-    plain = pixel_batches(images, augmentations(cfg))
+        for frozen in (model.encoder, model.quant_conv):
+            frozen.requires_grad_(False)
+    loss, plain = reconstruction(model), pixel_batches(images, settings.variants())
+    held_out = val and HeldOut(pixel_batches(val, settings.variants()[:1]), len(val.names))
 
     def batch(index, generator):
         drawn = plain(index, generator)
         return drawn | {"x": recoloured(drawn["x"], generator)} if new else drawn
 
-    def loss(batch, generator, progress):
-        x = batch["x"]
-        mean, logvar = (h.float() for h in model.encode(x))  # (B, c, h, w)
-        noise = torch.randn(mean.shape, generator=generator).to(mean)
-        out = model.decode(model.sample(mean, logvar, noise)).float()  # (B, 3, S, S)
-        divergence = gaussian_kl(mean, logvar)
-        total = reconstruction_error(x - out) + KL * divergence
-        return total, {"mse": (x - out).square().mean().item(), "kl": divergence.item()}
-
-    def look(run, step):
-        if val is None:
+    def evaluate(run, step):
+        if not held_out:
             return {"step": step}
-        upright = pixel_batches(val, augmentations(cfg)[:1])
-        x = upright(torch.arange(0, len(val.names), max(1, len(val.names) // 16)), None)
+        shown = torch.arange(0, held_out.count, max(1, held_out.count // 16))
+        x = held_out.batches(shown, None)["x"]
         with torch.no_grad():
-            out = model.decode(model.encode(x["x"].to(device))[0])
-        columns = {str(i): [to_uint8(a), to_uint8(b)] for i, (a, b) in enumerate(zip(x["x"], out))}
+            out = model.decode(model.encode(x.to(device))[0])
+        columns = {str(i): [to_uint8(a), to_uint8(b)] for i, (a, b) in enumerate(zip(x, out))}
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns, ["image", "decoded"]))
-        return {"step": step, "val": held_out_loss(upright, loss, len(val.names), device)}
+        return {"step": step, "val": held_out.loss(loss, device)}
 
     def finish(run):
         if new:
             set_scale(model, plain, len(images.names), device)
-        weights.save_model(model, run / "model.safetensors", card={"data": cfg.data})
+        weights.save_model(model, run / "model.safetensors", card={"data": settings.data})
 
-    return Recipe(model, cfg.adapter, images.names, batch, loss, look, finish)
+    return Job(model, specs, images.names, batch, loss, evaluate, finish)
 
 
 def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -83,29 +68,10 @@ def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:
     return (x.gather(1, order[..., None, None].expand_as(x)) + 1) * strength - 1
 
 
-def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp(logvar)) || N(0, 1)) in nats, averaged over all latent values."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-
-
-def reconstruction_error(error: Tensor) -> Tensor:
-    """E of the error (B, 3, S, S) and of its differences one and two pixels apart, down and across."""
-    total = coloured(error)
-    for step in (1, 2):
-        total = total + coloured(error[..., step:, :] - error[..., :-step, :])
-        total = total + coloured(error[..., step:] - error[..., :-step])
-    return total
-
-
-def coloured(error: Tensor) -> Tensor:
-    """mean e^2 + COLOUR * mean (e - mean of its channels)^2, for e (B, 3, H, W)."""
-    return error.square().mean() + COLOUR * (error - error.mean(1, keepdim=True)).square().mean()
-
-
 @torch.no_grad()
-def set_scale(model: VAE, batch, count: int, device) -> None:
+def set_scale(model: VAE, batch: Batches, count: int, device: torch.device) -> None:
     """scaling_factor = 1 / std of the latents over (at most 1,024 of) the images, as Stable Diffusion's was chosen."""
     index = torch.arange(0, count, -(-count // 1024))
     x = batch(index, torch.Generator().manual_seed(0))["x"].to(device)
-    latents = torch.cat([model.encode(part)[0] for part in x.split(64)])
+    latents = torch.cat([model.encode(images)[0] for images in x.split(64)])
     model.config = replace(model.config, scaling_factor=round(1 / latents.std().item(), 5))

@@ -1,44 +1,42 @@
-"""Train a classifier on images: the network behind the default metrics, and the judge of generated states.
-
-loss = cross-entropy(logits(x), label)
-"""
-
-from torch.nn import functional as F
+"""classifier: the network behind the default metrics is trained on labelled images, by cross-entropy."""
 
 import adapters
+from config import Config
+from config import training as part
 from data.atomic import write_atomic
 from metrics.features import Features, to_bytes
-from recipes import Recipe
-from recipes.pixels import augmentations, held_out_loss, pixel_batches, train_and_val
+from ops.device import Compute
+from recipes.job import HeldOut, Job
+from recipes.objectives.classify import classification
+from recipes.pixels import pixel_batches, train_and_val
 
 
-def classifier(cfg, device) -> Recipe:
-    """Batches of augmented pixels with their labels; the model is new:Features. Leaves model.safetensors."""
-    if cfg.model != "new:Features":
-        raise ValueError(f"the classifier recipe trains new:Features, found model {cfg.model!r}")
-    side = cfg.size or 64
-    images, val = train_and_val(cfg, side)
-    model = adapters.attach(Features(len(images.classes), side).to(device), cfg.adapter)
+def classifier(config: Config, compute: Compute) -> Job:
+    """The model is new:Features. Leaves model.safetensors."""
+    settings, base = config[part.Images], config[part.Base].model
+    if base != "new:Features":
+        raise ValueError(f"the classifier recipe trains new:Features, found model {base!r}")
+    side, specs = settings.size or 64, config[part.Adapter].adapter
+    images, val = train_and_val(settings, config[part.HeldOut].val, side)
+    model = adapters.attach(Features(len(images.classes), side).to(compute.device), specs)
+    loss = classification(model)
+    held_out = val and HeldOut(pixel_batches(val, settings.variants()[:1]), len(val.names))
 
-    def loss(batch, generator, progress):
-        logits = model(batch["x"]).float()  # (B, classes)
-        accuracy = (logits.argmax(1) == batch["y"]).float().mean()
-        return F.cross_entropy(logits, batch["y"]), {"accuracy": accuracy.item()}
-
-    def look(run, step):
-        if val is None:
+    def evaluate(run, step):
+        if not held_out:
             return {"step": step}
-        plain, right = pixel_batches(val, augmentations(cfg)[:1]), []
+        right = []
 
         def counted(batch, generator, progress):
             value, numbers = loss(batch, generator, progress)
             right.append(numbers["accuracy"] * len(batch["y"]))
             return value, numbers
 
-        value = held_out_loss(plain, counted, len(val.names), device)
-        return {"step": step, "val": value, "val_accuracy": sum(right) / len(val.names)}
+        value = held_out.loss(counted, compute.device)
+        return {"step": step, "val": value, "val_accuracy": sum(right) / held_out.count}
 
     def finish(run):
-        write_atomic(run / "model.safetensors", to_bytes(model, images.classes, cfg.data))
+        write_atomic(run / "model.safetensors", to_bytes(model, images.classes, settings.data))
 
-    return Recipe(model, cfg.adapter, images.names, pixel_batches(images, augmentations(cfg)), loss, look, finish)
+    batches = pixel_batches(images, settings.variants())
+    return Job(model, specs, images.names, batches, loss, evaluate, finish)

@@ -1,4 +1,4 @@
-"""Where the row of a new class starts: which old rows it is the mean of.
+"""New rows in the class table of a DiT, and where each starts: which old rows it is the mean of.
 
 The label "crack" of a nut is most like "crack" of other products, and a buckeye is the ImageNet class most like a
 hazelnut; a row that starts near needs fewer images to arrive.
@@ -9,19 +9,66 @@ import difflib
 import torch
 from torch.nn import functional as F
 
-from data import ImageSet
+from config.training import Images
+from data import ImageSet, load
+from data.latents import LatentCache
 from data.transforms import to_tensor
+from dit import DiT, resize_classes
 from metrics import features
-from sampling import Schedule
+from ops.random import generator_for
+from recipes.pixels import transform
+from sampling import Schedule, dit_schedule
+from unet import VAE
 from weights.load import SHIPPED
 
 CLASSIFIER_STEPS = 8  # timesteps at which `nearest` compares denoising errors
+NEAREST_IMAGES = 4  # of each class, to find the old class most like it
 
 
-def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nearest, similar) -> list[list[int]]:
+def row_names(images: ImageSet) -> list[str]:
+    """What each row of the class table means: the classes, then their superclasses. The null row is after those."""
+    return images.classes + sorted(set(images.parents.values()))
+
+
+def fit_classes(
+    model: DiT, vae: VAE, images: ImageSet, encoded: LatentCache, class_init: str, settings: Images, seed: int
+) -> list[list[int]] | None:
+    """A class table for the images' classes and superclasses, unless the checkpoint was made for just these.
+
+    Superclasses that it has besides stay. Returns the old rows that each new one is the mean of, or None where the
+    table was left alone.
+    """
+    old, names, rows = model.classes, row_names(images), model.config.num_classes
+    parents, model.parents, count = model.parents, images.parents, len(images.classes)
+    own = bool(old) and old[:count] == images.classes and set(old[count:]) <= set(parents.values())
+    if own and set(names) <= set(old):
+        model.parents = parents | images.parents
+        return None
+
+    def nearest():
+        index = torch.cat([(images.labels == i).nonzero()[:NEAREST_IMAGES, 0] for i in range(len(images.classes))])
+        x0 = vae.config.scaling_factor * encoded.mean[index, 0].float().to(next(model.parameters()).device)
+        return nearest_rows(model, x0, images.labels[index], rows, dit_schedule(model.noise_schedule))
+
+    def similar(source):
+        known = load(source, transform(settings, images.pixels.shape[1])) if source else None
+        return similar_rows(images, known, old and [name for name in old if name not in parents.values()], rows)
+
+    # where only the superclasses are new, the classes keep their rows
+    sources = [[i] for i in range(count)] if own else init_rows(class_init, old, rows, images.classes, nearest, similar)
+    sources += superclass_rows(sources, old, images.classes, images.parents)
+    resize_classes(model, sources, generator_for(seed, -1))
+    model.classes = names
+    for name, ids in zip(names, sources):
+        shown = ", ".join(old[i] if old else str(i) for i in ids[:6]) + (", ..." if len(ids) > 6 else "")
+        print(f"class {name}: starts from {f'the mean of {shown}' if len(ids) > 1 else shown or 'random numbers'}")
+    return sources
+
+
+def init_rows(class_init: str, old: list[str] | None, rows: int, new: list[str], nearest, similar) -> list[list[int]]:
     """Old row ids whose mean each new class starts from; [] means a random row.
 
-    start: "name"    old classes whose last name is that of the new one ("*/crack" for "hazelnut/crack"), else "mean"
+    class_init: "name"    old classes whose last name is that of the new one ("*/crack" for "hazelnut/crack"), else "mean"
            "nearest" what `nearest()` answers, one id a new class
            "features" or "features:DATA" what `similar("")` or `similar("DATA")` answers, likewise
            "mean"    all old classes
@@ -30,24 +77,24 @@ def start_rows(start: str, old: list[str] | None, rows: int, new: list[str], nea
     old: names of the old classes if the checkpoint has them; rows: their number. ValueError for a class not known.
     """
     everything = list(range(rows))
-    if start == "mean":
+    if class_init == "mean":
         return [everything for _ in new]
-    if start == "random":
+    if class_init == "random":
         return [[] for _ in new]
-    if start == "nearest":
+    if class_init == "nearest":
         return [[row] for row in nearest()]
-    if start.partition(":")[0] == "features":
-        return [[row] for row in similar(start.partition(":")[2])]
-    if start == "name":
+    if class_init.partition(":")[0] == "features":
+        return [[row] for row in similar(class_init.partition(":")[2])]
+    if class_init == "name":
         same = [[i for i, name in enumerate(old or []) if last_name(name) == last_name(wanted)] for wanted in new]
         return [ids or everything for ids in same]
-    if start.isdigit() and int(start) < rows:
-        return [[int(start)] for _ in new]
-    if old and start in old:
-        return [[old.index(start)] for _ in new]
-    near = difflib.get_close_matches(start, old or [], n=1, cutoff=0)
+    if class_init.isdigit() and int(class_init) < rows:
+        return [[int(class_init)] for _ in new]
+    if old and class_init in old:
+        return [[old.index(class_init)] for _ in new]
+    near = difflib.get_close_matches(class_init, old or [], n=1, cutoff=0)
     raise ValueError(
-        f"start {start!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
+        f"class_init {class_init!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
         + (f" or a class of the checkpoint; did you mean {near[0]!r}?" if near else "")
     )
 
@@ -87,13 +134,13 @@ def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None
         names, vectors = known.classes, class_means(network, known)
     if old is None and (known is None or len(names) != rows):
         raise ValueError(
-            f"start features: the checkpoint names none of its {rows} classes; features:DATA takes images "
+            f"class_init features: the checkpoint names none of its {rows} classes; features:DATA takes images "
             f"of {rows} classes, in their order"
         )
     unknown = [name for name in old or [] if name not in names]
     if unknown:
         raise ValueError(
-            f"start features: no features of {unknown[0]!r}, a class of the checkpoint; features:DATA "
+            f"class_init features: no features of {unknown[0]!r}, a class of the checkpoint; features:DATA "
             f"takes them from images of its classes"
         )
     f_k = F.normalize(vectors[[names.index(name) for name in old or names]])  # (K, dim)

@@ -1,32 +1,35 @@
-"""The picture of a run: its losses, and what its looks measured, with the corruption stage marked."""
+"""The picture of a run: its losses, and what its evaluations measured, with the corruption stage marked."""
 
-import json
+from pathlib import Path
 
 from metrics.corruption import best, stage
-from recipes.watch import looks
+from training.log import read_log
+from training.monitor import measurements
 
 
-def plot(run) -> None:
+def plot(run: Path) -> None:
     """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise.
 
     Where samples were measured, below it their fidelity and their noise; the corruption stage is grey, and a ring is
-    around the best look.
+    around the best evaluation.
     """
-    seen = looks(run)
-    found = stage(*seen)
-    if found:
-        print(f"corruption stage: from step {found[0]} to {found[1]} the samples are noisy and unlike the images")
+    evaluations = measurements(run)
+    corrupted = stage(*evaluations)
+    if corrupted:
+        print(
+            f"corruption stage: from step {corrupted[0]} to {corrupted[1]} the samples are noisy and unlike the images"
+        )
     try:
         from matplotlib.figure import Figure
     except ImportError:
         print("loss.png is not drawn: that needs matplotlib (pip install matplotlib)")
         return
-    rows = 2 if seen[0] else 1
+    rows = 2 if evaluations[0] else 1
     panels = Figure(figsize=(7, 1 + 3 * rows), layout="tight").subplots(rows, squeeze=False, sharex=True)[:, 0]
-    losses(panels[0], [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()])
+    losses(panels[0], read_log(run))
     panels[0].set(title=run.name)
-    if seen[0]:
-        samples(panels[1], *seen)
+    if evaluations[0]:
+        samples(panels[1], *evaluations)
     panels[-1].set(xlabel="step")
     panels[0].figure.savefig(run / "loss.png", dpi=120)
 

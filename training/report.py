@@ -1,6 +1,8 @@
 """What a run ends with: fresh samples beside the real images in one picture, and a table of what they are worth."""
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,21 +19,29 @@ ROWS, COLUMNS = 4, 8  # of the picture
 SEED_APART = 1000  # between the seeds of these samples and of those that were watched during training
 
 
-def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSet | None, device) -> None:
-    """cfg.measure samples of each class -> run/grid.png, and with held-out images run/metrics.json.
+def show_and_measure(
+    run: Path,
+    count: int,
+    sample: Callable[[torch.Tensor, int], np.ndarray],
+    reconstruct: Callable[[torch.Tensor], torch.Tensor],
+    images: ImageSet,
+    val: ImageSet | None,
+    device: torch.device,
+) -> None:
+    """`count` samples of each class -> run/grid.png, and with held-out images `val` run/metrics.json.
 
-    pictures(labels, seed) -> uint8 (N, S, S, 3). through(x): images encoded and decoded again, which no sample of a
-    latent model can surpass; how many of those the judge recognises stands beside its score of the samples.
+    sample(labels, seed) -> uint8 (N, S, S, 3). reconstruct(x): images encoded and decoded again. No sample of a latent
+    model can surpass them, so the share of them that the classifier recognises stands beside that of the samples.
     """
-    labels = torch.arange(len(images.classes)).repeat_interleave(cfg.measure)
-    drawn = pictures(labels, SEED_APART)
-    show(run, images, drawn, labels)
+    labels = torch.arange(len(images.classes)).repeat_interleave(count)
+    samples = sample(labels, SEED_APART)
+    show(run, images, samples, labels)
     if val is None:
         print("no metrics.json: distances need real images that were not trained on (--val)")
         return
     judge = networks.load("tiny-features", device)
-    numbers = measure(judge, images._replace(pixels=drawn, labels=labels), val, images, judge)
-    decoded = val._replace(pixels=to_uint8(through(to_tensor(val.pixels).to(device))))
+    numbers = measure(judge, images._replace(pixels=samples, labels=labels), val, images, judge)
+    decoded = val._replace(pixels=to_uint8(reconstruct(to_tensor(val.pixels).to(device))))
     for name, real in (("asked_state_real", val), ("asked_state_decoded", decoded)):
         if share := judged(judge, real):
             numbers[name] = share["asked_state"]
@@ -39,13 +49,13 @@ def show_and_measure(cfg, run, pictures, through, images: ImageSet, val: ImageSe
     print(as_text(numbers))
 
 
-def show(run, images: ImageSet, drawn: np.ndarray, labels: torch.Tensor) -> None:
-    """run/grid.png: a few real images, what the model drew before training, and what it draws now."""
+def show(run: Path, images: ImageSet, samples: np.ndarray, labels: torch.Tensor) -> None:
+    """run/grid.png: a few real images, samples from before the training, and samples now."""
     names = images.classes[:COLUMNS]
 
     def table(pixels, of):
         return grid({name: list(pixels[of.numpy() == i][:ROWS]) for i, name in enumerate(names)})
 
     before = Image.open(run / "samples" / f"step_{0:06d}.png").convert("RGB")
-    parts = {"images": table(images.pixels, images.labels), "before": before, "after": table(drawn, labels)}
+    parts = {"images": table(images.pixels, images.labels), "before": before, "after": table(samples, labels)}
     save_image(run / "grid.png", sections(parts))

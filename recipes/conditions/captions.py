@@ -1,0 +1,182 @@
+"""Captions condition a Stable Diffusion (Rombach et al. 2022, arXiv 2112.10752, sec. 3.3).
+
+The caption is replaced by the empty one with probability `cond_dropout`, which is what guidance leads away from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import adapters
+import weights
+from config.training import Denoising, Images, Sampling
+from data import ImageSet
+from data.source import captions_of, held_out, load_captioned
+from ops.device import Compute
+from recipes.job import Batches, HeldOut
+from recipes.latents import encode, latent_batches, sample_images
+from recipes.masks import mask_hints, mask_weights
+from recipes.pixels import transform
+from sampling import Schedule, batched_cfg
+from unet import TextConditioned, TextEncoder, Tokenizer, UNet, encode_prompts
+from unet.model import SIZES as UNETS
+from unet.text import SIZES as TEXT_ENCODERS
+
+COLUMNS = 8  # prompts in a grid
+
+
+class Captions:
+    """A Stable Diffusion, and the captioned images that it is trained on."""
+
+    def __init__(
+        self,
+        sd: weights.StableDiffusion,
+        settings: Images,
+        template: str,
+        cache: str,
+        compute: Compute,
+        prompts: Sequence[str] = (),
+        text_lr: float = 0.0,
+        init: Sequence[str] = (),
+    ):
+        """template: caption of images without one. prompts: of the samples, by default the first captions.
+
+        text_lr: learning rate of the text encoder, 0 for that of the rest. init: adapter files to merge into the model.
+        """
+        self.sd, self.vae, self.schedule = sd, sd.vae, sd.schedule
+        self.template, self.settings, self.cache, self.compute = template, settings, cache, compute
+        self.model = TextConditioned(sd.unet, sd.text)
+        self.header = {"base": weights.fingerprint(self.model)}
+        if init:
+            weights.add_words(sd.tokenizer, init)
+            weights.apply_adapters(self.model, [(file, 1.0) for file in init])
+        self.images, captions = self.load(settings.data)
+        self.texts = [item.caption for item in captions.items]
+        self.places = torch.tensor(captions.places)  # the image at each place of a pass, repeats included
+        self.names = [self.images.names[i] for i in self.places]
+        self.columns = list(prompts or dict.fromkeys(self.texts))[:COLUMNS]
+        self.rates = {"text.": text_lr} if text_lr else {}
+
+    def load(self, source: str) -> tuple:
+        """The images of a source, at the side that the model works at, and their captions."""
+        return load_captioned(source, transform(self.settings, self.sd.side(self.settings.size)), self.template)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of images of the settings' size."""
+        return self.sd.latent_shape(self.settings.size)
+
+    @property
+    def null(self) -> Tensor:
+        """The empty caption as the model takes it: token ids (1, L), or text states (1, L, D) where the text is frozen."""
+        return self.read([])[0]
+
+    def methods(self, specs: list[str]) -> list[str]:
+        """The specs; one without a part is for the UNet."""
+        return [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in specs]
+
+    def batches(self, denoising: Denoising | None = None, hints: bool = False) -> Batches:
+        """Batches of the training images. denoising: None replaces no caption and weighs no mask.
+
+        hints: with those that a ControlNet reads.
+        """
+        variants, maps = self.settings.variants(), {}
+        if hints:
+            maps["hint"] = self.hints
+        if denoising is not None:
+            weight, source = denoising.mask_weight, self.settings.data
+            maps |= mask_weights(self.images, weight, variants, self.vae.factor, source)
+        dropout = 0.0 if denoising is None else denoising.cond_dropout
+        batches = self.batches_of(self.images, self.texts, variants, dropout, maps)
+        return lambda index, generator: batches(self.places[index], generator)
+
+    @property
+    def hints(self) -> Tensor:
+        """The images' masks in all variants, (N, V, 1, S, S) of 1 and 0."""
+        return mask_hints(self.images.masks, self.settings.variants())
+
+    def batches_of(
+        self, images: ImageSet, texts: list[str], variants: list, dropout: float, maps: dict[str, Tensor] | None = None
+    ) -> Batches:
+        """Batches of any images with a caption for each, by the number of the image."""
+        encoded = encode(self.vae, images, variants, self.cache, self.compute)
+        table, rows = self.read(texts)
+        scale, null_row = self.vae.config.scaling_factor, len(table) - 1
+        return latent_batches(encoded, rows, scale, null_row, dropout, maps, table=table)
+
+    def held_out(self, val: str) -> HeldOut | None:
+        """Batches of the held-out images of the source `val`, None without any."""
+        source = held_out(self.settings.data, val)
+        if not source:
+            return None
+        images, captions = self.load(source)
+        texts = [item.caption for item in captions.items]
+        return HeldOut(self.batches_of(images, texts, self.settings.variants()[:1], 0.0), len(images.names))
+
+    def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """(one entry for each different text, the empty one the last; the entry of each text, (N,)).
+
+        An entry is a row of token ids (L,), or, where nothing trains in the text encoder, the states (L, D) of them.
+        """
+        distinct = [text for text in dict.fromkeys(texts) if text] + [""]
+        number = {text: i for i, text in enumerate(distinct)}
+        rows = torch.tensor([number[text] for text in texts])
+        tokens = self.sd.tokenizer.tokens(distinct)  # (U, L)
+        text_encoder = self.model.text
+        if any(p.requires_grad for p in text_encoder.parameters()):
+            return tokens, rows
+        with torch.no_grad():
+            states = [text_encoder(part.to(self.compute.device)).cpu() for part in tokens.split(16)]
+        return torch.cat(states), rows  # (U, L, D)
+
+    def sample(self, prompts: list[str], settings: Sampling, seed: int, numbers: range | None = None) -> np.ndarray:
+        """One sample for each of the prompts, or for those of these numbers: uint8 (N, S, S, 3)."""
+        with torch.no_grad(), self.compute.autocast():
+            row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+            states = encode_prompts(self.model.text, self.sd.tokenizer, [*row, ""]).float()  # (U + 1, L, D)
+            cond = states[[row[prompt] for prompt in prompts]]  # (N, L, D)
+            denoiser = batched_cfg(self.model, cond, states[-1:], settings.guidance)
+        numbers = numbers or range(len(prompts))
+        return sample_images(
+            denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seed, self.compute
+        )
+
+    def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:
+        """`count` samples for each of the columns, column by column: uint8 (N, S, S, 3)."""
+        return self.sample([prompt for prompt in self.columns for _ in range(count)], settings, seed)
+
+    def kinds(self) -> list[str]:
+        """The caption of each training image."""
+        return self.texts
+
+
+def load_sd(model: str, compute: Compute) -> weights.StableDiffusion:
+    """The Stable Diffusion of a checkpoint in float32 on the device, its autoencoder frozen.
+
+    Of a file with raw and averaged weights it takes the raw ones, which training goes on from.
+    """
+    return placed(weights.load_sd(model, dtype=torch.float32, ema=False), compute)
+
+
+def new_sd(model: str, vae: str, data: str, template: str, compute: Compute) -> weights.StableDiffusion:
+    """new:SD-T: UNet-T and Text-T with random weights, a vocabulary learned from the captions of `data`, and the `vae`."""
+    if model != "new:SD-T":
+        raise ValueError(f"unknown size {model.removeprefix('new:')!r}; a new Stable Diffusion is new:SD-T")
+    autoencoder = weights.load(vae, expect="vae", dtype=torch.float32)
+    channels = autoencoder.config.latent_channels
+    shape = replace(UNETS["UNet-T"], in_channels=channels, out_channels=channels)
+    tokenizer = Tokenizer.train(captions_of(data, template), TEXT_ENCODERS["Text-T"].vocab_size)
+    text = TextEncoder(replace(TEXT_ENCODERS["Text-T"], vocab_size=len(tokenizer)))
+    schedule = weights.schedule.stable_diffusion()
+    return placed(weights.StableDiffusion(UNet(shape), text, tokenizer, autoencoder, schedule), compute)
+
+
+def placed(sd: weights.StableDiffusion, compute: Compute) -> weights.StableDiffusion:
+    """The same on the device, its autoencoder frozen."""
+    for part in (sd.unet, sd.text, sd.vae):
+        part.to(compute.device)
+    sd.vae.requires_grad_(False)
+    return sd

@@ -1,0 +1,215 @@
+"""Class labels condition a DiT (Peebles and Xie 2023, sec. 3 and 4).
+
+The label is replaced by the null row with probability `cond_dropout`, here and not inside the network: guidance needs
+both. With probability `superclass` it is replaced by the row of its superclass, which the class table has after those
+of the classes (the TieredEmbedder of FineDiffusion, Pan et al. 2024, arXiv 2402.18331); guidance then leads from there.
+"""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import adapters
+import weights
+from config.training import Denoising, Images, Sampling, Superclasses
+from data import ImageSet
+from data.hierarchy import with_parents
+from data.latents import LatentCache
+from dit import SIZES, DiT
+from ops.device import Compute
+from recipes.class_rows import fit_classes, row_names
+from recipes.job import Batches, HeldOut
+from recipes.latents import encode, latent_batches, sample_images
+from recipes.masks import mask_images, mask_weights
+from recipes.pixels import train_and_val
+from sampling import Schedule, batched_cfg, dit_schedule
+from unet import VAE
+
+COLUMNS = 8  # classes in a grid
+
+
+class Classes:
+    """A DiT, its autoencoder, and the labelled images that it is trained on, encoded."""
+
+    rates: dict[str, float] = {}
+
+    def __init__(
+        self, model: DiT, vae: VAE, data: tuple[ImageSet, ImageSet | None], encoded: LatentCache, header: dict,
+        settings: Images, cache: str, compute: Compute,
+    ):  # fmt: skip
+        """data: training images, whose classes the model knows, and held-out ones. encoded: the training images'."""
+        self.model, self.vae, self.encoded, self.header = model, vae, encoded, header
+        self.settings, self.cache, self.compute = settings, cache, compute
+        self.images, self.val = data
+        self.names, self.columns = self.images.names, self.images.classes[:COLUMNS]
+        known = class_names(model)
+        self.rows = torch.tensor([known.index(name) for name in self.images.classes])  # (classes,)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule that the model samples with."""
+        return dit_schedule(self.model.noise_schedule)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the model's latents."""
+        return self.model.latent_shape
+
+    @property
+    def null(self) -> int | None:
+        """The null row of the class table, None without one."""
+        return self.model.null if self.model.config.class_dropout else None
+
+    @property
+    def superclass_row(self) -> Tensor | None:
+        """The row of each class's superclass (classes,), None without superclasses."""
+        if not self.images.parents:
+            return None
+        row = {name: i for i, name in enumerate(self.model.classes)}
+        return torch.tensor([row[self.images.parents[name]] for name in self.images.classes])
+
+    def methods(self, specs: list[str]) -> list[str]:
+        """The specs, and the class table with any of them: a new class needs its row, as DiffFit counts it."""
+        named = {adapters.parse(adapters.split(spec)[1])[0] for spec in specs}
+        return specs + ([] if named & {"full", "classes", "difffit"} else ["classes"])
+
+    def batches(self, denoising: Denoising | None = None, superclass: float = 0.0, hints: bool = False) -> Batches:
+        """Batches of the training images. denoising: None replaces no label and weighs no mask.
+
+        superclass: how often a label is replaced by its superclass. hints: with those that a ControlNet reads.
+        """
+        scale, variants, maps = self.vae.config.scaling_factor, self.settings.variants(), {}
+        if hints:
+            maps["hint"] = self.hints
+        if denoising is not None:
+            weight, source = denoising.mask_weight, self.settings.data
+            maps |= mask_weights(self.images, weight, variants, self.vae.factor, source)
+        null, dropout = (0, 0.0) if denoising is None else (self.null, denoising.cond_dropout)
+        rows = self.rows[self.images.labels]
+        return latent_batches(self.encoded, rows, scale, null, dropout, maps, self.superclass_row, superclass)
+
+    @cached_property
+    def hints(self) -> Tensor:
+        """The scaled latents (N, V, C, h, w) of the images' masks in all variants, as white shapes on black."""
+        masks = self.images._replace(pixels=mask_images(self.images.masks))
+        encoded = encode(self.vae, masks, self.settings.variants(), self.cache, self.compute)
+        return self.vae.config.scaling_factor * encoded.mean.float()
+
+    def held_out(self) -> HeldOut | None:
+        """Batches of the held-out images, None without any."""
+        if self.val is None:
+            return None
+        encoded = encode(self.vae, self.val, self.settings.variants()[:1], self.cache, self.compute)
+        rows = self.rows[self.val.labels]
+        return HeldOut(latent_batches(encoded, rows, self.vae.config.scaling_factor, None, 0.0), len(rows))
+
+    def sample(self, labels: Tensor, settings: Sampling, seed: int) -> np.ndarray:
+        """One sample for each of the labels (N,), positions in images.classes: uint8 (N, S, S, 3)."""
+        null = self.null if self.superclass_row is None else self.superclass_row[labels]
+        guidance = settings.guidance if null is not None else 1.0
+        denoiser = batched_cfg(self.model, self.rows[labels].to(self.compute.device), null, guidance)
+        numbers = range(len(labels))
+        return sample_images(
+            denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seed, self.compute
+        )
+
+    def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:
+        """`count` samples for each of the columns, column by column: uint8 (N, S, S, 3)."""
+        return self.sample(torch.arange(len(self.columns)).repeat_interleave(count), settings, seed)
+
+    def kinds(self) -> list[str]:
+        """The class of each training image."""
+        return [self.images.classes[label] for label in self.images.labels]
+
+
+def known_classes(
+    model: str, vae: str, settings: Images, val: str | None, init: list[str], cache: str, compute: Compute
+) -> Classes:
+    """A DiT, with the adapter files `init` merged into it, that knows the classes of the images.
+
+    val: the source of held-out images, "" for the default one, None for none. ValueError for a class that it does not
+    know.
+    """
+    autoencoder = load_autoencoder(vae, compute)
+    dit, side = load_dit(model, settings.size, autoencoder, compute)
+    header = {"base": weights.fingerprint(dit)}
+    if init:
+        weights.apply_adapters(dit, [(file, 1.0) for file in init])
+    images, held = train_and_val(settings, val, side)
+    if new := [name for name in images.classes if name not in class_names(dit)]:
+        raise ValueError(
+            f"{model} does not know the class {new[0]!r}, and this recipe teaches none: fine-tune it first, and name "
+            f"the adapter file by --init"
+        )
+    encoded = encode(autoencoder, images, settings.variants(), cache, compute)
+    # superclasses are for guidance, and neither the student nor the ControlNet is trained with any
+    data = images._replace(parents={}), held
+    return Classes(dit, autoencoder, data, encoded, header, settings, cache, compute)
+
+
+def new_classes(
+    model: str,
+    vae: str,
+    settings: Images,
+    val: str,
+    superclasses: Superclasses,
+    class_init: str,
+    seed: int,
+    cache: str,
+    compute: Compute,
+) -> Classes:
+    """A DiT with a class table for the images' classes: new rows in that of the checkpoint, unless they are its own.
+
+    model: a checkpoint, or new:SIZE for random weights. class_init: where new rows start, see class_rows.py.
+    """
+    autoencoder, new = load_autoencoder(vae, compute), model.startswith("new:")
+    dit, side = (None, settings.size) if new else load_dit(model, settings.size, autoencoder, compute)
+    images, held = train_and_val(settings, val, side)
+    images = with_parents(images, superclasses.hierarchy) if superclasses.superclass else images._replace(parents={})
+    encoded = encode(autoencoder, images, settings.variants(), cache, compute)
+    if new:
+        dit, header = new_dit(model, autoencoder, side, row_names(images)).to(compute.device), {}
+        dit.parents = images.parents
+    else:
+        header = {"base": weights.fingerprint(dit)}
+        header["sources"] = fit_classes(dit, autoencoder, images, encoded, class_init, settings, seed)
+    header |= {"classes": dit.classes, "parents": dit.parents or None}
+    return Classes(dit, autoencoder, (images, held), encoded, header, settings, cache, compute)
+
+
+def class_names(model: DiT) -> list[str]:
+    """The names of the model's classes, their numbers where it has no names."""
+    return model.classes or [str(i) for i in range(model.config.num_classes)]
+
+
+def load_autoencoder(vae: str, compute: Compute) -> VAE:
+    """The autoencoder in float32, frozen, on the device."""
+    return weights.load(vae, expect="vae", dtype=torch.float32).to(compute.device).requires_grad_(False)
+
+
+def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, int]:
+    """The checkpoint's DiT and the image side that it works at: `size` pixels, 0 for its own.
+
+    Raises ValueError for a DiT on latents of another number of channels than the autoencoder's.
+    """
+    sides = {"input_size": size // vae.factor} if size else {}
+    dit = weights.load(model, expect="dit", dtype=torch.float32, **sides)
+    if dit.config.in_channels != vae.config.latent_channels:
+        raise ValueError(
+            f"{model} works on latents of {dit.config.in_channels} channels, the autoencoder makes "
+            f"{vae.config.latent_channels}"
+        )
+    return dit.to(compute.device), dit.config.input_size * vae.factor
+
+
+def new_dit(model: str, vae: VAE, side: int, classes: list[str]) -> DiT:
+    """new:SIZE, a DiT of one of the named sizes with random weights, for images of `side` pixels."""
+    name = model.removeprefix("new:")
+    if name not in SIZES:
+        raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
+    shape = {"input_size": side // vae.factor, "in_channels": vae.config.latent_channels}
+    dit = DiT.from_name(name, num_classes=len(classes), **shape)
+    dit.classes = classes
+    return dit

@@ -1,0 +1,50 @@
+"""What is looked at while a model trains: a grid of samples with the same seeds, numbers of them, the held-out loss."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from config.training import Sampling
+from data.grid import grid, save_image, sections
+from recipes.conditions.captions import COLUMNS, Captions
+from recipes.conditions.classes import Classes
+from recipes.job import HeldOut, Loss
+
+ROWS = 4  # samples of each prompt in the picture at the end
+
+
+def evaluation(
+    condition: Classes | Captions,
+    loss: Loss,
+    held_out: HeldOut | None,
+    settings: Sampling,
+    count: int,
+    seed: int,
+    measure: Callable[[np.ndarray], dict] = lambda samples: {},
+) -> Callable[[Path, int], dict]:
+    """evaluate(run, step) -> numbers for the log; `count` samples of each column go into run/samples.
+
+    measure(samples): further numbers, of the samples uint8 (N, S, S, 3), column by column.
+    """
+
+    def evaluate(run, step):
+        samples = condition.sample_columns(count, settings, seed)
+        save_image(run / "samples" / f"step_{step:06d}.png", grid(by_column(condition.columns, samples)))
+        numbers = {"step": step} | measure(samples)
+        return numbers | ({"val": held_out.loss(loss, condition.compute.device)} if held_out else {})
+
+    return evaluate
+
+
+def show_captioned(run: Path, condition: Captions, settings: Sampling, seed: int) -> None:
+    """run/grid.png: one training image for each of the first captions, and below them samples of the columns."""
+    images = {text: [image] for text, image in zip(condition.texts[:COLUMNS], condition.images.pixels)}
+    samples = grid(by_column(condition.columns, condition.sample_columns(ROWS, settings, seed)))
+    save_image(run / "grid.png", sections({"images": grid(images), "samples": samples}, beside=False))
+
+
+def by_column(columns: list[str], samples: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Samples (N, S, S, 3), column by column, under the names of their columns."""
+    count = len(samples) // len(columns)
+    return {name: list(samples[i * count : (i + 1) * count]) for i, name in enumerate(columns)}

@@ -1,0 +1,97 @@
+"""The settings of a training run: which of them a recipe reads, from a command line or from a run that is continued."""
+
+import sys
+from pathlib import Path
+
+import adapters
+import weights
+from config import Config, check_unread, given, read_toml, usage
+from config.training import Base, Run
+from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
+
+
+def configure(argv: list[str] | None, title: str) -> Config:
+    """The settings of train.py's command line. With --resume they are those of the run, and flags may only repeat them.
+
+    title: what --help begins with.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in argv or "--help" in argv:
+        print(help_page([word for word in argv if word not in ("-h", "--help")], title))
+        sys.exit(0)
+    values = given(argv, all_parts())
+    config = check(values)
+    if not config[Run].resume:
+        return config
+    stored = Path(config[Run].out) / "config.toml"
+    if not config[Run].out or not stored.is_file():
+        raise ValueError(f"--resume needs --out with the folder of a run to continue, found {config[Run].out!r}")
+    before = read_run(stored)
+    for key, value in values.items():
+        if key not in ("resume", "out") and value != before.values[key]:
+            raise ValueError(
+                f"{stored}: the run has {key} = {before.values[key]!r}, and resuming cannot make it {value!r}"
+            )
+    return before.replace(resume=True, out=config[Run].out)
+
+
+def check(values: dict) -> Config:
+    """The parts that the values' recipe reads. ValueError for a value that it does not read or that is out of range."""
+    recipe, model = values.get("recipe", Run.recipe), values.get("model", Base.model)
+    row = row_of(recipe, model)
+    check_unread(values, rows(), row)
+    return Config(rows()[row], values)
+
+
+def read_run(stored: Path) -> Config:
+    """The settings that a run was started with; those that its recipe does not read, of an older run, are passed over."""
+    values = read_toml(stored, all_parts(), stored=True)
+    row = row_of(values["recipe"], values["model"])
+    return Config(rows()[row], values)
+
+
+def help_page(argv: list[str], title: str) -> str:
+    """The settings of the recipe that the other flags name, grouped by part."""
+    recipe = given(argv, all_parts()).get("recipe", Run.recipe)
+    kinds = RECIPES[known_recipe(recipe)].parts.values()
+    parts = list(dict.fromkeys(part for kind in kinds for part in kind))
+    recipes = f"Recipes: {', '.join(RECIPES)}; --recipe NAME --help shows the settings of each."
+    methods = f"Methods of --adapter: {', '.join(adapters.METHODS)}."
+    return usage(f"{title}\n{recipes}\n{methods}\n\nSettings of {recipe}:", parts)
+
+
+def row_of(recipe: str, model: str) -> str:
+    """The row of the table for a recipe and a model, "text with a Stable Diffusion".
+
+    Raises ValueError for an unknown recipe, and for a model of a kind that the recipe does not train.
+    """
+    kinds = list(RECIPES[known_recipe(recipe)].parts)
+    if len(kinds) == 1:
+        return _row(recipe, kinds[0])
+    sd = "SD" in model if model.startswith("new:") else weights.is_sd(model)
+    kind = (NEW_SD if sd else NEW_DIT) if model.startswith("new:") else (SD if sd else DIT)
+    if kind not in kinds:
+        able = [name for name, other in RECIPES.items() if kind in other.parts]
+        raise ValueError(f"{recipe} trains {' or '.join(kinds)}, and {model} is {kind}: it is for {', '.join(able)}")
+    return _row(recipe, kind)
+
+
+def known_recipe(recipe: str) -> str:
+    """The recipe's name; ValueError, with the names there are, for an unknown one."""
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
+    return recipe
+
+
+def rows() -> dict[str, tuple[type, ...]]:
+    """Every row of the table: its name -> the parts that it reads."""
+    return {_row(name, kind): parts for name, recipe in RECIPES.items() for kind, parts in recipe.parts.items()}
+
+
+def all_parts() -> list[type]:
+    """All parts that any recipe reads, each once."""
+    return list(dict.fromkeys(part for parts in rows().values() for part in parts))
+
+
+def _row(recipe: str, kind: str) -> str:
+    return f"{recipe} with {kind}"
