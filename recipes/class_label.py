@@ -31,7 +31,7 @@ from recipes.measure import COLUMNS, show_and_measure
 from recipes.pixels import augmentations, held_out_loss, train_and_val, transform
 from recipes.start import nearest_rows, similar_rows, start_rows, superclass_rows
 from recipes.watch import watcher
-from sampling import Schedule, dit_schedule, draw, guided
+from sampling import Schedule, batched_cfg, dit_schedule, sample_latents
 from unet import VAE
 
 NEAREST_IMAGES = 4  # of each class, to find the old class most like it
@@ -107,8 +107,8 @@ def painter(cfg, model: DiT, vae: VAE, null: int | torch.Tensor | None, schedule
     def pictures(labels, seed):
         away = null[labels] if isinstance(null, torch.Tensor) else null
         with autocast(cfg.precision, device):
-            denoiser = guided(model, labels.to(device), away, cfg.guidance if null is not None else 1.0)
-            z = draw(
+            denoiser = batched_cfg(model, labels.to(device), away, cfg.guidance if null is not None else 1.0)
+            z = sample_latents(
                 denoiser,
                 range(len(labels)),
                 model.latent_shape,

@@ -30,7 +30,7 @@ from recipes import Recipe, class_label, text
 from recipes.latent import begin, encode, settings, through
 from recipes.measure import show_and_measure
 from recipes.pixels import augmentations, held_out_loss, train_and_val
-from sampling import Schedule, bind, consistency_loss, dit_schedule
+from sampling import Schedule, conditional, consistency_loss, dit_schedule
 from unet import TextConditioned
 
 STEPS = 4  # of the samples
@@ -146,7 +146,7 @@ def distillation(cfg, model, before: Callable, schedule: Schedule, null) -> Call
             with before():
                 return guided(x, t)
 
-        return consistency_loss(bind(model, batch["cond"]), teacher, batch["x0"], schedule, generator)
+        return consistency_loss(conditional(model, batch["cond"]), teacher, batch["x0"], schedule, generator)
 
     return loss
 

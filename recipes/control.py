@@ -26,7 +26,7 @@ from recipes.consistency import rows_of
 from recipes.latent import begin, denoising_loss, encode, latent_batches, settings
 from recipes.masks import mask_weights
 from recipes.pixels import augmentations, transform
-from sampling import dit_schedule, draw, guided
+from sampling import batched_cfg, dit_schedule, sample_latents
 from unet import ControlledText, ControlNet, TextConditioned, encode_prompts
 
 SHOWN = 8  # masks in a picture
@@ -134,13 +134,13 @@ def watcher(cfg, model, vae, images: ImageSet, cond: Tensor, null, hints: Tensor
     some = area.argsort(descending=True, stable=True)[:SHOWN]
     names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(some.tolist())]
     numbers = some.repeat_interleave(cfg.count)
-    denoiser = guided(
+    denoiser = batched_cfg(
         model, cond[numbers].to(device), null, cfg.guidance if null is not None else 1.0, hint=hints[numbers].to(device)
     )
 
     def look(run, step):
         with autocast(cfg.precision, device):
-            z = draw(
+            z = sample_latents(
                 denoiser, range(len(numbers)), shape, schedule, cfg.sampler, cfg.sample_steps, cfg.seed, device=device
             )
             drawn = to_uint8(vae.images(z))

@@ -27,7 +27,7 @@ from recipes.masks import mask_weights
 from recipes.pixels import augmentations, held_out_loss, transform
 from recipes.tokens import learn_token, token_report
 from recipes.watch import watcher
-from sampling import draw, guided
+from sampling import batched_cfg, sample_latents
 from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
@@ -199,8 +199,8 @@ def painter(cfg, model: TextConditioned, sd, device):
             row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
             states = encode_prompts(model.text, sd.tokenizer, [*row, ""]).float()  # (U + 1, L, D)
             cond = states[[row[prompt] for prompt in prompts]]  # (N, L, D)
-            z = draw(
-                guided(model, cond, states[-1:], cfg.guidance),
+            z = sample_latents(
+                batched_cfg(model, cond, states[-1:], cfg.guidance),
                 numbers or range(len(prompts)),
                 sd.latent_shape(cfg.size),
                 sd.schedule,
