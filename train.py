@@ -99,7 +99,7 @@ def main(argv=None):
         raise
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
-    parameters = adapters.trained(job.model)
+    parameters = adapters.trainable_parameters(job.model)
     optimizer = torch.optim.AdamW(rated(parameters, job.rates, cfg.lr), weight_decay=cfg.weight_decay, fused=True)
     ema, kept = (
         {name: p.detach().clone() for name, p in parameters.items()} if wanted else {}
@@ -160,7 +160,7 @@ def one_step(cfg, step, job, optimizer):
         torch.manual_seed(fold_in(cfg.seed, step, micro))  # for layers that draw something themselves
         with autocast(cfg.precision, device):
             loss, found = job.loss(batch, generator, step / cfg.steps)
-            for name, penalty in adapters.penalties(job.model).items():
+            for name, penalty in adapters.auxiliary_losses(job.model).items():
                 loss, found = loss + penalty, found | {name: penalty.detach()}
         (loss / cfg.accumulate).backward()
         total += loss.item() / cfg.accumulate

@@ -133,7 +133,10 @@ def student(cfg, model, specs: list[str]) -> tuple[dict, Callable]:
     config = settings(as_student(cfg)) | {"teacher_guidance": cfg.guidance}
     header = {"adapter": specs, "base": weights.fingerprint(model), "config": config}
     begin(cfg, model)
-    return header, adapters.attach_beside(model, specs, generator_for(cfg.seed, -2))
+    classes = adapters.layer_classes(model)
+    adapters.attach(model, specs, generator_for(cfg.seed, -2))
+    adapters.check_detachable(model)
+    return header, partial(adapters.disable_adapters, classes)
 
 
 def distillation(cfg, model, before: Callable, schedule: Schedule, null) -> Callable:

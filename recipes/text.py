@@ -108,7 +108,7 @@ def fine_tune(cfg, device, sd, data: tuple[ImageSet, Captions], specs: list[str]
 def leave(cfg, run, sd, model: TextConditioned, header: dict) -> None:
     """The run's model/, the folder of a whole Stable Diffusion, where all of a part trained, else its adapter file."""
     if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
-        adapters.fold(model)
+        adapters.merge(model)
         sd.text.config = replace(sd.text.config, vocab_size=sd.text.token_embedding.num_embeddings)
         weights.save_sd(sd, run / "model", "sd-diffusers")
     else:

@@ -39,7 +39,7 @@ def learn_token(cfg, sd, texts: list[str]) -> tuple[list[str], dict[str, int] | 
             f"{len(without)} of {len(texts)} captions lack the token {cfg.token!r}, {without[0]!r} for "
             f"one, and teach it nothing (--template names it)"
         )
-    return [f"text.tokens:start={start[0]},vectors={cfg.vectors}"], {cfg.token: cfg.vectors}
+    return [f"text.tokens:init={start[0]},vectors={cfg.vectors}"], {cfg.token: cfg.vectors}
 
 
 @torch.no_grad()

@@ -168,7 +168,7 @@ def test_what_is_saved_is_what_trains(tmp_path):
     resize_classes(model, header["sources"])
     adapters.attach(model, header["adapter"])
     generator = torch.Generator().manual_seed(3)
-    for parameter in adapters.trained(model).values():
+    for parameter in adapters.trainable_parameters(model).values():
         parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     weights.save_adapter(tmp_path / "control.safetensors", model, header)
     held = weights.load_adapter(tmp_path / "control.safetensors")[0]
