@@ -24,7 +24,7 @@ from data.transforms import Transform, to_tensor, to_uint8
 from dit.classes import row_of
 from ops.device import autocast, choose_device
 from recipes.consistency import few_steps
-from sampling import Schedule, dit_schedule, draw, guided, steps_of, within
+from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from sampling.request import from_superclass, interval, weighed
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attended, positions
@@ -102,7 +102,7 @@ def main(argv=None):
     for first in tqdm(range(0, total, cfg.batch), desc="batches"):
         numbers = range(first, min(first + cfg.batch, total))
         with autocast(cfg.precision, device):
-            z = draw(
+            z = sample_latents(
                 denoiser,
                 numbers,
                 job.shape,
@@ -127,12 +127,12 @@ def main(argv=None):
 
 def denoisers(cfg, job: Job) -> Callable:
     """denoiser(here) of the images numbered `here`: guided, and outside of the interval the model alone."""
-    inside = guided(job.model, job.cond, job.null, cfg.guidance, cfg.channels or None, job.more, job.hint)
+    inside = batched_cfg(job.model, job.cond, job.null, cfg.guidance, cfg.channels or None, job.more, job.hint)
     if not cfg.interval:
         return inside
     low, high = interval(cfg.interval, len(job.schedule.alpha_bar) - 1)
-    outside = guided(job.model, job.cond, None, 1.0, hint=job.hint)
-    return lambda here: within(low, high, inside(here), outside(here))
+    outside = batched_cfg(job.model, job.cond, None, 1.0, hint=job.hint)
+    return lambda here: limited_interval(low, high, inside(here), outside(here))
 
 
 def labelled(cfg, settings, path, files, device) -> Job:
@@ -179,7 +179,7 @@ def prompted(cfg, settings, path, files, device) -> Job:
         words = [
             [positions(word, name, sd.tokenizer) for word in cfg.attend] for name in names for _ in range(cfg.count)
         ]
-        before = attended(model.requires_grad_(False), cond, words, steps_of(cfg.sampler, sd.schedule, cfg.steps))
+        before = attended(model.requires_grad_(False), cond, words, timesteps_of(cfg.sampler, sd.schedule, cfg.steps))
     size, hint = cfg.size or settings.get("size", 0), None
     if control := control_of(cfg):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))

@@ -1,19 +1,24 @@
-"""Specialise layers of a built model in place, choose what trains, and fold the result back to plain layers.
+"""Specialise layers of a built model in place, choose what trains, and merge the result back to plain layers.
 
 A method is a mixin whose `forward` is its paper's equation. `specialize` changes the class of one existing layer, so
-the backbone never learns about it: the same object, the same state-dict keys, a new forward. A mixin has
+the backbone does not know about it: the same object, the same state-dict keys, a new forward.
+
+    layer.__class__:    nn.Linear  -- specialize(layer, LoRA) -->  LoRALinear(LoRA, nn.Linear)  -- merge -->  nn.Linear
+    layer(x):           W x + b                                    W x + b + s B A x                          W' x + b
+
+In the new class `super().forward(x)` of the mixin is the forward of the layer underneath. A mixin has
     setup(self, **options)   adds its parameters beside weight and bias, all with requires_grad True
     forward(self, x)         the equation, with super().forward(x) as the layer underneath
-    fold(self)               writes its effect into weight and bias of the layer underneath, then a plain one
-    added                    the names of the attributes that setup made, removed again by `fold(model)`
-    innermost                if it has it: True, it goes under older mixins too, for its equation needs the plain W
-    penalty(self)            if it has one: what it adds to the training loss, and its name in the log
-A mixin whose effect no weights can hold, such as a nonlinear path, has no `fold` and stays on its layer.
-`requires_grad` is the only truth about what trains: optimizer, EMA and adapter file all read it.
+    merge(self)              writes its effect into weight and bias of the layer underneath, a plain one at that time
+    added                    the names of the attributes that setup made; `merge(model)` removes them
+    innermost                optional, True: the mixin goes under older ones, because its equation needs the plain W
+    auxiliary_loss(self)     optional: (name in the log, term of the training loss)
+A mixin whose effect no weights can hold, such as a nonlinear path, has no `merge` and stays on its layer.
+`requires_grad` is the only record of what trains: optimizer, EMA and adapter file all read it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, reduce
 from itertools import takewhile
@@ -30,19 +35,19 @@ def adapted_class(mixin: type, base: type) -> type:
 
 
 def specialize(layer: nn.Module, mixin: type, **options) -> None:
-    """Give one layer an adapted class and let the mixin add its parameters.
+    """Give one layer the adapted class of the mixin, LoRA + Linear -> LoRALinear, and let `setup` add its parameters.
 
     Newer mixins go over older ones; one that is `innermost` goes under them. Raises ValueError if the layer already
-    carries the mixin (fold the first one, if it folds, before the second) or another that is `innermost`.
+    carries the mixin (merge the first one, if it merges, before the second) or another that is `innermost`.
     """
     if mixin in type(layer).mro():
-        found = f"{type(layer).__name__}({layer.extra_repr()}) already carries {mixin.__name__}, and takes it once"
-        raise ValueError(f"{found}: fold the first, if it folds, before a second")
+        carrier = f"{type(layer).__name__}({layer.extra_repr()})"
+        raise ValueError(f"{carrier} already carries {mixin.__name__}: merge the first, if it merges, before a second")
     plain, mixins = _unstack(type(layer))
     inner = [one for one in (mixin, *mixins) if getattr(one, "innermost", False)]
     if len(inner) > 1:
         names = " and ".join(one.__name__ for one in inner)
-        raise ValueError(f"{names} both need the plain weights of {layer}: fold one first, or give them other layers")
+        raise ValueError(f"{names} both need the plain weights of {layer}: merge one first, or give them other layers")
     mixins.insert(0 if mixin in inner else len(mixins), mixin)
     layer.__class__ = _stack(plain, mixins)
     mixin.setup(layer, **options)
@@ -58,9 +63,25 @@ def match(model: nn.Module, pattern: str, kinds: type | tuple[type, ...]) -> lis
 
 
 def freeze(model: nn.Module) -> None:
-    """requires_grad False everywhere, after `fixed` has noted what was frozen before."""
-    fixed(model)
+    """requires_grad False everywhere. Each layer keeps the names of its parameters that were frozen before.
+
+    Those of the first call count, tables like DiT's pos_embed; they are the layer's attribute `built_frozen`, which is
+    copied and pickled with it.
+    """
+    for layer in model.modules():
+        if not hasattr(layer, "built_frozen"):
+            own = layer.named_parameters(recurse=False)
+            layer.built_frozen = frozenset(name for name, p in own if not p.requires_grad)
     model.requires_grad_(False)
+
+
+def frozen_names(model: nn.Module) -> set[str]:
+    """Dotted names of the parameters that were frozen before the first `freeze`: no method trains these."""
+    return {
+        f"{prefix}.{name}".removeprefix(".")
+        for prefix, layer in model.named_modules()
+        for name in getattr(layer, "built_frozen", ())
+    }
 
 
 def unfreeze(model: nn.Module, pattern: str) -> None:
@@ -70,67 +91,50 @@ def unfreeze(model: nn.Module, pattern: str) -> None:
         parameters[name].requires_grad_(True)
 
 
-def fixed(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters that were built frozen, tables like DiT's pos_embed: those frozen at the first call.
-
-    The model carries the names (`fixed_names`), so that they outlive `freeze` and are copied and pickled with it.
-    """
-    if not hasattr(model, "fixed_names"):
-        model.fixed_names = frozenset(name for name, p in model.named_parameters() if not p.requires_grad)
-    return model.fixed_names
-
-
-def hand_down(model: nn.Module, part: str) -> None:
-    """Tell a part of the model (its dotted name, "" for the model) which of its parameters were built frozen."""
-    names = [name.removeprefix(f"{part}.") for name in fixed(model) if name.startswith(f"{part}.")]
-    if part:
-        model.get_submodule(part).fixed_names = frozenset(names)
-
-
-def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Dotted name -> parameter, for what trains."""
+def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Dotted name -> parameter, of those that train."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 def counts(model: nn.Module) -> tuple[int, int]:
     """(numbers that train, all numbers in the model's parameters)."""
-    return sum(p.numel() for p in trained(model).values()), sum(p.numel() for p in model.parameters())
+    return sum(p.numel() for p in trainable_parameters(model).values()), sum(p.numel() for p in model.parameters())
 
 
 @torch.no_grad()
-def fold(model: nn.Module, keep: type | tuple[type, ...] = ()) -> nn.Module:
+def merge(model: nn.Module, keep: type | tuple[type, ...] = ()) -> nn.Module:
     """Write the mixins into the weights of their layers and give these their plain classes back, with the same output.
 
     The innermost first, as the forward nests: gamma over LoRA is gamma (W + s B A), LoRA over gamma is gamma W + s B A.
-    A mixin that does not fold stays, and so does every newer one over it: LoRA over y = h + f(h) is h + f(h) + s B A x,
-    and with s B A in W, f would see it. keep: a layer with this mixin stays whole. Plain parameters keep their
+    A mixin without `merge` stays, and so does every newer one over it: LoRA over y = h + f(h) is h + f(h) + s B A x,
+    and with s B A in W, f would see it. keep: a layer with this mixin stays as it is. Plain parameters keep their
     requires_grad. In place; returns model.
     """
     for layer in model.modules():
         plain, mixins = _unstack(type(layer))
-        folding = [] if isinstance(layer, keep) else list(takewhile(lambda mixin: hasattr(mixin, "fold"), mixins))
-        for mixin in folding:
-            mixin.fold(layer)
+        merging = [] if isinstance(layer, keep) else list(takewhile(lambda mixin: hasattr(mixin, "merge"), mixins))
+        for mixin in merging:
+            mixin.merge(layer)
             for name in mixin.added:
                 delattr(layer, name)
-        if folding:
-            layer.__class__ = _stack(plain, mixins[len(folding) :])
+        if merging:
+            layer.__class__ = _stack(plain, mixins[len(merging) :])
     return model
 
 
-def penalties(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What the mixins add to the training loss, by name: the sum over all layers that carry one with a penalty."""
-    found = {}
+def auxiliary_losses(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What the mixins add to the training loss: name -> the sum of `auxiliary_loss` over the layers that have one."""
+    losses = {}
     for layer in model.modules():
         for mixin in _unstack(type(layer))[1]:
-            if hasattr(mixin, "penalty"):
-                name, value = mixin.penalty(layer)
-                found[name] = found.get(name, 0) + value
-    return found
+            if hasattr(mixin, "auxiliary_loss"):
+                name, value = mixin.auxiliary_loss(layer)
+                losses[name] = losses.get(name, 0) + value
+    return losses
 
 
-def carried(model: nn.Module) -> set[str]:
-    """Dotted names of the parameters that mixins hold: after a fold, those of the mixins that stayed."""
+def adapter_parameters(model: nn.Module) -> set[str]:
+    """Dotted names of the parameters that mixins hold: after a merge, those of the mixins that stayed."""
     return {
         f"{prefix}.{name}".removeprefix(".")
         for prefix, layer in model.named_modules()
@@ -140,16 +144,35 @@ def carried(model: nn.Module) -> set[str]:
     }
 
 
+def layer_classes(model: nn.Module) -> dict[nn.Module, type]:
+    """The class of each layer. Taken before `attach`, it is what `disable_adapters` goes back to."""
+    return {layer: type(layer) for layer in model.modules()}
+
+
+def check_detachable(model: nn.Module) -> None:
+    """Raises ValueError if weights of the model itself train: `disable_adapters` would not give the old model."""
+    inside = sorted(trainable_parameters(model).keys() - adapter_parameters(model))
+    if inside:
+        raise ValueError(
+            f"only what stands beside the weights, such as lora, can be switched off, and {len(inside)} of these "
+            f"parameters train in place, {inside[0]} for one"
+        )
+
+
 @contextmanager
-def computing_as(classes: dict[nn.Module, type]):
-    """Each layer of a model with the class given for it, for as long as the block runs; then with its own again."""
-    own = {layer: type(layer) for layer in classes}
+def disable_adapters(classes: dict[nn.Module, type]) -> Iterator[None]:
+    """Inside the context the layers compute as the classes say, by `layer_classes`; after it with their adapters again.
+
+    So a student and its teacher are one model in memory: a mixin changes the class of its layer and none of its
+    weights, so that the classes from before `attach` are the model from before.
+    """
+    adapted = {layer: type(layer) for layer in classes}
     try:
         for layer, cls in classes.items():
             layer.__class__ = cls
         yield
     finally:
-        for layer, cls in own.items():
+        for layer, cls in adapted.items():
             layer.__class__ = cls
 
 
@@ -181,11 +204,11 @@ def _blank(plain: type, mixins: list[type]) -> nn.Module:
 def _search(pattern: str, names: Iterable[str], noun: str) -> list[str]:
     """The names that the regex finds, or a ValueError that shows the names there are, indices as *."""
     try:
-        found = [name for name in names if re.search(pattern, name)]
+        matches = [name for name in names if re.search(pattern, name)]
     except re.error as error:
         raise ValueError(f"pattern {pattern!r} is not a regular expression: {error}") from None
-    if not found:
+    if not matches:
         kinds = list(dict.fromkeys(re.sub(r"\b\d+\b", "*", name) for name in names))
         has = ", ".join(kinds[:12]) + (f" and {len(kinds) - 12} more" if len(kinds) > 12 else "")
         raise ValueError(f"matched no {noun}: pattern {pattern!r}, the model has {has or f'no such {noun} at all'}")
-    return found
+    return matches

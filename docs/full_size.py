@@ -118,7 +118,9 @@ def guided_step(model: Callable, shape, cond, null, schedule) -> float:
     with autocast("auto", torch.device("cpu")):
         for steps in (2, 2, 4):  # the first call reads the weights and does not count
             began = time.perf_counter()
-            sampling.draw(sampling.guided(model, cond, null, 4.0), range(1), shape, schedule, "ddim", steps)
+            sampling.sample_latents(
+                sampling.batched_cfg(model, cond, null, 4.0), range(1), shape, schedule, "ddim", steps
+            )
             seconds[steps] = time.perf_counter() - began
     return (seconds[4] - seconds[2]) / 2
 

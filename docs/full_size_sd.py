@@ -136,7 +136,7 @@ def dreambooth(work: Path, size: Size) -> list:
     began, cfg = time.perf_counter(), train.configure(bench.words(DREAMBOOTH, work))
     torch.manual_seed(cfg.seed)
     job = recipes()[cfg.recipe](cfg, torch.device(cfg.device))
-    groups = train.rated(adapters.trained(job.model), job.rates, cfg.lr)
+    groups = train.rated(adapters.trainable_parameters(job.model), job.rates, cfg.lr)
     optimizer = torch.optim.AdamW(groups, weight_decay=cfg.weight_decay, fused=True)
     stages = [bench.stage(began)]
     for step in range(cfg.steps):

@@ -38,7 +38,7 @@ from metrics.gain import altered, gain, recalls
 from metrics.linear import linear_probe, views
 from ops.device import autocast
 from ops.random import fold_in, generator_for
-from sampling import dit_schedule, draw, guided
+from sampling import batched_cfg, dit_schedule, sample_latents
 
 FEW = ("blowhole", "break", "crack")  # the classes shown in few photographs
 CLASSES = ["blowhole", "break", "crack", "free"]  # those that the probe tells apart
@@ -191,9 +191,9 @@ def redrawn(run: Path, pixels: np.ndarray, labels: torch.Tensor, seed: int) -> n
         part = slice(first, first + BATCH)
         with autocast("auto", torch.device("cpu")):
             z = scale * vae.encode(to_tensor(colours(pixels[part])))[0].float()  # (B, c, h, w)
-            denoiser = guided(model, rows[part], model.null, GUIDANCE)
+            denoiser = batched_cfg(model, rows[part], model.null, GUIDANCE)
             here = range(len(z))
-            z = draw(
+            z = sample_latents(
                 denoiser, here, model.latent_shape, schedule, "ddim", STEPS, fold_in(seed, first), BATCH, z, STRENGTH
             )
             made.append(to_uint8(vae.images(z)))

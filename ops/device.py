@@ -59,7 +59,7 @@ def bf16(precision: str, device: torch.device) -> bool:
 
 
 def has_cpu_bf16() -> bool:
-    """Whether this processor has bfloat16 matrix instructions; without them autocast on a CPU is slower than float32."""
+    """Whether this processor has bfloat16 matrix instructions; without them autocast on a CPU is slow."""
     capability = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(capability())
 

@@ -32,7 +32,7 @@ def scalings(t: Tensor) -> tuple[Tensor, Tensor]:
 def consistency(out: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
     """f(x, t) (B,C,H,W) from the network's output (B,C or 2C,H,W) for x (B,C,H,W) at t (B,)."""
     c_skip, c_out = (c.view(-1, *[1] * (x.ndim - 1)) for c in scalings(t))
-    _, x0 = schedule.eps_x0(out, x, t)
+    _, x0 = schedule.eps_and_x0_at(out, x, t)
     return c_skip * x + c_out * x0
 
 
@@ -48,7 +48,7 @@ def trained_steps(schedule: Schedule) -> list[int]:
 def lcm_steps(schedule: Schedule, steps: int) -> list[int]:
     """`steps` of the trained ones, ascending: the noisiest, and down in equal parts. ValueError unless 1 to 50."""
     if not 1 <= steps <= GRID:
-        raise ValueError(f"the sampler lcm takes 1 to {GRID} steps, which are all that are trained: got {steps}")
+        raise ValueError(f"the sampler lcm takes 1 to {GRID} steps, which are all that are trained, found {steps}")
     return [trained_steps(schedule)[GRID - 1 - GRID * i // steps] for i in range(steps)][::-1]
 
 
@@ -58,22 +58,22 @@ def lcm(
     schedule: Schedule,
     steps: int | Sequence[int],
     noise: Callable[[Tensor], Tensor],
-    before: Callable[[Tensor, int], Tensor] | None = None,
+    on_step: Callable[[Tensor, int], Tensor] | None = None,
 ) -> Tensor:
-    """x_prev = sqrt(alpha_bar_prev) f(x, t) + sqrt(1 - alpha_bar_prev) z           Song et al. 2023, algorithm 1
+    """x_prev = alpha_prev f(x, t) + sigma_prev z                                   Song et al. 2023, algorithm 1
 
-    The last step ends in f(x, t). Of a model that was distilled with guidance inside: denoise without any.
+    The last step ends in f(x, t). The distilled model has learned its teacher's guidance: `denoise` adds none.
 
     x (B,C,H,W): the starting noise, float32. steps: a number (see lcm_steps), or ascending timesteps. noise(x): a
-    standard normal draw of x's shape. before(x, t) changes the latents ahead of the step at t.
+    standard normal draw of x's shape. on_step(x, t) -> the latents that the step at t begins with.
     Returns latents (B,C,H,W).
     """
     for c in schedule.chain(lcm_steps(schedule, steps) if isinstance(steps, int) else steps).backward():
-        x = x if before is None else before(x, c.t)
+        x = x if on_step is None else on_step(x, c.t)
         t = torch.full((len(x),), c.t, device=x.device)
         x = consistency(denoise(x, t), x, t, schedule)
         if c.alpha_bar_prev < 1:
-            x = c.alpha_bar_prev**0.5 * x + (1 - c.alpha_bar_prev) ** 0.5 * noise(x)
+            x = c.alpha_prev * x + c.sigma_prev * noise(x)
     return x
 
 
@@ -91,10 +91,10 @@ def consistency_loss(
     prev = (t - (grid[1] - grid[0])).clamp(min=0)
     x = schedule.add_noise(x0, torch.randn(x0.shape, generator=generator).to(x0), t)
     # The forward with a gradient comes first: under autocast, older torch reuses the weights that it cast in no_grad.
-    found = consistency(student(x, t), x, t, schedule)
+    f = consistency(student(x, t), x, t, schedule)
     with torch.no_grad():
-        eps_hat, x0_hat = schedule.eps_x0(teacher(x, t), x, t)
+        eps_hat, x0_hat = schedule.eps_and_x0_at(teacher(x, t), x, t)
         x_prev = schedule.add_noise(x0_hat, eps_hat, prev)
         target = consistency(student(x_prev, prev), x_prev, prev, schedule)
-    square = (found - target) ** 2
+    square = (f - target) ** 2
     return (torch.sqrt(square + HUBER**2) - HUBER).mean(), {"mse": square.mean().detach()}

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from sampling.schedule import Schedule, at, learned_log_variance, split
+from sampling.schedule import Schedule, gather, learned_log_variance, split
 
 
 def gaussian_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
@@ -39,10 +39,10 @@ def variational_bits(out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, schedule: 
     out (B,2C,H,W), x0, x_t (B,C,H,W), t (B,).
     """
     prediction, v = split(out, x_t)
-    _, x0_hat = schedule.eps_x0(prediction.detach(), x_t, t)
+    _, x0_hat = schedule.eps_and_x0_at(prediction.detach(), x_t, t)
     chain = schedule.full
     mean_x0, mean_x, log_beta, log_posterior = (
-        at(table, t, x_t) for table in (chain.mean_x0, chain.mean_x, chain.log_beta, chain.log_posterior)
+        gather(table, t, x_t) for table in (chain.mean_x0, chain.mean_x, chain.log_beta, chain.log_posterior)
     )
     mean, mean_hat = mean_x0 * x0 + mean_x * x_t, mean_x0 * x0_hat + mean_x * x_t
     log_var_hat = learned_log_variance(v, log_beta, log_posterior)

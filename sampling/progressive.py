@@ -3,8 +3,9 @@
     stage k of 6, each a sixth of the training:     beta_t = min(linear beta_t, 1 - f_n((t + 1) / T) / f_n(t / T))
     f_n(u) = cos^n((u + 0.008) / 1.008 pi / 2),     n = 6, 5, 4, 3, 2 for k = 1 .. 5;  stage 0 is linear alone
 
-The linear betas are those that DiT was trained with; stage by stage an image keeps more of itself at the same t, up to
-abar_999 = 0.0036 in the last. What was tuned so is drawn with the last stage, and its file says so (`noise_schedule`).
+The linear betas are those that DiT was trained with. Stage by stage an image keeps more of itself at the same t, up to
+abar_999 = 0.0036 in the last. A model that was tuned so is sampled with the last stage; its file holds the schedule's
+name in `noise_schedule`.
 """
 
 import math
@@ -19,7 +20,7 @@ NOISE_SCHEDULES = ("fixed", "progressive")
 
 
 def dit_schedule(name: str = "fixed", progress: float = 1.0) -> Schedule:
-    """The schedule of a DiT that is tuned with `name`, at that share of its training; at 1 what it is drawn with.
+    """The schedule of a DiT that is tuned with `name`, at the share `progress` of its training; 1 is also for sampling.
 
     Raises ValueError for a name that is not in NOISE_SCHEDULES.
     """

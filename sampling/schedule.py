@@ -1,8 +1,9 @@
 """The noise schedule of a diffusion chain, and the algebra between x_t, x0, eps and v.
 
-    x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps            DDPM (Ho 2020, arXiv 2006.11239), eq. 4
+    x_t = alpha x0 + sigma eps                                        DDPM (Ho 2020, arXiv 2006.11239), eq. 4
+    alpha = sqrt(alpha_bar_t),   sigma = sqrt(1 - alpha_bar_t)
 
-A network predicts eps, x0, or v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0 (Salimans 2022, arXiv 2202.00512).
+A network predicts eps, x0, or v = alpha eps - sigma x0 (Salimans 2022, arXiv 2202.00512).
 A sampler walks a subset of the steps; that subset is a shorter chain with betas of its own (Nichol 2021,
 arXiv 2102.09672, sec. 4). Tables are float64 on the CPU; they go to the data in its own precision, float32 or better.
 """
@@ -21,7 +22,7 @@ PREDICTIONS = ("eps", "v", "x0")
 SPACINGS = ("linspace", "leading", "trailing")
 
 
-def at(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
+def gather(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
     """table[t] on x's device, in float32 or better, shaped to multiply x. table (T,), t (B,) -> (B,1,..,1)."""
     table = table.to(torch.promote_types(x.dtype, torch.float32))
     # A blocking copy to a GPU would make the host wait for the forward pass that is still queued.
@@ -45,7 +46,7 @@ def split(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
     )
 
 
-def learned_log_variance(v, log_beta, log_posterior):
+def learned_log_variance(v: Tensor, log_beta: Tensor | float, log_posterior: Tensor | float) -> Tensor:
     """log sigma^2 = f log beta + (1 - f) log beta_tilde, f = (v + 1) / 2, v not clamped (Nichol 2021, eq. 15)."""
     f = (v + 1) / 2
     return f * log_beta + (1 - f) * log_posterior
@@ -58,18 +59,38 @@ class Chain(NamedTuple):
     (t: int64), t ascending; the rows of backward() hold the same fields as Python numbers.
     """
 
-    t: Tensor  # timesteps of the full chain: what the network is told
+    t: Tensor  # timesteps of the full chain, the network's input
     alpha_bar: Tensor
     alpha_bar_prev: Tensor  # 1 at the first step
     beta: Tensor
     posterior_variance: Tensor  # beta_tilde; 0 at the first step
     log_beta: Tensor
-    log_posterior: Tensor  # log beta_tilde; the first step borrows the second's, for log 0 is of no use
+    log_posterior: Tensor  # log beta_tilde; the first step takes the second's, because log 0 is of no use
     mean_x0: Tensor
     mean_x: Tensor
 
+    @property
+    def alpha(self) -> Tensor | float:
+        """sqrt(alpha_bar): x_t = alpha x0 + sigma eps."""
+        return self.alpha_bar**0.5
+
+    @property
+    def sigma(self) -> Tensor | float:
+        """sqrt(1 - alpha_bar)."""
+        return (1 - self.alpha_bar) ** 0.5
+
+    @property
+    def alpha_prev(self) -> Tensor | float:
+        """sqrt(alpha_bar_prev): 1 at the first step."""
+        return self.alpha_bar_prev**0.5
+
+    @property
+    def sigma_prev(self) -> Tensor | float:
+        """sqrt(1 - alpha_bar_prev): 0 at the first step."""
+        return (1 - self.alpha_bar_prev) ** 0.5
+
     def backward(self) -> list["Chain"]:
-        """One record of Python numbers per step, from the noisiest to the cleanest: the order of a sampler."""
+        """One row of Python numbers per step, from the noisiest to the cleanest: the order of a sampler."""
         rows = zip(*(field.tolist() for field in self), strict=True)
         return [Chain(*row) for row in rows][::-1]
 
@@ -78,8 +99,8 @@ class Chain(NamedTuple):
 class Schedule:
     """alpha_bar (T,) float64, strictly falling inside (0, 1); prediction: what the network outputs, "eps", "v" or "x0".
 
-    The other fields are a sampler's, and part of what a Stable Diffusion is published with: the steps it takes, and
-    where DDIM's last step ends, final = 1 for clean data or alpha_bar_0 as in Stable Diffusion.
+    The other fields are for samplers, and a published Stable Diffusion comes with its own: the spacing of the steps,
+    and the alpha_bar at which DDIM's last step ends, 1 for clean data or alpha_bar_0 as in Stable Diffusion.
     Raises ValueError for another dtype, shape, range, prediction or spacing.
     """
 
@@ -87,19 +108,19 @@ class Schedule:
     prediction: str = "eps"
     spacing: str = "linspace"  # see timesteps()
     offset: int = 0  # added to each step of the spacing "leading"
-    final: float = 1.0
+    final_alpha_bar: float = 1.0
 
     def __post_init__(self):
         a = self.alpha_bar
         if self.prediction not in PREDICTIONS:
-            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}: got {self.prediction!r}")
+            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, found {self.prediction!r}")
         if self.spacing not in SPACINGS or self.offset < 0:
             raise ValueError(
-                f"spacing must be one of {', '.join(SPACINGS)} and offset at least 0: got "
+                f"spacing must be one of {', '.join(SPACINGS)} and offset at least 0, found "
                 f"{self.spacing!r} and {self.offset}"
             )
         if a.dtype != torch.float64 or a.ndim != 1 or not len(a):
-            raise ValueError(f"alpha_bar must be float64 of shape (T,): got {a.dtype} of shape {tuple(a.shape)}")
+            raise ValueError(f"alpha_bar must be float64 of shape (T,), found {a.dtype} of shape {tuple(a.shape)}")
         if not (0 < a[-1] and a[0] < 1 and (a[1:] < a[:-1]).all()):
             raise ValueError(
                 f"alpha_bar must fall strictly and stay between 0 and 1: it starts at {a[0]:g} and ends at {a[-1]:g}"
@@ -111,57 +132,62 @@ class Schedule:
         return cls(torch.cumprod(1 - betas, 0), prediction)
 
     @classmethod
-    def linear(cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, prediction: str = "eps"):
+    def linear(
+        cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, prediction: str = "eps"
+    ) -> "Schedule":
         """Betas on a line (Ho 2020, sec. 4): DDPM, DiT."""
         return cls.from_betas(torch.linspace(beta_start, beta_end, T, dtype=torch.float64), prediction)
 
     @classmethod
     def scaled_linear(
         cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, prediction: str = "eps"
-    ):
+    ) -> "Schedule":
         """Square roots of the betas on a line (Rombach 2022, arXiv 2112.10752): Stable Diffusion."""
         roots = torch.linspace(beta_start**0.5, beta_end**0.5, T, dtype=torch.float64)
         return cls.from_betas(roots**2, prediction)
 
     @classmethod
-    def cosine(cls, T: int = 1000, s: float = 0.008, max_beta: float = 0.999, prediction: str = "eps"):
+    def cosine(cls, T: int = 1000, s: float = 0.008, max_beta: float = 0.999, prediction: str = "eps") -> "Schedule":
         """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) pi/2), betas capped (Nichol 2021, eq. 17)."""
         f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2
         return cls.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta), prediction)
 
-    def roots(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)), each (B,1,..,1), rooted in float64. t (B,), x (B,...)."""
-        return at(self.alpha_bar.sqrt(), t, x), at((1 - self.alpha_bar).sqrt(), t, x)
+    def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha = sqrt(alpha_bar_t), sigma = sqrt(1 - alpha_bar_t), each (B,1,..,1). t (B,), x (B,...).
+
+        The roots are taken in float64.
+        """
+        return gather(self.alpha_bar.sqrt(), t, x), gather((1 - self.alpha_bar).sqrt(), t, x)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps (DDPM eq. 4). x0, eps, x_t (B,C,H,W), t (B,)."""
-        signal, sigma = self.roots(t, x0)
-        return signal * x0 + sigma * eps
+        """x_t = alpha x0 + sigma eps (DDPM eq. 4). x0, eps, x_t (B,C,H,W), t (B,)."""
+        alpha, sigma = self.alpha_sigma(t, x0)
+        return alpha * x0 + sigma * eps
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network must predict: eps, x0, or v = signal eps - sigma x0. x0, eps (B,C,H,W), t (B,)."""
-        signal, sigma = self.roots(t, x0)
-        return {"eps": eps, "x0": x0, "v": signal * eps - sigma * x0}[self.prediction]
+        """What the network must predict: eps, x0, or v = alpha eps - sigma x0. x0, eps (B,C,H,W), t (B,)."""
+        alpha, sigma = self.alpha_sigma(t, x0)
+        return {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[self.prediction]
 
-    def solve(self, out: Tensor, x: Tensor, signal, sigma) -> tuple[Tensor, Tensor]:
-        """(eps, x0) such that x = signal x0 + sigma eps and out is its prediction; variance channels ignored.
+    def eps_and_x0(self, out: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The eps and x0 of x = alpha x0 + sigma eps whose prediction is `out`; variance channels are ignored.
 
-        out (B,C or 2C,H,W), x (B,C,H,W); signal, sigma: numbers, or tensors that broadcast to x.
+        out (B,C or 2C,H,W), x (B,C,H,W); alpha, sigma: numbers, or tensors that broadcast to x.
         """
         out, _ = split(out, x)
         if self.prediction == "eps":
-            return out, (x - sigma * out) / signal  # DDPM eq. 15
+            return out, (x - sigma * out) / alpha  # DDPM eq. 15
         if self.prediction == "x0":
-            return (x - signal * out) / sigma, out
-        return signal * out + sigma * x, signal * x - sigma * out  # signal^2 + sigma^2 = 1
+            return (x - alpha * out) / sigma, out
+        return alpha * out + sigma * x, alpha * x - sigma * out  # alpha^2 + sigma^2 = 1
 
-    def eps_x0(self, out: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(eps, x0) that the network's output says x_t is made of. out (B,C or 2C,H,W), x (B,C,H,W), t (B,)."""
-        return self.solve(out, x, *self.roots(t, x))
+    def eps_and_x0_at(self, out: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """eps_and_x0 at the timesteps t (B,) of the chain. out (B,C or 2C,H,W), x (B,C,H,W)."""
+        return self.eps_and_x0(out, x, *self.alpha_sigma(t, x))
 
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t), float32. t (B,) -> (B,)."""
-        return at(self.alpha_bar / (1 - self.alpha_bar), t, torch.empty(len(t), device=t.device))
+        return gather(self.alpha_bar / (1 - self.alpha_bar), t, torch.empty(len(t), device=t.device))
 
     def timesteps(self, steps: int) -> list[int]:
         """S steps out of T, ascending, with the names of Lin 2024 (arXiv 2305.08891, table 2).
@@ -175,7 +201,7 @@ class Schedule:
         """
         T = len(self.alpha_bar)
         if not 2 <= steps <= T:
-            raise ValueError(f"the number of sampling steps must be between 2 and {T}: got {steps}")
+            raise ValueError(f"the number of sampling steps must be between 2 and {T}, found {steps}")
         if self.spacing == "trailing":
             return [round(T - i * T / steps) - 1 for i in range(steps)][::-1]
         if self.spacing == "leading":
@@ -193,7 +219,7 @@ class Schedule:
         T = len(self.alpha_bar)
         t = torch.tensor(self.timesteps(steps) if isinstance(steps, int) else list(steps), dtype=torch.long)
         if not len(t) or (t[1:] <= t[:-1]).any() or t[0] < 0 or t[-1] >= T:
-            raise ValueError(f"timesteps must ascend within 0..{T - 1}: got {t.tolist()}")
+            raise ValueError(f"timesteps must ascend within 0..{T - 1}, found {t.tolist()}")
         alpha_bar = self.alpha_bar[t]
         prev = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         beta = 1 - alpha_bar / prev

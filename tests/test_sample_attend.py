@@ -9,7 +9,7 @@ from PIL import Image
 
 import sample
 import weights
-from sampling import draw, guided, sample_noise
+from sampling import batched_cfg, sample_latents, sample_noise
 from unet import TextConditioned, encode_prompts
 from unet.attend import attended, cross_attentions, positions
 
@@ -74,8 +74,8 @@ def test_diffusers_moves_the_same_latents(keen):
     model = TextConditioned(sd.unet, sd.text)
     with torch.no_grad():
         cond, null = encode_prompts(sd.text, sd.tokenizer, [PROMPT, ""]).split(1)
-        by = partial(draw, guided(model, cond, null, 4.0), range(1), (4, 4, 4), sd.schedule, "ddim", 10)
-        ours = by(before=attended(model, cond, [[[place]]], sd.schedule.timesteps(10)))
+        by = partial(sample_latents, batched_cfg(model, cond, null, 4.0), range(1), (4, 4, 4), sd.schedule, "ddim", 10)
+        ours = by(on_step=attended(model, cond, [[[place]]], sd.schedule.timesteps(10)))
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
     assert (ours - by()).abs().max() > 0.5
 

@@ -11,7 +11,7 @@ import weights
 from data.drawn import file_names
 from data.generated import BASE, caption, image
 from metrics import features
-from sampling import draw, guided, sample_noise
+from sampling import batched_cfg, sample_latents, sample_noise
 from unet import TextConditioned, encode_prompts
 from weights import convert
 from weights.load import resolve
@@ -171,8 +171,8 @@ def test_it_draws_what_it_is_asked_for():
     asked = [f"{product}/{state}" for product in BASE for state in ("good", "hole")]
     states = encode_prompts(sd.text, sd.tokenizer, [*(caption(*name.split("/")) for name in asked), ""])
     cond = states[:-1].repeat_interleave(2, 0)
-    denoiser = guided(TextConditioned(sd.unet, sd.text), cond, states[-1:], 3.0)
-    images = sd.vae.images(draw(denoiser, range(len(cond)), (6, 16, 16), sd.schedule, steps=20, batch=24))
+    denoiser = batched_cfg(TextConditioned(sd.unet, sd.text), cond, states[-1:], 3.0)
+    images = sd.vae.images(sample_latents(denoiser, range(len(cond)), (6, 16, 16), sd.schedule, steps=20, batch=24))
     taken = [names[i] for i in features.embed(network, images.clamp(-1, 1))[1].argmax(1)]
     wanted = [name for name in asked for _ in range(2)]
     assert sum(a == b for a, b in zip(taken, wanted)) / len(wanted) > 0.6

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 import adapters
-from adapters.bnn import Gaussian
+from adapters.methods.bnn import Gaussian
 from dit import resize_classes
 from weights import files, safe
 from weights.detect import graft_header
@@ -74,7 +74,7 @@ def save_adapter(path, model: nn.Module, recipe: dict) -> None:
     the order of their rows; "config" anything worth keeping, as JSON.
     Raises ValueError if nothing trains or the recipe has other or too few fields.
     """
-    tensors = {name: parameter.detach() for name, parameter in adapters.trained(model).items()}
+    tensors = {name: parameter.detach() for name, parameter in adapters.trainable_parameters(model).items()}
     if not tensors:
         raise ValueError("no parameter has requires_grad: there is no adapter to save")
     if not {"adapter", "base"} <= recipe.keys() <= set(FIELDS):
@@ -123,7 +123,7 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
     """Puts adapter files, each with a strength, onto their base and folds what folds; in place, returns it frozen.
 
     LoRA files of other tools (weights/foreign_adapter.py) go onto the result, in their order.
-    sampled: Gaussian weights (adapters/bnn.py) are not folded to their mean but drawn in every forward.
+    sampled: Gaussian weights (adapters/methods/bnn.py) are not folded to their mean but drawn in every forward.
     Class-conditional files first give the class table the rows that they were trained with, and the model's attributes
     `classes` and `parents` their names and superclasses. Raises ValueError for a base of another structure, different
     classes, parameters that are missing, unknown or of another shape, a second file with a method that does not fold,
@@ -145,7 +145,7 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
         start = {name: tensor.clone() for name, tensor in start.items()}
     for path, strength, tensors, recipe in loaded:
         apply_one(model, path, strength, tensors, recipe, start)
-        adapters.fold(model, keep=Gaussian if sampled else ())
+        adapters.merge(model, keep=Gaussian if sampled else ())
         left = dict(model.named_parameters())
         start = {name: tensor for name, tensor in start.items() if name in left}
     for (path, strength), foreign in zip(files, theirs):
@@ -159,13 +159,15 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
 def apply_one(model, path, strength, tensors, recipe, start) -> None:
     """One file onto the model, not folded yet; `start` (theta0 by name) gains the parameters that the method adds."""
     base_names = set(start)
-    earlier = adapters.carried(model)  # this file's methods may train them by name, and it was made without them
+    earlier = adapters.adapter_parameters(
+        model
+    )  # this file's methods may train them by name, and it was made without them
     try:
         adapters.attach(model, recipe["adapter"], generator=torch.Generator())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     parameters = dict(model.named_parameters())
-    missing = sorted(adapters.trained(model).keys() - tensors.keys() - earlier)
+    missing = sorted(adapters.trainable_parameters(model).keys() - tensors.keys() - earlier)
     unknown = sorted(tensors.keys() - parameters.keys())
     wrong = [
         f"{name} expected {list(parameters[name].shape)}, found {list(tensor.shape)}"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 import adapters
-from adapters.lora import ATTENTION
+from adapters.methods.lora import ATTENTION
 from data.atomic import replacing
 from unet import TextConditioned
 from weights import safe

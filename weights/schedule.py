@@ -40,7 +40,7 @@ def from_json(values: dict, source, prediction: str | None = None) -> Schedule:
         chain = chain_of(values, prediction or PREDICTIONS[said])
         final = 1.0 if values.get("set_alpha_to_one", True) else chain.alpha_bar[0].item()
         spacing, offset = values.get("timestep_spacing", "leading"), values.get("steps_offset", 0)
-        return replace(chain, spacing=spacing, offset=offset, final=final)
+        return replace(chain, spacing=spacing, offset=offset, final_alpha_bar=final)
     except KeyError as error:
         kind = values.get("_class_name", "a scheduler")
         raise ValueError(f"{source}: {kind} without {error.args[0]}, expected the betas of a diffusion chain") from None
@@ -63,13 +63,15 @@ def chain_of(values: dict, prediction: str) -> Schedule:
 def stable_diffusion(prediction: str = "eps") -> Schedule:
     """The schedule that every published Stable Diffusion 1 and 2 comes with (Rombach et al. 2022)."""
     chain = Schedule.scaled_linear(prediction=prediction)
-    return replace(chain, spacing="leading", offset=1, final=chain.alpha_bar[0].item())
+    return replace(chain, spacing="leading", offset=1, final_alpha_bar=chain.alpha_bar[0].item())
 
 
 def to_json(schedule: Schedule) -> dict:
-    """scheduler_config.json of diffusers' DDIMScheduler. ValueError for a `final` that it has no word for."""
-    if schedule.final not in (1.0, schedule.alpha_bar[0].item()):
-        raise ValueError(f"diffusers' schedulers end at 1 or at alpha_bar_0, found final={schedule.final}")
+    """scheduler_config.json of diffusers' DDIMScheduler. ValueError for a `final_alpha_bar` that it has no word for."""
+    if schedule.final_alpha_bar not in (1.0, schedule.alpha_bar[0].item()):
+        raise ValueError(
+            f"diffusers' schedulers end at 1 or at alpha_bar_0, found final_alpha_bar={schedule.final_alpha_bar}"
+        )
     said = next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction)
     return {
         "_class_name": "DDIMScheduler",
@@ -77,7 +79,7 @@ def to_json(schedule: Schedule) -> dict:
         **law_of(schedule.alpha_bar),
         "prediction_type": said,
         "clip_sample": False,
-        "set_alpha_to_one": schedule.final == 1.0,
+        "set_alpha_to_one": schedule.final_alpha_bar == 1.0,
         "steps_offset": schedule.offset,
         "timestep_spacing": schedule.spacing,
         "rescale_betas_zero_snr": False,
@@ -125,7 +127,7 @@ def of_single_file(
         return standard
     warnings.warn(f"{source}: its alphas_cumprod are not Stable Diffusion's; they are kept", stacklevel=3)
     try:
-        return replace(standard, alpha_bar=stored.double(), final=stored[0].item())
+        return replace(standard, alpha_bar=stored.double(), final_alpha_bar=stored[0].item())
     except ValueError as error:
         raise ValueError(f"{source}: alphas_cumprod: {error}") from None
 

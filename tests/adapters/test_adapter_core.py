@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 import adapters
-from adapters.bottleneck import SequentialBottleneck
-from adapters.core import adapted_class, fixed, freeze, match, specialize, unfreeze
-from adapters.difffit import Gamma
-from adapters.lora import LoRA
+from adapters.core import adapted_class, freeze, frozen_names, match, specialize, unfreeze
+from adapters.methods.bottleneck import SequentialBottleneck
+from adapters.methods.difffit import Gamma
+from adapters.methods.lora import LoRA
 
 OPTIONS = {Gamma: {}, LoRA: {"rank": 2, "alpha": 3, "generator": None}}
 ADDED = {Gamma: ["gamma"], LoRA: ["lora_down", "lora_up"]}
@@ -23,7 +23,7 @@ def net() -> nn.Sequential:
 
 
 def randomise(model):
-    for p in adapters.trained(model).values():
+    for p in adapters.trainable_parameters(model).values():
         nn.init.normal_(p)
 
 
@@ -50,7 +50,7 @@ def test_a_layer_takes_a_mixin_once():
 
 
 @pytest.mark.parametrize("older_first", [(LoRA, Gamma), (Gamma, LoRA)])
-def test_fold_takes_the_innermost_mixin_first(older_first):
+def test_merge_takes_the_innermost_mixin_first(older_first):
     model, x = net(), torch.randn(3, 6)
     for mixin in older_first:
         for layer in (model[0], model[2]):
@@ -61,19 +61,19 @@ def test_fold_takes_the_innermost_mixin_first(older_first):
 
     w, b, down, up, gamma = (model[0].get_parameter(n) for n in ("weight", "bias", "lora_down", "lora_up", "gamma"))
     low_rank = 3 / 2 * up @ down
-    folded = gamma[:, None] * (w + low_rank) if older_first[0] is LoRA else gamma[:, None] * w + low_rank
-    folded, bias, expected = folded.detach(), (gamma * b).detach(), model(x)
-    adapters.fold(model)
+    merged = gamma[:, None] * (w + low_rank) if older_first[0] is LoRA else gamma[:, None] * w + low_rank
+    merged, bias, expected = merged.detach(), (gamma * b).detach(), model(x)
+    adapters.merge(model)
     assert type(model[0]) is type(model[2]) is nn.Linear
     assert list(model.state_dict()) == ["0.weight", "0.bias", "2.weight"]
-    torch.testing.assert_close(model[0].weight, folded)
+    torch.testing.assert_close(model[0].weight, merged)
     torch.testing.assert_close(model[0].bias, bias)
     torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.parametrize("mixin", [LoRA, Gamma])
 @pytest.mark.parametrize("under", [True, False])
-def test_what_does_not_fold_stays_with_all_that_is_over_it(mixin, under):
+def test_what_does_not_merge_stays_with_all_that_is_over_it(mixin, under):
     model, x = net(), torch.randn(3, 6)
     options = OPTIONS | {SequentialBottleneck: {"like": model[2].weight, "width": 3, "scale": 2.0, "generator": None}}
     for each in (mixin, SequentialBottleneck) if under else (SequentialBottleneck, mixin):
@@ -84,21 +84,21 @@ def test_what_does_not_fold_stays_with_all_that_is_over_it(mixin, under):
     randomise(model)
 
     expected, stacked, weight = model(x), type(model[2]), model[2].weight.clone()
-    for _ in range(2):  # the second has nothing more to fold
-        adapters.fold(model)
+    for _ in range(2):  # the second has nothing more to merge
+        adapters.merge(model)
         torch.testing.assert_close(model(x), expected)
         assert type(model[0]) is nn.Linear
         assert type(model[2]) is (adapted_class(SequentialBottleneck, nn.Linear) if under else stacked)
         assert torch.equal(model[2].weight, weight) is not under
     names = {"2.bottleneck_down", "2.bottleneck_down_bias", "2.bottleneck_up", "2.bottleneck_up_bias"}
-    assert adapters.carried(model) == (names if under else names | {f"2.{name}" for name in ADDED[mixin]})
+    assert adapters.adapter_parameters(model) == (names if under else names | {f"2.{name}" for name in ADDED[mixin]})
     twin = pickle.loads(pickle.dumps(model))
     assert type(twin[2]) is type(model[2]) and torch.equal(twin(x), model(x))
 
 
-def test_a_folded_layer_can_be_adapted_again():
-    model = adapters.fold(adapters.attach(net(), "lora:targets=0"))
-    assert list(adapters.trained(adapters.attach(model, "lora:targets=0"))) == ["0.lora_down", "0.lora_up"]
+def test_a_merged_layer_can_be_adapted_again():
+    model = adapters.merge(adapters.attach(net(), "lora:targets=0"))
+    assert list(adapters.trainable_parameters(adapters.attach(model, "lora:targets=0"))) == ["0.lora_down", "0.lora_up"]
 
 
 def test_match_is_a_regex_on_dotted_names_in_the_models_order():
@@ -127,7 +127,7 @@ def test_unfreeze_adds_to_what_trains():
     freeze(model)
     unfreeze(model, r"^0\.bias$")
     unfreeze(model, r"^2\.")
-    assert list(adapters.trained(model)) == ["0.bias", "2.weight"]
+    assert list(adapters.trainable_parameters(model)) == ["0.bias", "2.weight"]
     assert adapters.counts(model) == (5 + 20, 30 + 5 + 20)
     with pytest.raises(ValueError, match="matched no parameter: pattern 'gamma'"):
         unfreeze(model, "gamma")
@@ -137,13 +137,13 @@ def test_what_was_built_frozen_is_remembered_through_attach_and_copies():
     model = net()
     model[0].bias.requires_grad_(False)
     adapters.attach(model, "bitfit")
-    assert fixed(copy.deepcopy(model)) == {"0.bias"}
-    assert list(adapters.trained(adapters.attach(model, "full"))) == ["0.weight", "2.weight"]
+    assert frozen_names(copy.deepcopy(model)) == {"0.bias"} and frozen_names(model[0]) == {"bias"}
+    assert list(adapters.trainable_parameters(adapters.attach(model, "full"))) == ["0.weight", "2.weight"]
 
 
 def test_attach_freezes_what_an_earlier_attach_trained():
     model = adapters.attach(net(), "full")
-    assert list(adapters.trained(adapters.attach(model, "bitfit"))) == ["0.bias"]
+    assert list(adapters.trainable_parameters(adapters.attach(model, "bitfit"))) == ["0.bias"]
 
 
 def test_full_on_a_model_frozen_by_hand_is_refused():

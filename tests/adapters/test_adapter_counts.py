@@ -47,7 +47,9 @@ def test_counts_on_the_unet():
     with torch.device("meta"):
         turned, scaled = (adapters.attach(UNet(UNETS["SD-1"]), spec) for spec in ("oft", "dora"))
     assert adapters.counts(turned)[0] == 23_304_192
-    independent = [p.shape[0] * p.shape[1] * (p.shape[1] - 1) // 2 for p in adapters.trained(turned).values()]
+    independent = [
+        p.shape[0] * p.shape[1] * (p.shape[1] - 1) // 2 for p in adapters.trainable_parameters(turned).values()
+    ]
     assert sum(independent) == 11_602_368
     assert adapters.counts(scaled)[0] == 797_184 + 99_840  # LoRA, and the outputs of 128 Linears
 
@@ -60,7 +62,7 @@ def test_total_has_pos_embed_and_what_the_method_adds():
 
 def test_bitfit_takes_145_biases():
     model = adapters.attach(xl2(1000), "bitfit")
-    assert len(adapters.trained(model)) == 145 and len(list(model.named_parameters())) == 292
+    assert len(adapters.trainable_parameters(model)) == 145 and len(list(model.named_parameters())) == 292
 
 
 def test_biases_norms_and_classes_of_the_imagenet_model():

@@ -15,6 +15,8 @@ import adapters
         ("lora:rank=8,alpha=16", ("lora", {"rank": 8, "alpha": 16.0})),
         (r"lora:targets=mlp\.fc[12]$,alpha=1e-1", ("lora", {"targets": r"mlp\.fc[12]$", "alpha": 0.1})),
         ("difffit:blocks=14", ("difffit", {"blocks": 14})),
+        ("tokens:init=320+2368", ("tokens", {"init": "320+2368"})),
+        ("tokens:start=320,vectors=2", ("tokens", {"init": "320", "vectors": 2})),  # as older files have it
     ],
 )
 def test_parse(spec, call):
@@ -43,7 +45,7 @@ def test_a_bad_spec_is_refused_before_the_model_changes(spec, message):
     model = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=message):
         adapters.attach(model, ["full", spec])
-    assert len(adapters.trained(model)) == 2
+    assert len(adapters.trainable_parameters(model)) == 2
 
 
 def test_attach_needs_a_spec():

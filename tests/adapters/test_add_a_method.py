@@ -1,4 +1,4 @@
-"""The README says that a new method is one file and its line, and that the contract then covers it: tried by a toy."""
+"""A new method is one file and its line in adapters/methods, and the contract then covers it: tried by a toy."""
 
 import os
 import re
@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.lora import ATTENTION
+from adapters.methods.lora import ATTENTION
 
 
 class Toy:
-    """y = (W x + b) exp(a), a (out,). Folds to exp(a) W, exp(a) b."""
+    """y = (W x + b) exp(a), a (out,). Merges to exp(a) W, exp(a) b."""
 
     added = ("toy_log",)
 
@@ -29,7 +29,7 @@ class Toy:
         """x (..., in) -> (..., out)."""
         return super().forward(x) * self.toy_log.exp()
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         self.weight.mul_(self.toy_log.exp()[:, None])
         if self.bias is not None:
             self.bias.mul_(self.toy_log.exp())
@@ -50,9 +50,9 @@ def copy_with(folder, toy):
     shutil.copytree(ROOT / "adapters", folder / "adapters", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tests").mkdir()
     shutil.copy(ROOT / "tests" / "adapters" / "test_contract.py", folder / "tests" / "test_contract.py")
-    (folder / "adapters" / "toy.py").write_text(toy)
-    listed = folder / "adapters" / "__init__.py"
-    text = listed.read_text().replace("from adapters import (\n", "from adapters import (\n    toy,\n")
+    (folder / "adapters" / "methods" / "toy.py").write_text(toy)
+    listed = folder / "adapters" / "methods" / "__init__.py"
+    text = listed.read_text().replace("from adapters.methods import (\n", "from adapters.methods import (\n    toy,\n")
     listed.write_text(text.replace("METHODS = {\n", 'METHODS = {\n    "toy": toy.toy,\n'))
 
 
@@ -80,4 +80,4 @@ def test_a_method_that_breaks_its_promises_is_caught(tmp_path):
     copy_with(tmp_path, broken)
     failed = contract(tmp_path).stdout
     assert "test_output_is_bit_identical_at_step_0[toy-dit]" in failed
-    assert "test_fold_keeps_the_output_and_gives_plain_layers_where_defined[toy-sd]" in failed
+    assert "test_merge_keeps_the_output_and_gives_plain_layers_where_defined[toy-sd]" in failed

@@ -15,7 +15,7 @@ import adapters
 import sample
 import train
 import weights
-from adapters.bnn import SMALLEST, Gaussian, divergence
+from adapters.methods.bnn import SMALLEST, Gaussian, divergence
 from dit import DiT
 from unet import UNet
 from unet.model import SIZES
@@ -46,7 +46,7 @@ def linear(options="", size=(5, 3), dtype=torch.float64) -> nn.Linear:
 def test_what_is_gaussian_in_stable_diffusion_1(specs, layers, sigmas):
     with torch.device("meta"):
         unet = adapters.attach(UNet(SIZES["SD-1"]), specs)
-    found = [p.numel() for name, p in adapters.trained(unet).items() if name.endswith("_sigma")]
+    found = [p.numel() for name, p in adapters.trainable_parameters(unet).items() if name.endswith("_sigma")]
     assert (len(gaussians(unet)), sum(found)) == (layers, sigmas)
     if specs == "bnn":  # mu trains beside sigma, and nothing else does
         assert adapters.counts(unet) == (2 * sigmas, 859_520_964 + sigmas)
@@ -72,10 +72,10 @@ def test_both_directions_of_the_kl(forward, value):
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
-def test_the_penalty_is_the_kl_to_the_pretrained_weights(direction):
+def test_the_auxiliary_loss_is_the_kl_to_the_pretrained_weights(direction):
     layer = linear(f",kl=0.5,sigma=0.02,direction={direction}", dtype=torch.float32)
     start = {name: getattr(layer, name).detach().clone() for name in ("weight", "bias")}
-    assert adapters.penalties(layer)["kl"].item() == 0  # exactly
+    assert adapters.auxiliary_losses(layer)["kl"].item() == 0  # exactly
     perturb(layer, [layer.weight, layer.bias])
     with torch.no_grad():
         layer.bias_sigma[0] = 0.05
@@ -84,14 +84,14 @@ def test_the_penalty_is_the_kl_to_the_pretrained_weights(direction):
         q = Normal(getattr(layer, name), getattr(layer, f"{name}_sigma"))
         p = Normal(mean, torch.full_like(mean, 0.02))
         total += kl_divergence(*((q, p) if direction == "forward" else (p, q))).sum()
-    assert adapters.penalties(layer)["kl"].item() == pytest.approx(0.5 * total.item(), rel=1e-5)
-    adapters.penalties(layer)["kl"].backward()
+    assert adapters.auxiliary_losses(layer)["kl"].item() == pytest.approx(0.5 * total.item(), rel=1e-5)
+    adapters.auxiliary_losses(layer)["kl"].backward()
     assert layer.weight.grad.any() and layer.bias_sigma.grad[0] != 0
 
 
 def test_the_prior_is_in_no_file_and_stays_that_of_the_start():
     layer = linear(",kl=1")
-    stored = copy.deepcopy(adapters.trained(layer))
+    stored = copy.deepcopy(adapters.trainable_parameters(layer))
     assert stored.keys() == layer.state_dict().keys() == {"weight", "bias", "weight_sigma", "bias_sigma"}
     perturb(layer, [layer.weight])
     trained = layer.state_dict()
@@ -99,8 +99,8 @@ def test_the_prior_is_in_no_file_and_stays_that_of_the_start():
     resumed.load_state_dict(trained)
     for twin in (resumed, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert torch.equal(twin.weight_prior, stored["weight"])
-        assert adapters.penalties(twin)["kl"] == adapters.penalties(layer)["kl"] > 0
-    assert linear().weight_prior is None and adapters.penalties(linear())["kl"] == 0
+        assert adapters.auxiliary_losses(twin)["kl"] == adapters.auxiliary_losses(layer)["kl"] > 0
+    assert linear().weight_prior is None and adapters.auxiliary_losses(linear())["kl"] == 0
 
 
 def test_the_gradient_is_the_reparameterised_one():
@@ -169,14 +169,17 @@ def test_a_factor_of_another_method_is_drawn(specs, backbone):
     assert torch.equal(run(plain, backbone), expected)
     twin = pickle.loads(pickle.dumps(model))
     assert torch.equal(run(twin, backbone), expected)
-    torch.testing.assert_close(run(adapters.fold(model), backbone), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(adapters.merge(model), backbone), expected, atol=1e-5, rtol=1e-5)
     assert [type(m) for m in model.modules()] == [type(m) for m in build(backbone).modules()]
 
 
 def test_of_lora_b_is_drawn_and_a_is_not():
     layer = adapters.attach(nn.Linear(6, 4, dtype=torch.float64), ["lora:rank=2,targets=", "bnn:parts=lora,kl=1"])
     x = torch.randn(3, 6, dtype=torch.float64)
-    assert adapters.trained(layer).keys() == {"lora_down", "lora_up", "lora_up_sigma"} and not layer.lora_up_prior.any()
+    assert (
+        adapters.trainable_parameters(layer).keys() == {"lora_down", "lora_up", "lora_up_sigma"}
+        and not layer.lora_up_prior.any()
+    )
     torch.manual_seed(1)
     up = 0.01 * torch.randn_like(layer.lora_up)
     torch.manual_seed(1)
@@ -197,15 +200,15 @@ def test_an_adapter_file_holds_sigma_and_goes_on_as_mean_or_to_be_sampled(tmp_pa
     perturb(model)
     path, header = tmp_path / "a.safetensors", {"adapter": specs, "base": weights.fingerprint(base)}
     weights.save_adapter(path, model, header)
-    assert weights.load_adapter(path)[0].keys() == adapters.trained(model).keys()
+    assert weights.load_adapter(path)[0].keys() == adapters.trainable_parameters(model).keys()
     mean = weights.apply_adapters(build("dit"), [(path, 1.0)])
     torch.testing.assert_close(run(mean, "dit"), run(model, "dit"), atol=1e-5, rtol=1e-5)
     assert not gaussians(mean)
 
     drawn = weights.apply_adapters(build("dit"), [(path, 1.0)], sampled=True)
-    assert gaussians(drawn).keys() == gaussians(model).keys() and adapters.carried(drawn) == {
+    assert gaussians(drawn).keys() == gaussians(model).keys() and adapters.adapter_parameters(drawn) == {
         f"{name}.{kind}_sigma" for name in gaussians(model) for kind in ("weight", "bias")
-    }  # LoRA is folded
+    }  # LoRA is merged
     assert not drawn.training and not torch.equal(run(drawn, "dit"), run(drawn, "dit"))
     with pytest.raises(ValueError, match="blocks.0.norm1 has Gaussian weights already: weight, bias"):
         weights.apply_adapters(build("dit"), [(path, 1.0), (path, 1.0)], sampled=True)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import adapters
-from adapters.bottleneck import ParallelBottleneck, SequentialBottleneck
+from adapters.methods.bottleneck import ParallelBottleneck, SequentialBottleneck
 from dit import DiT, DiTConfig
 
 
@@ -21,7 +21,7 @@ def test_forward_is_the_equation(form):
     adapters.attach(model, f"bottleneck:width=5,scale=0.5,form={form}")
     mlp = model.blocks[1].mlp
     layer = mlp if form == "parallel" else mlp.fc2
-    for p in adapters.trained(model).values():
+    for p in adapters.trainable_parameters(model).values():
         nn.init.normal_(p)
 
     z = x if form == "parallel" else h
@@ -49,7 +49,7 @@ def test_down_starts_uniform_and_the_rest_at_zero():
 
 def test_the_adapter_has_the_layers_dtype():
     model = adapters.attach(tiny_dit().bfloat16(), "bottleneck")
-    assert {p.dtype for p in adapters.trained(model).values()} == {torch.bfloat16}
+    assert {p.dtype for p in adapters.trainable_parameters(model).values()} == {torch.bfloat16}
     assert model.blocks[0].mlp(torch.randn(1, 2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
@@ -74,4 +74,4 @@ def test_a_model_without_an_mlp_of_a_known_name_is_refused():
 
 def test_a_second_on_the_same_layers_is_refused():
     with pytest.raises(ValueError, match=r"ParallelBottleneckMlp\(\) already carries ParallelBottleneck, and takes it"):
-        adapters.attach(adapters.fold(adapters.attach(tiny_dit(), "bottleneck")), "bottleneck")
+        adapters.attach(adapters.merge(adapters.attach(tiny_dit(), "bottleneck")), "bottleneck")

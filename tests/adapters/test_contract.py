@@ -1,6 +1,6 @@
 """What every adapter promises, for each method in METHODS on a class-conditional and on a text-conditional backbone.
 
-Folding gives plain layers where the method is linear in what it adapts; the methods of STAYS are left as they are.
+Merging gives plain layers where the method is linear in what it adapts; the methods of STAYS are left as they are.
 """
 
 import copy
@@ -23,7 +23,7 @@ CONDITIONS = {"dit": torch.tensor([0, 3]), "sd": torch.tensor([[1, WORD, 2], [3,
 WITHOUT_MEANING = {
     ("classes", "sd"),
     ("crossattn", "dit"),
-    (f"tokens:start={WORD}", "dit"),
+    (f"tokens:init={WORD}", "dit"),
     ("vpt", "sd"),
     ("vpt:form=shallow", "sd"),
 }
@@ -31,7 +31,7 @@ STAYS = {"bottleneck", "bottleneck:form=sequential", "vpt", "vpt:form=shallow"}
 CHANGES_AT_START = {"vpt", "vpt:form=shallow"}  # the tokens of the image attend to the new ones, whatever these hold
 CLASH = {"dora", "modulate"}  # both equations are about the plain W of a layer
 NOISY = {"bnn", "bnn:parts=norm"}  # in training mode: they draw weights
-OPTIONS = {"tokens": f"tokens:start={WORD}"}
+OPTIONS = {"tokens": f"tokens:init={WORD}"}
 SPECS = [
     *(OPTIONS.get(name, name) for name in adapters.METHODS),
     "bottleneck:form=sequential",
@@ -59,7 +59,7 @@ def build(backbone: str) -> nn.Module:
 def perturb(model: nn.Module, parameters=None, std=0.1):
     """N(0, std) on the given parameters, on what trains by default: imitates a training run."""
     generator = torch.Generator().manual_seed(3)
-    for p in adapters.trained(model).values() if parameters is None else parameters:
+    for p in adapters.trainable_parameters(model).values() if parameters is None else parameters:
         p.add_(std * torch.randn(p.shape, generator=generator))
 
 
@@ -114,8 +114,8 @@ def test_requires_grad_marks_exactly_what_trains(method, backbone):
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     # the bias of a key adds the same to all scores of a query, and the softmax forgets it
-    still = {name for name in adapters.trained(model) if ".attn.to_k." in name and "bias" in name}
-    assert changed <= set(adapters.trained(model)) <= changed | still
+    still = {name for name in adapters.trainable_parameters(model) if ".attn.to_k." in name and "bias" in name}
+    assert changed <= set(adapters.trainable_parameters(model)) <= changed | still
     assert "pos_embed" not in changed
 
 
@@ -142,19 +142,21 @@ def test_noise_is_in_training_mode_alone_and_compiles(method, backbone):
 
 
 @pytest.mark.parametrize(("method", "backbone"), CASES)
-def test_fold_keeps_the_output_and_gives_plain_layers_where_defined(method, backbone):
+def test_merge_keeps_the_output_and_gives_plain_layers_where_defined(method, backbone):
     base, model = build(backbone), attached(method, backbone)
     perturb(model)
-    expected, unfolded = run(model, backbone), copy.deepcopy(model)
+    expected, unmerged = run(model, backbone), copy.deepcopy(model)
     assert not torch.allclose(expected, run(base, backbone), atol=1e-3)
 
-    assert adapters.fold(model) is model
+    assert adapters.merge(model) is model
     torch.testing.assert_close(run(model, backbone), expected, atol=1e-5, rtol=1e-5)
-    as_before = unfolded if method in STAYS else base
+    as_before = unmerged if method in STAYS else base
     assert [type(m) for m in model.modules()] == [type(m) for m in as_before.modules()]
     left = set(model.state_dict()) - set(as_before.state_dict())
     assert all(isinstance(model.get_submodule(name.rpartition(".")[0]), nn.LayerNorm) for name in left)
-    assert adapters.carried(model) == (set(adapters.trained(unfolded)) if method in STAYS else set())
+    assert adapters.adapter_parameters(model) == (
+        set(adapters.trainable_parameters(unmerged)) if method in STAYS else set()
+    )
 
 
 @pytest.mark.parametrize("by", ["deepcopy", "pickle"])
@@ -166,7 +168,7 @@ def test_a_copy_is_the_same_and_independent(method, backbone, by):
     expected = run(model, backbone)
     assert torch.equal(run(twin, backbone), expected)
     assert [type(m) for m in twin.modules()] == [type(m) for m in model.modules()]
-    assert adapters.trained(twin).keys() == adapters.trained(model).keys()
+    assert adapters.trainable_parameters(twin).keys() == adapters.trainable_parameters(model).keys()
 
     perturb(twin)
     assert not torch.equal(run(twin, backbone), expected)
@@ -186,7 +188,7 @@ def test_it_compiles_without_a_graph_break(method, backbone):
 def test_what_trains_is_the_whole_adapter(method, backbone):
     model = attached(method, backbone)
     perturb(model)
-    stored = adapters.trained(model)
+    stored = adapters.trainable_parameters(model)
     fresh = attached(method, backbone)
     assert fresh.load_state_dict(stored, strict=False).unexpected_keys == []
     assert torch.equal(run(fresh, backbone), run(model, backbone))
@@ -200,11 +202,13 @@ def test_two_methods_compose(first, second, backbone):
     start.load_state_dict({name: p for name, p in model.named_parameters() if "prompts" in name}, strict=False)
     assert torch.equal(run(model, backbone), run(start, backbone))
     both = attached(first, backbone), attached(second, backbone)
-    assert set(adapters.trained(model)) >= set().union(*(adapters.trained(one) for one in both))
+    assert set(adapters.trainable_parameters(model)) >= set().union(
+        *(adapters.trainable_parameters(one) for one in both)
+    )
 
     perturb(model)
     expected = run(model, backbone)
-    torch.testing.assert_close(run(adapters.fold(model), backbone), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(run(adapters.merge(model), backbone), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backbone", CONDITIONS)

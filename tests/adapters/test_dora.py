@@ -33,14 +33,14 @@ PARAMETERS = ("dora_up", "dora_down", "dora_gain")
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_forward_and_fold_are_the_equation(kind):
+def test_forward_and_merge_are_the_equation(kind):
     make, shape = LAYERS[kind]
     layer, x = make(), torch.randn(shape)
     model = adapted(layer)
     out, plain, expected = model(x), make(), whole(layer).float()
     plain.load_state_dict({"weight": expected} | ({} if layer.bias is None else {"bias": layer.bias}))
     torch.testing.assert_close(out, plain(x), atol=1e-5, rtol=1e-5)
-    assert type(adapters.fold(model)[0]) is type(plain)
+    assert type(adapters.merge(model)[0]) is type(plain)
     torch.testing.assert_close(layer.weight.detach(), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -48,7 +48,7 @@ def test_the_gain_is_the_ratio_of_the_norms_after_and_before():
     layer = nn.Linear(12, 10)
     before, model = layer.weight.detach().norm(dim=1), adapted(layer)
     gain = layer.dora_gain.detach()
-    torch.testing.assert_close(adapters.fold(model)[0].weight.detach().norm(dim=1), gain * before)
+    torch.testing.assert_close(adapters.merge(model)[0].weight.detach().norm(dim=1), gain * before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -60,7 +60,7 @@ def test_the_start_is_exact_in_every_dtype(kind, dtype):
     model = adapters.attach(nn.Sequential(layer), "dora:targets=0")
     out = model(x)
     assert out.dtype == dtype and torch.equal(out, expected)
-    assert {p.dtype for p in adapters.trained(model).values()} == {dtype}
+    assert {p.dtype for p in adapters.trainable_parameters(model).values()} == {dtype}
 
 
 def test_weights_of_zero_keep_their_norm():
@@ -73,20 +73,20 @@ def test_weights_of_zero_keep_their_norm():
     out = model(x)
     torch.testing.assert_close(out[:, 1], layer.bias[1].expand(5))
     assert out.isfinite().all() and not torch.allclose(out, expected, atol=0.1)
-    torch.testing.assert_close(adapters.fold(model)(x), out, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(adapters.merge(model)(x), out, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("order", [["lora", "dora", "oft"], ["oft", "dora", "lora"]])
 def test_it_goes_under_the_other_methods_of_a_layer(order):
-    """W + B A of the LoRA has another norm than W; with the norm of W the fold is right in both orders."""
+    """W + B A of the LoRA has another norm than W; with the norm of W the merge is right in both orders."""
     layer, x = nn.Linear(12, 10), torch.randn(5, 12)
     model = adapters.attach(nn.Sequential(layer), [f"{name}:targets=0" for name in order])
-    for p in adapters.trained(model).values():
+    for p in adapters.trainable_parameters(model).values():
         nn.init.normal_(p, std=0.4)
     names = [cls.__name__ for cls in type(layer).mro()]
     assert names.index("DoRA") == max(names.index(name) for name in ("DoRA", "LoRA", "OFT"))
     expected = model(x)
-    torch.testing.assert_close(adapters.fold(model)(x), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(adapters.merge(model)(x), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_the_reader_of_other_tools_files_computes_the_same(kind):
     m = layer.dora_gain.detach() * w.flatten(1).norm(dim=1)
     parts = {"down": layer.dora_down, "up": layer.dora_up, "alpha": torch.tensor(6.0), "magnitude": m}
     theirs = difference(change({role: tensor.detach() for role, tensor in parts.items()}, layer, None), w)
-    torch.testing.assert_close(adapters.fold(model)[0].weight.detach() - w, theirs, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(adapters.merge(model)[0].weight.detach() - w, theirs, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv", "conv1x1"])  # PEFT's path ignores dilation and padding mode
@@ -140,4 +140,4 @@ def test_equals_peft(kind):
     for mine, other in zip((layer.dora_down, layer.dora_up, layer.dora_gain), gradients):
         torch.testing.assert_close(mine.grad, other, atol=1e-3, rtol=1e-4)
     merged = theirs.merge_and_unload()
-    torch.testing.assert_close(adapters.fold(ours)[0].weight, merged[0].weight, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(adapters.merge(ours)[0].weight, merged[0].weight, atol=1e-6, rtol=1e-5)

@@ -25,6 +25,12 @@ def adapted(layer: nn.Module, rank=4, alpha=6.0) -> nn.Sequential:
     return model
 
 
+def test_the_class_is_the_mixin_over_the_layers_own_and_print_shows_rank_and_alpha():
+    layer = adapted(nn.Linear(12, 10), rank=3, alpha=6.0)[0]
+    assert [c.__name__ for c in type(layer).mro()[:3]] == ["LoRALinear", "LoRA", "Linear"]
+    assert str(layer) == "LoRALinear(in_features=12, out_features=10, bias=True, rank=3, alpha=6)"
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_forward_is_the_layer_with_w_plus_scaled_b_a(kind):
     make, shape = LAYERS[kind]
@@ -41,15 +47,15 @@ def test_forward_is_the_layer_with_w_plus_scaled_b_a(kind):
 
 
 @pytest.mark.parametrize("kind", LAYERS)
-def test_fold_then_subtract_gives_the_weight_back(kind):
+def test_merge_then_subtract_gives_the_weight_back(kind):
     layer = LAYERS[kind][0]()
     weight = layer.weight.detach().clone()
     model = adapted(layer)
     up, down = layer.lora_up.detach().flatten(1), layer.lora_down.detach()
-    adapters.fold(model)
+    adapters.merge(model)
     assert not torch.allclose(layer.weight, weight, atol=0.1)
-    unfolded = layer.weight - 6.0 / 4 * (up @ down.flatten(1)).view_as(weight)
-    torch.testing.assert_close(unfolded.detach(), weight, atol=1e-6, rtol=1e-5)
+    unmerged = layer.weight - 6.0 / 4 * (up @ down.flatten(1)).view_as(weight)
+    torch.testing.assert_close(unmerged.detach(), weight, atol=1e-6, rtol=1e-5)
 
 
 def test_down_starts_with_deviation_1_over_rank_and_up_at_zero():
@@ -60,14 +66,14 @@ def test_down_starts_with_deviation_1_over_rank_and_up_at_zero():
     assert layer.lora_scale == 1
 
 
-def test_the_adapter_has_the_layers_dtype_and_folds_in_float32():
+def test_the_adapter_has_the_layers_dtype_and_merges_in_float32():
     layer = nn.Linear(64, 64, bias=False).bfloat16()
     layer.weight.data.fill_(1.0)
     model = adapted(layer, rank=2, alpha=2.0)
     assert layer.lora_down.dtype == layer.lora_up.dtype == torch.bfloat16
     assert model(torch.randn(3, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
     exact = 1 + layer.lora_up.detach().double() @ layer.lora_down.detach().double()
-    adapters.fold(model)
+    adapters.merge(model)
     assert layer.weight.dtype == torch.bfloat16
     # one rounding to bf16's 8 bits, none on the way
     torch.testing.assert_close(layer.weight.double(), exact, rtol=1.01 * 2**-8, atol=1e-6)
@@ -105,7 +111,7 @@ def test_equals_peft(kind):
     wrapped.lora_A.default.weight.data.copy_(layer.lora_down)
     wrapped.lora_B.default.weight.data.copy_(layer.lora_up)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-6, rtol=1e-6)
-    assert adapters.trained(ours).keys() == {"0.lora_down", "0.lora_up"}
+    assert adapters.trainable_parameters(ours).keys() == {"0.lora_down", "0.lora_up"}
 
     merged = theirs.merge_and_unload()
-    torch.testing.assert_close(adapters.fold(ours)[0].weight, merged[0].weight, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(adapters.merge(ours)[0].weight, merged[0].weight, atol=1e-6, rtol=1e-6)

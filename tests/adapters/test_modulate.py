@@ -19,7 +19,7 @@ def adapted(bias=True, rank=3, moved=True, dtype=torch.float32) -> nn.Sequential
     model = adapters.attach(nn.Sequential(nn.Linear(12, 10, bias=bias)).to(dtype), SPEC.format(rank))
     if moved:
         with torch.no_grad():
-            for parameter in adapters.trained(model).values():
+            for parameter in adapters.trainable_parameters(model).values():
                 parameter += 0.3 * torch.randn_like(parameter)
     return model
 
@@ -33,7 +33,7 @@ def test_forward_is_the_entrywise_product_with_v_u(rank, bias):
     if bias:
         expected = expected + layer.bias * layer.modulate_bias_mul + layer.modulate_bias_add
     torch.testing.assert_close(layer(x), expected.float(), atol=1e-5, rtol=1e-5)
-    assert len(adapters.trained(layer)) == (4 if bias else 2)
+    assert len(adapters.trainable_parameters(layer)) == (4 if bias else 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -70,13 +70,13 @@ def test_a_small_change_is_seen_under_autocast():
         assert layer(x).dtype == torch.bfloat16
 
 
-def test_fold_writes_both_products():
+def test_merge_writes_both_products():
     model, x = adapted(), torch.randn(3, 12)
     with torch.no_grad():
         expected, layer = model(x), model[0]
         v, u, weight, bias = layer.modulate_v, layer.modulate_u, layer.weight.clone(), layer.bias.clone()
         new = bias * layer.modulate_bias_mul + layer.modulate_bias_add
-        adapters.fold(model)
+        adapters.merge(model)
         torch.testing.assert_close(model[0].weight, weight * (v @ u.T), atol=1e-6, rtol=1e-5)
         assert torch.equal(model[0].bias, new) and type(model[0]) is nn.Linear
         torch.testing.assert_close(model(x), expected, atol=1e-6, rtol=1e-5)
@@ -88,7 +88,7 @@ def test_counts_on_dit_xl_with_five_scenarios_and_the_null_row(rank, count):
         model = DiT.from_name("DiT-XL/2", num_classes=5)
     adapters.attach(model, [f"modulate:rank={rank}", "classes"])
     assert adapters.counts(model)[0] == count
-    changed = {name.rpartition(".")[0] for name in adapters.trained(model) if "modulate" in name}
+    changed = {name.rpartition(".")[0] for name in adapters.trainable_parameters(model) if "modulate" in name}
     assert len(changed) == 28 * 3 + 2 + 2 and not any("mlp.fc" in name for name in changed)
 
 

@@ -28,7 +28,7 @@ def whole(m: torch.Tensor, blocks: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("options", ["blocks=4", "blocks=3,share=1", "blocks=1"])
-def test_forward_and_fold_are_w_r_transposed(options, bias):
+def test_forward_and_merge_are_w_r_transposed(options, bias):
     layer, x = nn.Linear(12, 10, bias=bias), torch.randn(2, 5, 12)
     w, b = layer.weight.detach().double(), layer.bias.detach().double() if bias else 0
     model = adapted(layer, options)
@@ -36,7 +36,7 @@ def test_forward_and_fold_are_w_r_transposed(options, bias):
     torch.testing.assert_close(model(x), (x.double() @ turned.T + b).float(), atol=1e-6, rtol=1e-5)
     assert len(layer.oft_m) == (1 if "share" in options else layer.oft_blocks)
 
-    adapters.fold(model)
+    adapters.merge(model)
     torch.testing.assert_close(model[0].weight.detach(), turned.float(), atol=1e-6, rtol=1e-5)
 
 
@@ -45,7 +45,7 @@ def test_rows_keep_their_norms_and_angles():
     model, before = adapted(layer, std=1.0), layer.weight.detach().double()
     r = layer.oft_rotations().detach()
     torch.testing.assert_close(r @ r.mT, torch.eye(80).expand(4, 80, 80), atol=3e-6, rtol=0)
-    adapters.fold(model)
+    adapters.merge(model)
     after = layer.weight.detach().double()
     assert not torch.allclose(after, before, atol=0.01)
     torch.testing.assert_close(after @ after.T, before @ before.T, atol=3e-6, rtol=0)
@@ -68,7 +68,7 @@ def test_a_large_m_is_as_if_it_lay_on_the_ball_and_a_small_one_is_free():
     free = adapters.attach(nn.Sequential(nn.Linear(12, 10)), "oft:blocks=4,targets=0")
     free.load_state_dict(model.state_dict())
     torch.testing.assert_close(out, free(x), atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(out, adapters.fold(model)(x), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(out, adapters.merge(model)(x), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-9])
@@ -85,7 +85,7 @@ def test_the_adapter_has_the_layers_dtype_and_turns_in_float32():
     exact = layer.weight.detach().double() @ whole(layer.oft_m, 4).T
     assert layer.oft_m.dtype == torch.bfloat16 and layer.oft_rotations().dtype == torch.float32
     assert model(torch.randn(3, 64, dtype=torch.bfloat16)).dtype == torch.bfloat16
-    adapters.fold(model)
+    adapters.merge(model)
     # one rounding to bf16's 8 bits, none on the way
     torch.testing.assert_close(layer.weight.double(), exact, rtol=1.01 * 2**-8, atol=1e-6)
 
@@ -94,11 +94,11 @@ def test_over_lora_its_path_is_turned_too():
     layer, x = nn.Linear(12, 10), torch.randn(5, 12)
     w, b = layer.weight.detach().clone(), layer.bias.detach()
     model = adapters.attach(nn.Sequential(layer), ["lora:targets=0", "oft:targets=0"])
-    for p in adapters.trained(model).values():
+    for p in adapters.trainable_parameters(model).values():
         nn.init.normal_(p, std=0.3)
     low_rank, r = layer.lora_up.detach() @ layer.lora_down.detach(), whole(layer.oft_m, 4).float()
     torch.testing.assert_close(model(x), x @ r @ (w + low_rank).T + b, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(adapters.fold(model)[0].weight.detach(), (w + low_rank) @ r.T, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(adapters.merge(model)[0].weight.detach(), (w + low_rank) @ r.T, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -169,5 +169,5 @@ def test_equals_peft(options):
             torch.testing.assert_close(ours_above, above.grad, atol=1e-5, rtol=1e-5)
 
     merged = theirs.merge_and_unload()
-    for name, layer in adapters.fold(ours).attn.items():
+    for name, layer in adapters.merge(ours).attn.items():
         torch.testing.assert_close(layer.weight, merged.attn[name].weight, atol=1e-6, rtol=1e-5)

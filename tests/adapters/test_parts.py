@@ -29,7 +29,7 @@ def test_norm_keeps_the_weights_that_a_norm_has():
     weight = model[0].weight
     adapters.attach(model, "norm")
     assert model[0].weight is weight
-    assert list(adapters.trained(model)) == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert list(adapters.trainable_parameters(model)) == ["0.weight", "0.bias", "1.weight", "1.bias"]
 
 
 def test_norm_on_a_model_without_norms_is_refused():
@@ -43,15 +43,17 @@ def test_bitfit_on_a_model_without_biases_is_refused():
 
 
 def test_classes_trains_the_table_only():
-    assert list(adapters.trained(adapters.attach(tiny_dit(), "classes"))) == ["y_embedder.embedding_table.weight"]
+    assert list(adapters.trainable_parameters(adapters.attach(tiny_dit(), "classes"))) == [
+        "y_embedder.embedding_table.weight"
+    ]
 
 
 def test_difffit_scales_the_end_of_each_branch_of_the_deepest_blocks():
     model = adapters.attach(tiny_dit(), "difffit:blocks=2")
-    gammas = [name for name in adapters.trained(model) if name.endswith("gamma")]
+    gammas = [name for name in adapters.trainable_parameters(model) if name.endswith("gamma")]
     assert gammas == [f"blocks.{i}.{end}.gamma" for i in (1, 2) for end in ("attn.proj", "mlp.fc2")]
-    others = set(adapters.trained(model)) - set(gammas)
-    assert others == set(adapters.trained(adapters.attach(tiny_dit(), ["bitfit", "norm", "classes"])))
+    others = set(adapters.trainable_parameters(model)) - set(gammas)
+    assert others == set(adapters.trainable_parameters(adapters.attach(tiny_dit(), ["bitfit", "norm", "classes"])))
 
 
 @pytest.mark.parametrize("blocks", [0, -1, 4])
@@ -67,4 +69,4 @@ def test_gamma_scales_the_output_bias_included():
     nn.init.normal_(layer.gamma)
     expected = layer.gamma * nn.functional.linear(x, layer.weight, layer.bias)
     torch.testing.assert_close(layer(x), expected)
-    torch.testing.assert_close(adapters.fold(model).blocks[0].attn.proj(x), expected)
+    torch.testing.assert_close(adapters.merge(model).blocks[0].attn.proj(x), expected)

@@ -16,15 +16,15 @@ def model():
 
 def test_each_part_has_a_method_of_its_own():
     both = adapters.attach(model(), ["unet.lora:rank=2", "text.lora:rank=3"])
-    ranks = {name: len(p) for name, p in adapters.trained(both).items() if name.endswith("lora_down")}
+    ranks = {name: len(p) for name, p in adapters.trainable_parameters(both).items() if name.endswith("lora_down")}
     assert {rank for name, rank in ranks.items() if name.startswith("unet.")} == {2}
     assert {rank for name, rank in ranks.items() if name.startswith("text.")} == {3} and len(ranks) == 4 * 8 + 2 * 4
 
 
 def test_a_part_trains_in_full_and_the_other_not_at_all():
     one = adapters.attach(model(), "text.full")
-    assert {name.split(".")[0] for name in adapters.trained(one)} == {"text"}
-    assert len(adapters.trained(one)) == len(list(one.text.parameters()))
+    assert {name.split(".")[0] for name in adapters.trainable_parameters(one)} == {"text"}
+    assert len(adapters.trainable_parameters(one)) == len(list(one.text.parameters()))
 
 
 def test_a_part_that_is_not_there_is_named():
@@ -33,9 +33,9 @@ def test_a_part_that_is_not_there_is_named():
 
 
 def test_only_the_new_rows_move_whatever_the_optimizer_does():
-    tower = adapters.attach(model(), "text.tokens:start=5,vectors=2").text
+    tower = adapters.attach(model(), "text.tokens:init=5,vectors=2").text
     before = {name: p.detach().clone() for name, p in tower.named_parameters()}
-    rows = adapters.trained(tower)["token_embedding.token_rows"]
+    rows = adapters.trainable_parameters(tower)["token_embedding.token_rows"]
     assert torch.equal(rows, before["token_embedding.weight"][[5, 5]])
     optimizer = torch.optim.AdamW([rows], lr=0.1, weight_decay=0.5)
     for _ in range(3):
@@ -44,7 +44,7 @@ def test_only_the_new_rows_move_whatever_the_optimizer_does():
     changed = [name for name, p in tower.named_parameters() if not torch.equal(p, before[name])]
     assert changed == ["token_embedding.token_rows"]
     learned = rows.detach().clone()
-    table = adapters.fold(tower).token_embedding
+    table = adapters.merge(tower).token_embedding
     assert torch.equal(table.weight[:11], before["token_embedding.weight"]) and torch.equal(table.weight[11:], learned)
 
 
@@ -53,15 +53,15 @@ def test_a_token_may_start_between_words():
     torch.manual_seed(0)
     tower = model()
     expected = tower.text.token_embedding.weight[[3, 4]].mean(0)
-    rows = adapters.attach(tower, "text.tokens:start=3+4").text.token_embedding.token_rows
+    rows = adapters.attach(tower, "text.tokens:init=3+4").text.token_embedding.token_rows
     assert rows.shape == (1, table.shape[1]) and torch.allclose(rows[0], expected)
 
 
 @pytest.mark.parametrize(
     ("spec", "fault"),
     [
-        ("text.tokens:start=11", "start is a row of 0 .. 10, found '11'"),
-        ("text.tokens:start=-1", "start is a row of 0 .. 10, found '-1'"),
+        ("text.tokens:init=11", "init is a row of 0 .. 10, found '11'"),
+        ("text.tokens:init=-1", "init is a row of 0 .. 10, found '-1'"),
         ("text.tokens:vectors=0", "needs vectors >= 1, found 0"),
         ("crossattn:parts=kx", "parts are letters of qkvo, found 'kx'"),
         ("crossattn:parts=", "parts are letters of qkvo, found ''"),
@@ -94,14 +94,14 @@ def full_size():
 )
 def test_lora_reaches_every_attention_of_stable_diffusion_1(spec, tensors, count):
     model = adapters.attach(full_size(), spec)
-    assert (len(adapters.trained(model)), adapters.counts(model)[0]) == (tensors, count)
+    assert (len(adapters.trainable_parameters(model)), adapters.counts(model)[0]) == (tensors, count)
 
 
 def test_the_bytes_of_a_lora_and_of_a_word():
     """Of rank 4, 3.2 MB, and of one vector, 3 kB, in float32."""
     for spec, size in (("unet.lora:rank=4", 3_188_736), ("text.tokens:vectors=1", 3_072)):
         model = adapters.attach(full_size(), spec)
-        assert sum(p.nbytes for p in adapters.trained(model).values()) == size
+        assert sum(p.nbytes for p in adapters.trainable_parameters(model).values()) == size
 
 
 def test_difffit_has_three_of_the_eleven_scales_of_its_port_to_stable_diffusion():

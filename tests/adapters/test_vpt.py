@@ -34,7 +34,7 @@ def through(blocks, x, c, prompts, form):
 @pytest.mark.parametrize("form", ["deep", "shallow"])
 def test_the_blocks_see_the_tokens_of_the_definition(form, depth):
     model, plain = adapters.attach(dit(depth), f"vpt:tokens=5,form={form}", seeded()), dit(depth)
-    prompts = [p.detach() for p in adapters.trained(model).values()]
+    prompts = [p.detach() for p in adapters.trainable_parameters(model).values()]
     assert [p.shape for p in prompts] == [(5, 16)] * (depth if form == "deep" else 1)
     x, c = torch.randn(2, 4, 16, generator=seeded()), torch.randn(2, 16, generator=seeded())
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_the_blocks_see_the_tokens_of_the_definition(form, depth):
 @pytest.mark.parametrize("order", [["vpt", "vpt:form=shallow"], ["vpt:form=shallow", "vpt"]])
 def test_both_forms_stand_together_in_either_order(order):
     model = adapters.attach(dit(), order, seeded())
-    named = adapters.trained(model)
+    named = adapters.trainable_parameters(model)
     x, c = torch.randn(2, 4, 16, generator=seeded()), torch.randn(2, 16, generator=seeded())
     with torch.no_grad():
         expected = torch.cat([x, named["blocks.0.shallow_prompts"].expand(2, -1, -1)], 1)
@@ -64,13 +64,13 @@ def test_both_forms_stand_together_in_either_order(order):
 def test_prompts_start_uniform_in_the_bound_of_jia_et_al():
     model = adapters.attach(dit(), "vpt:tokens=2000", seeded())
     bound = (6 / (3 * 2**2 + 16)) ** 0.5
-    for prompts in adapters.trained(model).values():
+    for prompts in adapters.trainable_parameters(model).values():
         assert bound * 0.999 < prompts.max() <= bound and -bound <= prompts.min() < -bound * 0.999
         assert prompts.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
-    first, second, _ = adapters.trained(model).values()
+    first, second, _ = adapters.trainable_parameters(model).values()
     assert not torch.equal(first, second)
     again = adapters.attach(dit(), "vpt:tokens=2000", seeded())
-    assert torch.equal(first, next(iter(adapters.trained(again).values())))
+    assert torch.equal(first, next(iter(adapters.trainable_parameters(again).values())))
 
 
 @pytest.mark.parametrize(

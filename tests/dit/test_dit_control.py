@@ -10,7 +10,7 @@ from torch.nn.functional import linear
 import adapters
 import weights
 from dit import ControlledDiT, DiT, DiTConfig, resize_classes
-from sampling import bind, cfg
+from sampling import cfg, conditional
 
 TINY = DiTConfig(depth=4, width=32, heads=4, patch=2, input_size=4, num_classes=5)
 
@@ -144,7 +144,7 @@ def test_guidance_keeps_the_hint_in_both_halves():
     model, (x, t, y, hint) = controlled(), inputs()
     steered, null = partial(model, hint=hint), torch.full_like(y, model.null)
     out = cfg(steered, y, model.null, 4.0, channels=3)(x, t)
-    yes, no = bind(steered, y)(x, t), bind(steered, null)(x, t)
+    yes, no = conditional(steered, y)(x, t), conditional(steered, null)(x, t)
     expected = torch.cat([(no + 4.0 * (yes - no))[:, :3], yes[:, 3:]], 1)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
     assert (out - cfg(model, y, model.null, 4.0, channels=3)(x, t)).abs().max() > 1e-2
@@ -168,7 +168,7 @@ def test_what_is_saved_is_what_trains(tmp_path):
     resize_classes(model, header["sources"])
     adapters.attach(model, header["adapter"])
     generator = torch.Generator().manual_seed(3)
-    for parameter in adapters.trained(model).values():
+    for parameter in adapters.trainable_parameters(model).values():
         parameter += 0.2 * torch.randn(parameter.shape, generator=generator)
     weights.save_adapter(tmp_path / "control.safetensors", model, header)
     held = weights.load_adapter(tmp_path / "control.safetensors")[0]

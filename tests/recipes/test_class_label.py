@@ -92,14 +92,16 @@ def test_the_generator_decides_and_what_is_given_is_left_alone():
 def test_the_class_table_trains_with_every_adapter(dit, specs, attached):
     before = list(specs)
     assert attach(Config(adapter=specs), dit) == attached and specs == before
-    assert TABLE in adapters.trained(dit)
+    assert TABLE in adapters.trainable_parameters(dit)
 
 
 def test_the_seed_decides_what_an_adapter_starts_from(tiny):
     def downs(seed):
         model = weights.load(tiny / "dit.safetensors")
         attach(Config(adapter=["lora:rank=2"], seed=seed), model)
-        return torch.cat([p.flatten() for name, p in adapters.trained(model).items() if name.endswith("lora_down")])
+        return torch.cat(
+            [p.flatten() for name, p in adapters.trainable_parameters(model).items() if name.endswith("lora_down")]
+        )
 
     assert torch.equal(downs(0), downs(0)) and not torch.equal(downs(0), downs(1))
 

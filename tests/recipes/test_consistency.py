@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -168,8 +169,10 @@ def backbones(tiny, tiny_sd):
         (TextConditioned(sd.unet, sd.text), words[:2], words[2:], ["unet.lora", "text.lora"]),
     ):
         teacher = copy.deepcopy(model)
-        before = adapters.attach_beside(model, specs, torch.Generator().manual_seed(0))
-        for parameter in adapters.trained(model).values():
+        classes = adapters.layer_classes(model)
+        adapters.attach(model, specs, torch.Generator().manual_seed(0))
+        before = partial(adapters.disable_adapters, classes)
+        for parameter in adapters.trainable_parameters(model).values():
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
         yield model, teacher, before, {"x0": torch.randn(2, 4, 4, 4), "cond": cond}, null
 
@@ -192,7 +195,7 @@ def test_all_of_the_student_learns_in_bfloat16(tiny, tiny_sd):
         with torch.autocast("cpu", torch.bfloat16):
             value, _ = loss(batch, seeded(), 0.0)
         value.backward()
-        assert all(p.grad is not None and p.grad.any() for p in adapters.trained(model).values())
+        assert all(p.grad is not None and p.grad.any() for p in adapters.trainable_parameters(model).values())
 
 
 def seeded():
@@ -249,8 +252,8 @@ def test_the_config_of_stable_diffusion_trains_the_published_layers():
     model = student("lcm_lora_sd15", lambda: UNet(UNETS["SD-1"]))
     with torch.device("meta"):
         listed = adapters.attach(UNet(UNETS["SD-1"]), rf"lora:rank=64,targets=\b({names})$")
-    assert adapters.counts(model)[0] == 67_252_224 and len(adapters.trained(model)) == 2 * 278
-    assert adapters.trained(model).keys() == adapters.trained(listed).keys()
+    assert adapters.counts(model)[0] == 67_252_224 and len(adapters.trainable_parameters(model)) == 2 * 278
+    assert adapters.trainable_parameters(model).keys() == adapters.trainable_parameters(listed).keys()
 
 
 def test_the_config_of_dit_trains_qkv_proj_fc1_fc2_and_adaln():

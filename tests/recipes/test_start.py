@@ -67,8 +67,8 @@ def rows_know(known, schedule, seen=None, variance=False):
         if seen is not None:
             seen.append(len(x))
         x0 = known[y]  # (B, C, H, W)
-        signal, sigma = schedule.roots(t, x)
-        out = schedule.target(x0, (x - signal * x0) / sigma, t)
+        alpha, sigma = schedule.alpha_sigma(t, x)
+        out = schedule.target(x0, (x - alpha * x0) / sigma, t)
         return torch.cat([out, out * 0 + 7], 1) if variance else out
 
     return model

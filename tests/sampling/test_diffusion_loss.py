@@ -45,7 +45,7 @@ def test_first_step_takes_the_discretised_likelihood():
     schedule = Schedule.linear()
     x0, eps, x_t, t = batch([0], schedule)
     bits = variational_bits(torch.cat([eps, torch.ones_like(eps)], 1), x0.clamp(-0.9, 0.9), x_t, t, schedule)
-    x0_hat = schedule.eps_x0(eps, x_t, t)[1]
+    x0_hat = schedule.eps_and_x0_at(eps, x_t, t)[1]
     nll = discretized_nll(x0.clamp(-0.9, 0.9), x0_hat, torch.full_like(x0, math.log(1e-4)))  # beta_0 = 1e-4
     assert bits.item() == pytest.approx(nll.mean().item() / math.log(2))
 
@@ -92,9 +92,9 @@ def test_min_snr_says_the_same_error_in_each_language():
     for prediction in ("eps", "v", "x0"):
         schedule = Schedule.linear(prediction=prediction)
         x0, eps, x_t, t = batch([50, 300, 900], schedule)
-        signal, sigma = schedule.roots(t, x_t)
+        alpha, sigma = schedule.alpha_sigma(t, x_t)
         wrong_x0 = x0 + 0.01
-        out = schedule.target(wrong_x0, (x_t - signal * wrong_x0) / sigma, t)
+        out = schedule.target(wrong_x0, (x_t - alpha * wrong_x0) / sigma, t)
         losses.append(diffusion_loss(out, x0, eps, x_t, t, schedule, min_snr=5.0)[0].item())
     assert losses[1:] == pytest.approx(losses[:1] * 2, rel=1e-5)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from sampling import Schedule, consistency_loss, lcm, steps_of
+from sampling import Schedule, consistency_loss, lcm, timesteps_of
 from sampling.consistency import consistency, lcm_steps, scalings, trained_steps
-from sampling.draw import draw
+from sampling.latents import sample_latents
 
 SCHEDULES = [Schedule.linear, Schedule.scaled_linear]
 PREDICTIONS = ["eps", "v", "x0"]
@@ -21,9 +21,9 @@ def outputs(schedule, x0_of):
     """A denoiser whose output says that x0 is x0_of(x, t)."""
 
     def denoise(x, t):
-        signal, sigma = schedule.roots(t, x)
+        alpha, sigma = schedule.alpha_sigma(t, x)
         x0 = x0_of(x, t)
-        return schedule.target(x0, (x - signal * x0) / sigma, t)
+        return schedule.target(x0, (x - alpha * x0) / sigma, t)
 
     return denoise
 
@@ -32,9 +32,9 @@ def posterior_mean(schedule):
     """E[x0 | x_t] of x0 ~ N(m, s^2): what a perfect teacher predicts."""
 
     def x0(x, t):
-        signal, sigma = schedule.roots(t, x)
-        variance = (signal * STD) ** 2 + sigma**2
-        return MEAN + signal * STD**2 / variance * (x - signal * MEAN)
+        alpha, sigma = schedule.alpha_sigma(t, x)
+        variance = (alpha * STD) ** 2 + sigma**2
+        return MEAN + alpha * STD**2 / variance * (x - alpha * MEAN)
 
     return x0
 
@@ -43,9 +43,9 @@ def path_to_the_start(schedule):
     """f(x, t) of that world: (x_t - signal m) / std_t is constant on a path of the flow, which tells its point at 0."""
 
     def f(x, t):
-        (signal, sigma), (signal_0, sigma_0) = schedule.roots(t, x), schedule.roots(torch.zeros_like(t), x)
-        std, std_0 = (((s * STD) ** 2 + n**2).sqrt() for s, n in ((signal, sigma), (signal_0, sigma_0)))
-        return signal_0 * MEAN + std_0 / std * (x - signal * MEAN)
+        (alpha, sigma), (alpha_0, sigma_0) = schedule.alpha_sigma(t, x), schedule.alpha_sigma(torch.zeros_like(t), x)
+        std, std_0 = (((s * STD) ** 2 + n**2).sqrt() for s, n in ((alpha, sigma), (alpha_0, sigma_0)))
+        return alpha_0 * MEAN + std_0 / std * (x - alpha * MEAN)
 
     return f
 
@@ -77,10 +77,10 @@ def test_the_trained_steps_and_those_of_a_sampler():
     assert trained_steps(schedule) == list(range(19, 1000, 20))
     assert lcm_steps(schedule, 1) == [999] and lcm_steps(schedule, 4) == [259, 499, 759, 999]
     assert lcm_steps(schedule, 50) == trained_steps(schedule)
-    assert steps_of("lcm", schedule, 3) == steps_of(lcm, schedule, 3) == [339, 679, 999]
-    assert steps_of("ddim", schedule, 3) == [0, 500, 999]
+    assert timesteps_of("lcm", schedule, 3) == timesteps_of(lcm, schedule, 3) == [339, 679, 999]
+    assert timesteps_of("ddim", schedule, 3) == [0, 500, 999]
     for steps in (0, 51):
-        with pytest.raises(ValueError, match=f"takes 1 to 50 steps, which are all that are trained: got {steps}"):
+        with pytest.raises(ValueError, match=f"takes 1 to 50 steps, which are all that are trained, found {steps}"):
             lcm_steps(schedule, steps)
     with pytest.raises(ValueError, match="50 steps of the chain are trained, and it has 40"):
         trained_steps(Schedule.linear(T=40))
@@ -125,8 +125,8 @@ def test_the_loss_of_a_single_image_is_zero():
     schedule, x0 = Schedule.linear(), normal(7)
 
     def f(x, t):
-        (signal, sigma), (signal_0, sigma_0) = schedule.roots(t, x), schedule.roots(torch.zeros_like(t), x)
-        return signal_0 * x0 + sigma_0 / sigma * (x - signal * x0)
+        (alpha, sigma), (alpha_0, sigma_0) = schedule.alpha_sigma(t, x), schedule.alpha_sigma(torch.zeros_like(t), x)
+        return alpha_0 * x0 + sigma_0 / sigma * (x - alpha * x0)
 
     student, teacher = student_of(schedule, f), outputs(schedule, lambda x, t: x0)
     loss, _ = consistency_loss(student, teacher, x0, schedule, torch.Generator().manual_seed(8))
@@ -157,11 +157,13 @@ def test_a_sampler_that_starts_from_an_image_keeps_to_the_trained_steps():
     def denoiser(here):
         return lambda x, t: seen.append(t[0].item()) or x
 
-    draw(denoiser, range(1), SHAPE[1:], Schedule.linear(), "lcm", 4, image=normal(11, SHAPE[1:]), strength=0.8)
+    sample_latents(
+        denoiser, range(1), SHAPE[1:], Schedule.linear(), "lcm", 4, image=normal(11, SHAPE[1:]), strength=0.8
+    )
     assert seen == [759, 499, 259]
 
 
 def test_what_changes_the_latents_before_a_step_is_called():
     seen = []
-    lcm(lambda x, t: x, normal(12), Schedule.linear(), 2, torch.zeros_like, before=lambda x, t: seen.append(t) or x)
+    lcm(lambda x, t: x, normal(12), Schedule.linear(), 2, torch.zeros_like, on_step=lambda x, t: seen.append(t) or x)
     assert seen == [999, 499]

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm, steps_of
+from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm, timesteps_of
 from sampling.dpm import half_log_snr
 
 SHAPE = (2, 4, 3, 3)
@@ -24,8 +24,8 @@ def oracle(schedule):
     """A denoiser that knows the only image in the world."""
 
     def denoise(x, t):
-        signal, sigma = schedule.roots(t, x)
-        return schedule.target(X0.to(x), (x - signal * X0.to(x)) / sigma, t)
+        alpha, sigma = schedule.alpha_sigma(t, x)
+        return schedule.target(X0.to(x), (x - alpha * X0.to(x)) / sigma, t)
 
     return denoise
 
@@ -77,7 +77,7 @@ def test_the_three_predictions_walk_the_same_path():
 
     def recast(schedule):  # the same network, speaking another language
         def denoise(x, t):
-            eps, x0 = by_eps.eps_x0(smooth(x, t), x, t)
+            eps, x0 = by_eps.eps_and_x0_at(smooth(x, t), x, t)
             return schedule.target(x0, eps, t)
 
         return denoise
@@ -135,7 +135,7 @@ def test_timesteps_reach_the_network_as_a_batch_in_descending_order():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_before_changes_the_latents_ahead_of_a_step(name):
+def test_on_step_changes_the_latents_ahead_of_a_step(name):
     """Put in at the first step, other latents are another start; the same ones change no bit."""
     schedule, other, seen = Schedule.linear(), X.flip(0), []
 
@@ -143,9 +143,9 @@ def test_before_changes_the_latents_ahead_of_a_step(name):
         seen.append(t)
         return other if t == 999 else x
 
-    replaced = ALL[name](smooth, X, schedule, 5, seeded(), before=replace)
+    replaced = ALL[name](smooth, X, schedule, 5, seeded(), on_step=replace)
     assert torch.equal(replaced, ALL[name](smooth, other, schedule, 5, seeded()))
-    assert seen == steps_of(name, schedule, 5)[::-1]
+    assert seen == timesteps_of(name, schedule, 5)[::-1]
 
 
 def test_the_starting_noise_is_not_written_to():
@@ -162,11 +162,11 @@ def test_half_log_snr_of_clean_data_is_infinite():
 
 def test_errors():
     schedule = Schedule.linear()
-    with pytest.raises(ValueError, match="eta must be between 0 and 1: got 1.5"):
+    with pytest.raises(ValueError, match="eta must be between 0 and 1, found 1.5"):
         ddim(smooth, X, schedule, 5, seeded(), eta=1.5)
     with pytest.raises(ValueError, match="pass a noise function"):
         ddim(smooth, X, schedule, 5, eta=0.5)
-    with pytest.raises(ValueError, match="learned, small, large: got 'medium'"):
+    with pytest.raises(ValueError, match="learned, small, large, found 'medium'"):
         ddpm(smooth, X, schedule, 5, seeded(), variance="medium")
     with pytest.raises(ValueError, match='"learned" needs 8 output channels, the network has 4'):
         ddpm(smooth, X, schedule, 5, seeded(), variance="learned")

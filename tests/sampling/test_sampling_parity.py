@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sampling import Schedule, ddim, ddpm, dpm, lcm, steps_of
+from sampling import Schedule, ddim, ddpm, dpm, lcm, timesteps_of
 from sampling.consistency import scalings
 
 diffusers = pytest.importorskip("diffusers")
@@ -107,7 +107,7 @@ def test_ddim_as_stable_diffusion_is_published(spacing, offset, eta):
         timestep_spacing=spacing,
         steps_offset=offset,
     )
-    ours = replace(ours, spacing=spacing, offset=offset, final=ours.alpha_bar[0].item())
+    ours = replace(ours, spacing=spacing, offset=offset, final_alpha_bar=ours.alpha_bar[0].item())
     assert ours.timesteps(STEPS) == theirs.timesteps.flip(0).tolist()
     expected = walk(theirs, toy, eta=lambda i: eta, variance_noise=lambda i: Z[i])
     close(ddim(toy, X, ours, STEPS, injected(), eta), expected)
@@ -152,7 +152,7 @@ def test_the_steps_and_scalings_of_lcm():
     theirs = diffusers.LCMScheduler(num_train_timesteps=1000)
     for steps in range(1, 51):
         theirs.set_timesteps(steps)
-        assert steps_of("lcm", Schedule.linear(), steps) == theirs.timesteps.flip(0).tolist()
+        assert timesteps_of("lcm", Schedule.linear(), steps) == theirs.timesteps.flip(0).tolist()
     t = torch.arange(1000)
     expected = zip(*map(theirs.get_scalings_for_boundary_condition_discrete, t.double()))
     for mine, wanted in zip(scalings(t), expected, strict=True):

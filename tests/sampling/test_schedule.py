@@ -61,7 +61,7 @@ def test_respacing_never_repeats_a_step():
 
 @pytest.mark.parametrize("steps", [0, 1, 1001])
 def test_respacing_refuses_impossible_counts(steps):
-    with pytest.raises(ValueError, match=f"between 2 and 1000: got {steps}"):
+    with pytest.raises(ValueError, match=f"between 2 and 1000, found {steps}"):
         Schedule.linear().timesteps(steps)
 
 
@@ -115,7 +115,7 @@ def test_a_perfect_prediction_gives_back_eps_and_x0(make, prediction):
     out = schedule.target(x0, eps, t)
     x = schedule.add_noise(x0, eps, t)
     for given in (out, torch.cat([out, torch.full_like(out, 7)], dim=1)):  # a variance half changes nothing
-        eps_hat, x0_hat = schedule.eps_x0(given, x, t)
+        eps_hat, x0_hat = schedule.eps_and_x0_at(given, x, t)
         torch.testing.assert_close(eps_hat, eps)
         torch.testing.assert_close(x0_hat, x0)
 
@@ -164,12 +164,12 @@ def test_schedule_refuses_bad_tables(alpha_bar, message):
 
 def test_schedule_refuses_an_unknown_spacing_and_steps_beyond_the_chain():
     alpha_bar = Schedule.linear().alpha_bar
-    with pytest.raises(ValueError, match="linspace, leading, trailing and offset at least 0: got 'karras' and 0"):
+    with pytest.raises(ValueError, match="linspace, leading, trailing and offset at least 0, found 'karras' and 0"):
         Schedule(alpha_bar, spacing="karras")
     with pytest.raises(ValueError, match="1000 steps with offset 1 would end at 1000, beyond 999"):
         Schedule(alpha_bar, spacing="leading", offset=1).timesteps(1000)
 
 
 def test_schedule_refuses_an_unknown_prediction():
-    with pytest.raises(ValueError, match="eps, v, x0: got 'epsilon'"):
+    with pytest.raises(ValueError, match="eps, v, x0, found 'epsilon'"):
         Schedule.linear(prediction="epsilon")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sampling import Schedule, draw, guided
+from sampling import Schedule, batched_cfg, sample_latents
 from unet import TextConditioned, TextConfig, TextTower, Tokenizer, UNet, UNetConfig
 from unet.attend import REPEATS, attended, attention_maps, cross_attentions, loss, moved, peaks, positions
 from unet.model import SIZES
@@ -203,9 +203,9 @@ def test_whole_images():
     """Moved latents end elsewhere; moved by nothing, they are the same bit for bit."""
     model, (_, cond) = tiny().float(), inputs()
     cond, schedule = cond.float(), Schedule.linear()
-    by = partial(draw, guided(model, cond, None, 1.0), range(1), (4, 4, 4), schedule, steps=4)
-    plain, seen = by(), by(before=attended(model, cond, [[[2]]], schedule.timesteps(4)))
-    assert torch.equal(plain, by(before=lambda here: lambda x, t: x))
+    by = partial(sample_latents, batched_cfg(model, cond, None, 1.0), range(1), (4, 4, 4), schedule, steps=4)
+    plain, seen = by(), by(on_step=attended(model, cond, [[[2]]], schedule.timesteps(4)))
+    assert torch.equal(plain, by(on_step=lambda here: lambda x, t: x))
     assert not torch.allclose(plain, seen, atol=1e-3) and not seen.requires_grad
 
 

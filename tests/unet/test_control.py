@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import adapters
-from sampling import bind, cfg
+from sampling import cfg, conditional
 from unet import ControlConfig, ControlledText, ControlNet, TextConfig, TextTower, UNet, UNetConfig
 from unet.control import HintEmbedder
 from unet.model import SIZES
@@ -216,7 +216,10 @@ def test_guidance_keeps_the_hint_in_both_halves():
     model, (x, t, cond, hint) = controlled(), inputs()
     null = torch.zeros(5, 6)
     out = cfg(partial(model, hint=hint), cond, null, 3.0)(x, t)
-    yes, no = bind(partial(model, hint=hint), cond)(x, t), bind(partial(model, hint=hint), null.expand_as(cond))(x, t)
+    yes, no = (
+        conditional(partial(model, hint=hint), cond)(x, t),
+        conditional(partial(model, hint=hint), null.expand_as(cond))(x, t),
+    )
     torch.testing.assert_close(out, no + 3.0 * (yes - no), atol=1e-5, rtol=0)
     assert (out - cfg(model, cond, null, 3.0)(x, t)).abs().max() > 1e-2
 

@@ -8,7 +8,7 @@ from torch import nn
 
 import adapters
 from ops.attention import reference
-from sampling import Schedule, draw, guided
+from sampling import Schedule, batched_cfg, sample_latents
 from unet.block import GEGLU, Attention, SpatialTransformer, TimeResBlock
 from unet.model import SIZES, UNet, UNetConfig
 
@@ -142,7 +142,9 @@ def test_an_inpainting_model_takes_nine_channels_and_gives_four():
 def test_samplers_draw_from_it():
     model, cond = tiny(), inputs(batch=3)[2]
     null = torch.zeros(5, 6)
-    latents = draw(guided(model, cond, null, 3.0), range(3), model.latent_shape, Schedule.linear(), steps=2, batch=2)
+    latents = sample_latents(
+        batched_cfg(model, cond, null, 3.0), range(3), model.latent_shape, Schedule.linear(), steps=2, batch=2
+    )
     assert latents.shape == (3, 4, 8, 8) and latents.isfinite().all()
 
 

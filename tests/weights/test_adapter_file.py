@@ -23,7 +23,7 @@ def trained(base, specs, seed, **recipe):
     generator = torch.Generator().manual_seed(seed)
     adapters.attach(model, specs, generator)
     with torch.no_grad():
-        for parameter in adapters.trained(model).values():
+        for parameter in adapters.trainable_parameters(model).values():
             parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
     return model, recipe
 
@@ -53,16 +53,16 @@ METHODS = ["lora:rank=2", "dora", "oft", "modulate", "bitfit", "norm", "difffit"
 def test_round_trip(tmp_path, tiny_dit, spec):
     model = saved(tmp_path / "a", tiny_dit, [spec])
     back = fresh_with(tiny_dit, (tmp_path / "a", 1.0))
-    assert torch.allclose(outputs(back), outputs(adapters.fold(model)), atol=1e-6)
+    assert torch.allclose(outputs(back), outputs(adapters.merge(model)), atol=1e-6)
     assert not torch.allclose(outputs(back), outputs(tiny_dit), atol=1e-3)
     assert not any(parameter.requires_grad for parameter in back.parameters())
 
 
 def test_the_file_holds_what_trained_and_nothing_else(tmp_path, tiny_dit):
     model = saved(tmp_path / "a", tiny_dit, "bitfit", config={"lr": 0.001})
-    assert load_file(tmp_path / "a").keys() == adapters.trained(model).keys()
+    assert load_file(tmp_path / "a").keys() == adapters.trainable_parameters(model).keys()
     tensors, recipe = weights.load_adapter(tmp_path / "a")
-    assert tensors.keys() == adapters.trained(model).keys()
+    assert tensors.keys() == adapters.trainable_parameters(model).keys()
     assert recipe == {
         "adapter": ["bitfit"],
         "classes": None,
@@ -188,7 +188,7 @@ def test_new_classes(tmp_path, tiny_dit):
     back = fresh_with(tiny_dit, (tmp_path / "a", 1.0))
     assert (back.config.num_classes, back.null, back.classes) == (2, 2, ["crack", "hole"])
     assert torch.equal(back.get_parameter(TABLE), model.get_parameter(TABLE))
-    assert torch.allclose(outputs(back), outputs(adapters.fold(model)), atol=1e-6)
+    assert torch.allclose(outputs(back), outputs(adapters.merge(model)), atol=1e-6)
     rows = fresh_with(tiny_dit, (tmp_path / "a", 0.0)).get_parameter(TABLE)
     old = tiny_dit.get_parameter(TABLE)
     assert torch.allclose(rows, torch.stack([old[:2].mean(0), old[2], old[10]]), atol=1e-7)

@@ -271,7 +271,7 @@ def saved(path, sd, specs, **header):
     header = {"base": weights.fingerprint(model), "adapter": specs} | header
     adapters.attach(model, specs, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        for i, parameter in enumerate(adapters.trained(model).values()):
+        for i, parameter in enumerate(adapters.trainable_parameters(model).values()):
             parameter.copy_(rand(*parameter.shape, seed=i))
     weights.save_adapter(path, model, header)
     return model
@@ -280,7 +280,7 @@ def saved(path, sd, specs, **header):
 @pytest.mark.parametrize("layout", ["kohya", "lora-diffusers"])
 def test_our_lora_there_and_back(tmp_path, sd, layout):
     specs = ["unet.lora:rank=2,alpha=8,targets=attn1", "unet.lora:rank=3,alpha=1,targets=(conv|proj_)", "text.lora"]
-    trained = adapters.fold(saved(tmp_path / "a.safetensors", sd, specs))
+    trained = adapters.merge(saved(tmp_path / "a.safetensors", sd, specs))
     export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", layout)
     assert is_foreign(tmp_path / "b.safetensors") and not is_foreign(tmp_path / "a.safetensors")
     back = joined(sd)
@@ -295,7 +295,7 @@ def test_our_dora_there_and_back(tmp_path, sd, layout):
     weights.save_sd(sd[0], tmp_path / "base", "sd-diffusers")
     specs = ["unet.dora:rank=2,alpha=8,targets=attn1", "unet.dora:rank=3,alpha=1,targets=(conv|proj_)", "text.lora"]
     config = {"model": str(tmp_path / "base")}
-    trained = adapters.fold(saved(tmp_path / "a.safetensors", sd, specs, config=config))
+    trained = adapters.merge(saved(tmp_path / "a.safetensors", sd, specs, config=config))
     export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", layout)
     back = joined(sd)
     apply_foreign(back, tmp_path / "b.safetensors")

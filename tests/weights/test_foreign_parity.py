@@ -258,12 +258,12 @@ def learned(tiny_sd, tmp_path_factory):
     path = tmp_path_factory.mktemp("learned") / "adapter.safetensors"
     sd, model = ours(tiny_sd)
     header = {"base": weights.fingerprint(model), "tokens": {"<pill>": 2}}
-    header["adapter"] = ["text.tokens:start=300,vectors=2"]
+    header["adapter"] = ["text.tokens:init=300,vectors=2"]
     sd.tokenizer.add("<pill>", 2)
     adapters.attach(model, header["adapter"])
     shaken(model)
     weights.save_adapter(path, model, header)
-    adapters.fold(model)
+    adapters.merge(model)
     return sd, path
 
 

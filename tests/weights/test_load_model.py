@@ -311,5 +311,5 @@ def test_only_plain_models_are_saved(tmp_path, tiny_dit):
     adapters.attach(tiny_dit, "lora:rank=2")
     with pytest.raises(ValueError, match=r"found 4 others \(blocks.0.attn.qkv.lora_down"):
         weights.save_model(tiny_dit, tmp_path / "w")
-    weights.save_model(adapters.fold(tiny_dit), tmp_path / "w")
+    weights.save_model(adapters.merge(tiny_dit), tmp_path / "w")
     assert equal(weights.load(tmp_path / "w"), tiny_dit)

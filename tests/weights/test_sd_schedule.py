@@ -33,13 +33,13 @@ def test_schedulers(values, expected):
     for found in (from_json(values, "w"), from_json(to_json(expected), "w")):
         assert found.prediction == expected.prediction
         assert torch.allclose(found.alpha_bar, expected.alpha_bar, rtol=1e-6)
-        assert found.final == 1
+        assert found.final_alpha_bar == 1
     assert from_json(values, "w", "v").prediction == "v"
 
 
 def test_the_steps_of_a_sampler():
     found = from_json(scheduler(timestep_spacing="trailing", steps_offset=1, set_alpha_to_one=False), "w")
-    assert (found.spacing, found.offset, found.final) == ("trailing", 1, found.alpha_bar[0].item())
+    assert (found.spacing, found.offset, found.final_alpha_bar) == ("trailing", 1, found.alpha_bar[0].item())
     written = to_json(found)
     assert (written["timestep_spacing"], written["steps_offset"], written["set_alpha_to_one"]) == ("trailing", 1, False)
     assert from_json(scheduler(), "w").spacing == "leading"

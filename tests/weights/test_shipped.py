@@ -11,7 +11,7 @@ from data.generated import BASE, PRODUCT_STATES
 from data.transforms import Transform, to_tensor
 from metrics import features
 from metrics.features import embed
-from sampling import Schedule, draw, guided
+from sampling import Schedule, batched_cfg, sample_latents
 
 SHIPPED = Path(weights.__file__).parent
 STATES = [f"hazelnut/{state}" for state in PRODUCT_STATES["hazelnut"]]
@@ -67,7 +67,7 @@ def test_the_dit_draws_the_states_that_it_was_trained_on(judge):
     model, vae = (weights.load(name, dtype=torch.float32) for name in ("tiny-dit", "tiny-vae"))
     tiles = [label for label, name in enumerate(model.classes) if name.startswith("tile/")]
     labels = torch.tensor(tiles).repeat_interleave(3)
-    denoiser = guided(model, labels, model.null, 2.0)
-    z = draw(denoiser, range(21), model.latent_shape, Schedule.linear(), steps=20, batch=21)
+    denoiser = batched_cfg(model, labels, model.null, 2.0)
+    z = sample_latents(denoiser, range(21), model.latent_shape, Schedule.linear(), steps=20, batch=21)
     logits = embed(network, vae.images(z).clamp(-1, 1))[1][:, [names.index(model.classes[label]) for label in tiles]]
     assert (logits.argmax(1) == labels - tiles[0]).float().mean() > 0.6

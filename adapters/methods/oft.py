@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.lora import ATTENTION
+from adapters.methods.lora import ATTENTION
 
 
 class OFT:
-    """y = W R^T x + b, on a Linear. Folds to W R^T."""
+    """y = W R^T x + b, on a Linear. Merges to W R^T."""
 
     added = ("oft_m", "oft_blocks", "oft_eps")
 
@@ -44,7 +44,7 @@ class OFT:
         s, one = (m - m.mT) / 2, torch.eye(m.shape[-1], device=m.device)
         return torch.linalg.solve(one + s, one - s)  # the two factors commute
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         rows = self.weight.float().unflatten(-1, (self.oft_blocks, -1))  # (out, K, N)
         self.weight.copy_(torch.einsum("okn,kmn->okm", rows, self.oft_rotations()).flatten(-2))
 

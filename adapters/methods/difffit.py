@@ -12,17 +12,17 @@ import re
 import torch
 from torch import nn
 
-from adapters.bitfit import bitfit
-from adapters.classes import classes, has_table
 from adapters.core import match, specialize
-from adapters.norm import norm
+from adapters.methods.bitfit import bitfit
+from adapters.methods.classes import classes, has_table
+from adapters.methods.norm import norm
 
 # the last Linear of each residual branch: a DiT block's two, a Stable Diffusion text block's three
 BRANCH_ENDS = r"\b(attn\.proj|mlp\.fc2|attn[12]\.to_out\.0|ff\.net\.2)$"
 
 
 class Gamma:
-    """y = gamma * (W x + b), gamma (D,). Folds to gamma W, gamma b."""
+    """y = gamma * (W x + b), gamma (D,). Merges to gamma W, gamma b."""
 
     added = ("gamma",)
 
@@ -33,7 +33,7 @@ class Gamma:
         """x (..., in) -> (..., D)."""
         return self.gamma * super().forward(x)
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         self.weight.mul_(self.gamma[:, None])
         if self.bias is not None:
             self.bias.mul_(self.gamma)

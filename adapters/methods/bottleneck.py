@@ -10,7 +10,7 @@ the block. In DiT the gate of the MLP branch multiplies f too. There is one adap
 
 W_down starts uniform in +-1/sqrt(D) (Kaiming with a = sqrt 5) as in AdaptFormer's code, and its usual width 64 and
 scale 0.1 are the defaults of both forms; the scale is a factor, not trained, and 1 gives Houlsby's equation. There is
-no dropout. The relu keeps f from being written into W, so a bottleneck does not fold.
+no dropout. The relu keeps f from being written into W, so a bottleneck does not merge.
 """
 
 import math
@@ -26,14 +26,14 @@ MLP_ENDS = r"\b(mlp\.fc2|ff\.net\.2)$"
 
 
 class Bottleneck:
-    """f and its parameters. It has no fold, so `fold(model)` leaves it on its layer, and every mixin over it."""
+    """f and its parameters. It has no `merge`, so `merge(model)` leaves it on its layer, and every mixin over it."""
 
     added = ("bottleneck_down", "bottleneck_down_bias", "bottleneck_up", "bottleneck_up_bias", "bottleneck_scale")
 
     def setup(self, like: torch.Tensor, width: int, scale: float, generator: torch.Generator | None) -> None:
         """like: a tensor (D, ...) with the branch's D, dtype and device."""
         D = len(like)
-        # drawn in float32 on the generator's device: one seed gives one adapter on every device and dtype
+        # sampled in float32 on the generator's device: one seed gives one adapter on every device and dtype
         uniform = torch.rand(width, D, generator=generator, device=generator.device if generator else "cpu")
         self.bottleneck_down = nn.Parameter(((2 * uniform - 1) / math.sqrt(D)).to(like))
         self.bottleneck_down_bias = nn.Parameter(like.new_zeros(width))

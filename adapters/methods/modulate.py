@@ -28,7 +28,7 @@ MODULATED = (
 
 
 class Modulation:
-    """y = (W o V U^T) x + b o m + a, on a Linear. Folds to W o V U^T and b o m + a."""
+    """y = (W o V U^T) x + b o m + a, on a Linear. Merges to W o V U^T and b o m + a."""
 
     added = ("modulate_v", "modulate_u", "modulate_bias_mul", "modulate_bias_add", "modulate_start")
     innermost = True
@@ -57,7 +57,7 @@ class Modulation:
         """b o m + a (out,), None for a layer without b."""
         return None if self.bias is None else self.bias * self.modulate_bias_mul + self.modulate_bias_add
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         self.weight.copy_(self.modulated())
         if self.bias is not None:
             self.bias.copy_(self.modulated_bias())

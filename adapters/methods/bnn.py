@@ -5,10 +5,10 @@
 
 mu and sigma train, one of each for every entry. In training mode a forward draws eps anew, once for its whole batch:
 the noise widens what is learned from a few images, too narrow without it (the paper's corruption stage). In eval mode
-theta is mu, at no cost, and folding drops sigma. `parts` says what is Gaussian:
+theta is mu, at no cost, and merging drops sigma. `parts` says what is Gaussian:
 
     linear      the Linears of all blocks but for cross-attention and adaLN, as in the paper's DreamBooth script
-    norm        weight and bias of every norm; DiT's get theirs first, as in adapters/norm.py
+    norm        weight and bias of every norm; DiT's get theirs first, as in adapters/methods/norm.py
     crossattn   the Linears of the cross-attentions
     lora, oft   B of a `lora`, M of an `oft` that was attached before: `lora:rank=4`, then `bnn:parts=lora`
 
@@ -23,15 +23,15 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.lora import LoRA
-from adapters.norm import add_affine
-from adapters.oft import OFT
+from adapters.methods.lora import LoRA
+from adapters.methods.norm import add_affine
+from adapters.methods.oft import OFT
 
 SMALLEST = 1e-7  # sigma
 
 
 class Prior(NamedTuple):
-    """What a layer is drawn back to: P = N(mu_0, sigma^2), by `kl` times KL(Q || P), or KL(P || Q) if `reverse`."""
+    """P = N(mu_0, sigma^2), to which the loss draws a layer: kl times KL(Q || P), or KL(P || Q) if `reverse`."""
 
     sigma: float
     kl: float
@@ -39,7 +39,7 @@ class Prior(NamedTuple):
 
 
 class Gaussian:
-    """y = layer(x) with theta = mu + sigma eps in place of the parameters that `gaussian` names. Folds to mu."""
+    """y = layer(x) with theta = mu + sigma eps in place of the parameters that `gaussian` names. Merges to mu."""
 
     gaussian = ("weight", "bias")
     added = ("weight_sigma", "weight_prior", "bias_sigma", "bias_prior", "bnn_prior")
@@ -60,12 +60,12 @@ class Gaussian:
         """As the layer."""
         if not self.training:
             return super().forward(x)
-        drawn = {name: self.theta(name) for name in self.names()}
+        thetas = {name: self.theta(name) for name in self.names()}
         try:
-            self.__dict__.update(drawn)  # an attribute hides the parameter of its name from all that runs underneath
+            self.__dict__.update(thetas)  # an attribute hides the parameter of its name from all that runs underneath
             return super().forward(x)
         finally:
-            for name in drawn:
+            for name in thetas:
                 del self.__dict__[name]
 
     def theta(self, name: str) -> torch.Tensor:
@@ -74,13 +74,15 @@ class Gaussian:
         return mean + self.sigma(name) * torch.randn_like(mean)
 
     def sigma(self, name: str) -> torch.Tensor:
+        """sigma, at least SMALLEST, of mu's shape."""
         return getattr(self, f"{name}_sigma").clamp(min=SMALLEST)
 
     def names(self) -> list[str]:
         """`gaussian` without what the layer lacks, such as a bias."""
         return [name for name in self.gaussian if getattr(self, name) is not None]
 
-    def penalty(self) -> tuple[str, torch.Tensor]:
+    def auxiliary_loss(self) -> tuple[str, torch.Tensor]:
+        """("kl", kl times the divergence of all entries), 0 without kl."""
         total = getattr(self, self.gaussian[0]).new_zeros(())
         for name in self.names() if self.bnn_prior.kl else []:
             q = getattr(self, name), self.sigma(name)
@@ -88,12 +90,12 @@ class Gaussian:
             total = total + (divergence(*p, *q) if self.bnn_prior.reverse else divergence(*q, *p))
         return "kl", self.bnn_prior.kl * total
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         """mu is in its place already."""
 
 
 class GaussianLoRA(Gaussian):
-    """y = W x + b + s (B + sigma eps) A x. Only B is drawn, and its mu_0 is 0."""
+    """y = W x + b + s (B + sigma eps) A x. Only B is Gaussian, and its mu_0 is 0."""
 
     gaussian = ("lora_up",)
     added = ("lora_up_sigma", "lora_up_prior", "bnn_prior")
@@ -147,14 +149,16 @@ def bnn(
         specialize(layer, mixin, prior=Prior(sigma, kl, direction == "reverse"))
 
 
-def divergence(mean, sigma, mean_p, sigma_p) -> torch.Tensor:
+def divergence(
+    mean: torch.Tensor, sigma: torch.Tensor | float, mean_p: torch.Tensor, sigma_p: torch.Tensor | float
+) -> torch.Tensor:
     """KL(N(mean, sigma^2) || N(mean_p, sigma_p^2)), in nats, summed over the entries."""
     ratio, gap = sigma / sigma_p, (mean - mean_p) / sigma_p
     return ((ratio**2 + gap**2 - 1) / 2 - torch.log(ratio)).sum()
 
 
 def sampled(model: nn.Module) -> nn.Module:
-    """Gaussian weights are drawn in eval mode too, from now on. In place; ValueError if the model has none."""
+    """From now on eval mode samples the Gaussian weights too. In place; ValueError if the model has none."""
     layers = [layer for layer in model.modules() if isinstance(layer, Gaussian)]
     if not layers:
         raise ValueError("sampled weights need an adapter of bnn, and none of this model's weights is Gaussian")

@@ -21,9 +21,9 @@ def crossattn(model: nn.Module, generator: torch.Generator | None, *, parts: str
     if not parts or set(parts) - set("qkvo"):
         raise ValueError(f"parts are letters of qkvo, found {parts!r}")
     layers = [
-        (found[1], layer)
+        (projection[1], layer)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and (found := TEXT_ATTENTION.search(name))
+        if isinstance(layer, nn.Linear) and (projection := TEXT_ATTENTION.search(name))
     ]
     if not layers:
         raise ValueError(f"it trains what reads a text, and this {type(model).__name__} has none")

@@ -2,7 +2,7 @@
 
 DiT's LayerNorms have neither, because adaLN scales and shifts after them. They get w = 1 and b = 0 here, which changes
 no output, as in FineDiffusion (arXiv 2402.18331) and in the parameter counts of DiffFit (arXiv 2304.06648). The norms
-stay plain LayerNorms, now with weights: folding leaves them, and their keys join the state dict.
+stay plain LayerNorms, now with weights: merging leaves them, and their keys join the state dict.
 """
 
 import torch

@@ -3,7 +3,7 @@
     row(i) = E[i]  for the words of the vocabulary,   token_rows[i - V]  for the new ones
 
 The new rows are a parameter of their own beside the frozen table E (V, D), so no other word can move, whatever the
-optimizer does. Folding appends them to the table.
+optimizer does. Merging appends them to the table.
 """
 
 import torch
@@ -11,11 +11,11 @@ from torch import nn
 
 from adapters.core import specialize
 
-TABLE = "token_embedding"  # the text tower's name for it
+TABLE = "token_embedding"  # its name in the text encoder
 
 
 class NewTokens:
-    """row(i) = E[i] below V, token_rows[i - V] from V on. Folds to one table (V + n, D)."""
+    """row(i) = E[i] below V, token_rows[i - V] from V on. Merges to one table (V + n, D)."""
 
     added = ("token_rows",)
 
@@ -29,12 +29,12 @@ class NewTokens:
         known = super().forward(tokens.clamp(max=len(self.weight) - 1))  # (B, L, D)
         return torch.where(new[..., None] < 0, known, self.token_rows[new.clamp(min=0)])
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         self.weight = nn.Parameter(torch.cat([self.weight, self.token_rows]), requires_grad=self.weight.requires_grad)
 
 
-def tokens(model: nn.Module, generator: torch.Generator | None, *, start: str = "0", vectors: int = 1) -> None:
-    """`vectors` new rows of the token table train, all copies of row `start`, or of the mean of several ("320+2368").
+def tokens(model: nn.Module, generator: torch.Generator | None, *, init: str = "0", vectors: int = 1) -> None:
+    """`vectors` new rows of the token table train, all copies of row `init`, or of the mean of several ("320+2368").
 
     The new ids follow those of the table. Raises ValueError for a row that is not there, fewer than one vector, or a
     model without a token table.
@@ -44,8 +44,8 @@ def tokens(model: nn.Module, generator: torch.Generator | None, *, start: str = 
         raise ValueError(f"it adds rows to a token table, and this {type(model).__name__} has none")
     if vectors < 1:
         raise ValueError(f"needs vectors >= 1, found {vectors}")
-    ids = start.split("+")
+    ids = init.split("+")
     if not all(i.isdigit() and int(i) < table.num_embeddings for i in ids):
-        raise ValueError(f"start is a row of 0 .. {table.num_embeddings - 1}, found {start!r}")
+        raise ValueError(f"init is a row of 0 .. {table.num_embeddings - 1}, found {init!r}")
     row = table.weight[[int(i) for i in ids]].detach().mean(0)  # (D,)
     specialize(table, NewTokens, rows=row.repeat(vectors, 1))

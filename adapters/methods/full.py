@@ -3,13 +3,14 @@
 import torch
 from torch import nn
 
-from adapters.core import fixed
+from adapters.core import frozen_names
 
 
 def full(model: nn.Module, generator: torch.Generator | None) -> None:
     """theta trains, all of it. Raises ValueError if every parameter was frozen before the first attach."""
-    parameters = {name: p for name, p in model.named_parameters() if name not in fixed(model)}
+    frozen = frozen_names(model)
+    parameters = [p for name, p in model.named_parameters() if name not in frozen]
     if not parameters:
-        raise ValueError(f"nothing to train: all {len(fixed(model))} parameters were frozen before the first attach")
-    for p in parameters.values():
+        raise ValueError(f"nothing to train: all {len(frozen)} parameters were frozen before the first attach")
+    for p in parameters:
         p.requires_grad_(True)

@@ -2,9 +2,19 @@
 
     y = W x + b + (alpha / r) B A x        A (r, in) ~ N(0, 1/r^2),  B (out, r) = 0 at the start
 
+          x (..., in)
+          |----------------.
+    W, b frozen         A lora_down (r, in)
+          |             B lora_up (out, r)
+          |<-- alpha / r --'
+          y (..., out)
+
+`specialize` of adapters/core.py makes `LoRALinear(LoRA, nn.Linear)` of the mixin and the layer's own class, so that
+`super().forward(x)` below is nn.Linear's W x + b.
+
 For a convolution A is one too, with the layer's kernel, stride and padding and r output channels, and B is 1x1.
-A starts with standard deviation 1/r as in diffusers and PEFT ("gaussian"); the paper's code draws Kaiming-uniform. A is
-`lora_down` and B is `lora_up`, the names of the kohya file layout.
+A starts with standard deviation 1/r as in diffusers and PEFT ("gaussian"); the paper's code has a Kaiming-uniform
+start. `lora_down` and `lora_up` are the names of the kohya file layout.
 """
 
 import math
@@ -15,12 +25,12 @@ from torch import nn
 
 from adapters.core import match, specialize
 
-# DiT's fused qkv; every attention projection of Stable Diffusion's UNet and text tower, as in diffusers' scripts
+# DiT's fused qkv; every attention projection of Stable Diffusion's UNet and text encoder, as in diffusers' scripts
 ATTENTION = r"\b(attn\.qkv|attn[12]?\.(to_q|to_k|to_v|to_out(\.0)?))$"
 
 
 class LoRA:
-    """y = W x + b + (alpha / r) B A x, on a Linear. Folds to W + (alpha / r) B A."""
+    """A mixin: y = W x + b + (alpha / r) B A x, over an nn.Linear. Merges to W + (alpha / r) B A."""
 
     added = ("lora_down", "lora_up", "lora_scale")
 
@@ -29,17 +39,22 @@ class LoRA:
         self.lora_scale = alpha / rank
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """As the layer: x (..., in) -> (..., out), or (B, in, H, W) -> (B, out, H', W')."""
-        return super().forward(x) + self.lora_scale * self.low_rank(x)
+        """x (..., in) -> (..., out), or (B, in, H, W) -> (B, out, H', W') on a Conv2d."""
+        return super().forward(x) + self.lora_scale * self.low_rank(x)  # W x + b + (alpha / r) B A x
 
     def low_rank(self, x: torch.Tensor) -> torch.Tensor:
-        """B A x."""
+        """B A x, of the output's shape."""
         return F.linear(F.linear(x, self.lora_down), self.lora_up)
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         # float32: bf16 would round B A before it is added, and again after
         delta = self.lora_scale * self.lora_up.float().flatten(1) @ self.lora_down.float().flatten(1)
         self.weight.copy_(self.weight.float() + delta.view_as(self.weight))
+
+    def extra_repr(self) -> str:
+        """The layer's own text with rank and alpha, as print(model) shows it."""
+        rank = len(self.lora_down)
+        return f"{super().extra_repr()}, rank={rank}, alpha={self.lora_scale * rank:g}"
 
 
 class ConvLoRA(LoRA):
@@ -70,9 +85,9 @@ def lora(
 
 
 def factors(weight: torch.Tensor, rank: int, generator: torch.Generator | None) -> tuple[nn.Parameter, nn.Parameter]:
-    """A (r, in) or (r, in, k, k), drawn, and B (out, r) or (out, r, 1, 1), zero, for a weight."""
+    """A (r, in) or (r, in, k, k), random, and B (out, r) or (out, r, 1, 1), zero, for a weight."""
     out, *kernel = weight.shape
-    # drawn in float32 on the generator's device: one seed gives one adapter on every device and dtype
+    # sampled in float32 on the generator's device: one seed gives one adapter on every device and dtype
     down = torch.randn(rank, *kernel, generator=generator, device=generator.device if generator else "cpu") / rank
     return nn.Parameter(down.to(weight)), nn.Parameter(weight.new_zeros(out, rank, *(1 for _ in kernel[1:])))
 

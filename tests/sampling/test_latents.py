@@ -1,11 +1,11 @@
-"""draw: one latent per sample, each with noise of its own, under the guidance of its condition."""
+"""sample_latents: one latent per sample, each with noise of its own, under the guidance of its condition."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from sampling import SAMPLERS, Schedule, bind, cfg, ddim, draw, guided, sample_noise
+from sampling import SAMPLERS, Schedule, batched_cfg, cfg, conditional, ddim, sample_latents, sample_noise
 
 SCHEDULE = Schedule.linear()
 SHAPE = (4, 2, 2)
@@ -18,13 +18,15 @@ def model(x, t, y):
     return torch.tanh(x + y.view(-1, 1, 1, 1) + t.view(-1, 1, 1, 1) / 1000)
 
 
-PLAIN = guided(model, LABELS, NULL, 4.0)
+PLAIN = batched_cfg(model, LABELS, NULL, 4.0)
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, partial(ddim, eta=1.0)])
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_the_batch_size_changes_nothing(sampler, guidance):
-    by_batch = partial(draw, guided(model, LABELS, NULL, guidance), ALL, SHAPE, SCHEDULE, sampler, steps=4)
+    by_batch = partial(
+        sample_latents, batched_cfg(model, LABELS, NULL, guidance), ALL, SHAPE, SCHEDULE, sampler, steps=4
+    )
     whole, pairs, single = (by_batch(batch=batch) for batch in (16, 2, 1))
     assert whole.shape == (5, *SHAPE) and whole.dtype == torch.float32
     assert torch.equal(whole, pairs) and torch.equal(whole, single)
@@ -32,8 +34,8 @@ def test_the_batch_size_changes_nothing(sampler, guidance):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_list_may_be_drawn_in_parts(sampler):
-    whole = draw(PLAIN, ALL, SHAPE, SCHEDULE, sampler, steps=4, seed=5)
-    tail = draw(PLAIN, range(3, 5), SHAPE, SCHEDULE, sampler, steps=4, seed=5)
+    whole = sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, sampler, steps=4, seed=5)
+    tail = sample_latents(PLAIN, range(3, 5), SHAPE, SCHEDULE, sampler, steps=4, seed=5)
     assert torch.equal(whole[3:], tail)
 
 
@@ -49,14 +51,16 @@ def test_seed_and_index_make_the_noise():
     assert big.mean().item() == pytest.approx(0, abs=0.02) and big.std().item() == pytest.approx(1, abs=0.02)
 
 
-def test_draw_is_the_sampler_on_the_keyed_noise():
+def test_it_is_the_sampler_on_the_noise_of_seed_and_number():
     noise = sample_noise(7, ALL)
     x = noise(torch.empty(5, *SHAPE))
     by_hand = ddim(cfg(model, LABELS, NULL, 2.0, 3), x, SCHEDULE, 4, noise)
-    assert torch.equal(by_hand, draw(guided(model, LABELS, NULL, 2.0, 3), ALL, SHAPE, SCHEDULE, steps=4, seed=7))
-    by_hand = ddim(bind(model, LABELS), x, SCHEDULE, [9, 500], noise)
-    unguided = guided(model, LABELS, None, 1.0)
-    assert torch.equal(by_hand, draw(unguided, ALL, SHAPE, SCHEDULE, steps=[9, 500], seed=7))
+    assert torch.equal(
+        by_hand, sample_latents(batched_cfg(model, LABELS, NULL, 2.0, 3), ALL, SHAPE, SCHEDULE, steps=4, seed=7)
+    )
+    by_hand = ddim(conditional(model, LABELS), x, SCHEDULE, [9, 500], noise)
+    unguided = batched_cfg(model, LABELS, None, 1.0)
+    assert torch.equal(by_hand, sample_latents(unguided, ALL, SHAPE, SCHEDULE, steps=[9, 500], seed=7))
 
 
 def test_no_guidance_does_not_double_the_batch():
@@ -66,14 +70,14 @@ def test_no_guidance_does_not_double_the_batch():
         sizes.add(len(x))
         return model(x, t, y)
 
-    draw(guided(counting, LABELS, None, 1.0), ALL, SHAPE, SCHEDULE, steps=2, batch=5)
+    sample_latents(batched_cfg(counting, LABELS, None, 1.0), ALL, SHAPE, SCHEDULE, steps=2, batch=5)
     assert sizes == {5}
 
 
 def test_each_sample_may_have_its_own_null():
     superclass = torch.tensor([3, 3, 4, 3, 3])
-    mixed = draw(guided(model, LABELS, superclass, 4.0), ALL, SHAPE, SCHEDULE, steps=4, batch=2)
-    plain = draw(PLAIN, ALL, SHAPE, SCHEDULE, steps=4)
+    mixed = sample_latents(batched_cfg(model, LABELS, superclass, 4.0), ALL, SHAPE, SCHEDULE, steps=4, batch=2)
+    plain = sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, steps=4)
     assert [torch.equal(a, b) for a, b in zip(mixed, plain, strict=True)] == [True, True, False, True, True]
 
 
@@ -82,38 +86,40 @@ def test_text_conditions():
         return model(x, t, states.mean((1, 2)))
 
     cond = LABELS.float().view(5, 1, 1).expand(5, 3, 2)
-    by_text = guided(text_model, cond, torch.full((1, 3, 2), float(NULL)), 4.0)
-    latents = draw(by_text, ALL, SHAPE, SCHEDULE, steps=4, batch=2)
-    assert torch.equal(latents, draw(PLAIN, ALL, SHAPE, SCHEDULE, steps=4))
+    by_text = batched_cfg(text_model, cond, torch.full((1, 3, 2), float(NULL)), 4.0)
+    latents = sample_latents(by_text, ALL, SHAPE, SCHEDULE, steps=4, batch=2)
+    assert torch.equal(latents, sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, steps=4))
 
 
-def test_before_is_made_for_the_samples_of_a_batch():
+def test_on_step_is_made_for_the_samples_of_a_batch():
     seen = []
 
-    def before(here):
+    def on_step(here):
         seen.append((here.start, here.stop))
         return lambda x, t: x + LABELS[here].view(-1, 1, 1, 1)
 
-    pairs, whole = (draw(PLAIN, ALL, SHAPE, SCHEDULE, steps=4, batch=batch, before=before) for batch in (2, 5))
+    pairs, whole = (
+        sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, steps=4, batch=batch, on_step=on_step) for batch in (2, 5)
+    )
     assert torch.equal(pairs, whole) and seen == [(0, 2), (2, 4), (4, 5), (0, 5)]
-    plain = draw(PLAIN, ALL, SHAPE, SCHEDULE, steps=4)
+    plain = sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, steps=4)
     assert [torch.equal(a, b) for a, b in zip(whole, plain)] == (LABELS == 0).tolist()
 
 
 def test_no_samples_are_no_latents():
-    assert draw(PLAIN, range(0), SHAPE, SCHEDULE, steps=2).shape == (0, *SHAPE)
+    assert sample_latents(PLAIN, range(0), SHAPE, SCHEDULE, steps=2).shape == (0, *SHAPE)
 
 
 def test_no_graph_is_kept():
     weight = torch.ones(1, requires_grad=True)
-    weighted = guided(lambda x, t, y: weight * model(x, t, y), LABELS, NULL, 4.0)
-    assert not draw(weighted, ALL, SHAPE, SCHEDULE, steps=2).requires_grad
+    weighted = batched_cfg(lambda x, t, y: weight * model(x, t, y), LABELS, NULL, 4.0)
+    assert not sample_latents(weighted, ALL, SHAPE, SCHEDULE, steps=2).requires_grad
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"ddpm, ddim, dpm\+\+, lcm: got 'euler'"):
-        draw(PLAIN, ALL, SHAPE, SCHEDULE, "euler")
+    with pytest.raises(ValueError, match=r"ddpm, ddim, dpm\+\+, lcm, found 'euler'"):
+        sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, "euler")
     with pytest.raises(ValueError, match="guidance 4.0 needs a null condition"):
-        guided(model, LABELS, None, 4.0)
-    with pytest.raises(ValueError, match="at least 1 sample: got 0"):
-        draw(PLAIN, ALL, SHAPE, SCHEDULE, batch=0)
+        batched_cfg(model, LABELS, None, 4.0)
+    with pytest.raises(ValueError, match="at least 1 sample, found 0"):
+        sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, batch=0)

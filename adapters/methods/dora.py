@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from adapters.core import specialize
-from adapters.lora import ATTENTION, factors, layers_for
+from adapters.methods.lora import ATTENTION, factors, layers_for
 
 
 class DoRA:
-    """y = g |W| V / |V| x + b with V = W + s B A, on a Linear. Folds to g |W| V / |V|."""
+    """y = g |W| V / |V| x + b with V = W + s B A, on a Linear. Merges to g |W| V / |V|."""
 
     added = ("dora_down", "dora_up", "dora_scale", "dora_gain")
     innermost = True
@@ -54,7 +54,7 @@ class DoRA:
         norm, of_v = (torch.linalg.vector_norm(rows, dim=1) for rows in (self.weight.float().flatten(1), v))
         return norm / of_v.clamp(min=torch.finfo(v.dtype).tiny)
 
-    def fold(self) -> None:
+    def merge(self) -> None:
         v = self.dora_v()
         self.weight.copy_(((self.dora_gain * self.dora_ratio(v))[:, None] * v).view_as(self.weight))
 

@@ -8,7 +8,7 @@ them as it does the others. They start uniform in +-sqrt(6 / (3 p^2 + D)), p the
 of three colours. Only they train.
 
 From the first step on the tokens of the image attend to the prompts too, and no value of a prompt hides it from them.
-So this method alone changes the output before training, and its file has no strength but 1. It does not fold.
+So this method alone changes the output before training, and its file has no strength but 1. It does not merge.
 """
 
 import math
@@ -80,9 +80,9 @@ def vpt(model: nn.Module, generator: torch.Generator | None, *, tokens: int = 10
     bound = math.sqrt(6 / (3 * like[0, 0].numel() + len(like)))
 
     def prompts() -> torch.Tensor:
-        # drawn in float32 on the generator's device: one seed gives one adapter on every device and dtype
-        drawn = torch.rand(tokens, len(like), generator=generator, device=generator.device if generator else "cpu")
-        return (bound * (2 * drawn - 1)).to(like)
+        # sampled in float32 on the generator's device: one seed gives one adapter on every device and dtype
+        uniform = torch.rand(tokens, len(like), generator=generator, device=generator.device if generator else "cpu")
+        return (bound * (2 * uniform - 1)).to(like)
 
     if form == "shallow":
         specialize(blocks[0], ShallowPrompts, prompts=prompts())
