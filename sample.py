@@ -1,73 +1,46 @@
-"""Draw images from a fine-tuned model: python sample.py --run RUN, or --model PATH [--adapter FILE[:strength]]...
+"""Sample images from a fine-tuned model: python sample.py --run RUN, or --model PATH [--adapter FILE[:strength]]...
 
---classes says what to draw with a class-conditional model, --prompt (repeated) or --prompts FILE with Stable Diffusion.
+--classes says what a class-conditional model shows, --prompt (repeated) or --prompts FILE what Stable Diffusion shows.
 Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
 
 import sys
-import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import launch
 import weights
+from config import Config, check_unread, given, read_toml, run_script, usage
+from config import sampling as part
 from data.drawn import GRID, file_names
 from data.grid import grid, save_image
 from data.images import decode
 from data.transforms import Transform, to_tensor, to_uint8
 from dit.classes import row_of
-from ops.device import autocast, choose_device
-from recipes.consistency import few_steps
+from ops.attention import set_backend
+from ops.device import Compute, choose_device
+from recipes.settings import all_parts
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
-from sampling.request import from_superclass, interval, weighed
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attended, positions
 
+_ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
+PARTS = {  # what is sampled from -> the parts of the settings that are read
+    "a DiT": (*_ALL, part.Checkpoint, part.Autoencoder, part.Classes),
+    "a DiT of a run": (*_ALL, part.Classes),
+    "a Stable Diffusion": (*_ALL, part.Checkpoint, part.Prompts),
+    "a Stable Diffusion of a run": (*_ALL, part.Prompts),
+}
+CLASSES = 12  # columns at most, where no class is named
+
 
 @dataclass
-class Config:
-    run: str = ""  # run folder of train.py: its model, autoencoder and adapter
-    model: str = "tiny-dit"  # checkpoint, if no run is given
-    vae: str = "tiny-vae"  # autoencoder of the model's latents, if no run is given; Stable Diffusion has its own
-    adapter: list[str] = field(default_factory=list)  # adapter or LoRA file, FILE or FILE:strength; repeat to stack
-    weights: str = "mean"  # Gaussian weights (bnn): mean | sampled, drawn at every step of the sampler
-    embedding: list[str] = field(default_factory=list)  # textual inversion file, FILE or WORD=FILE; repeat
-    control: str = ""  # ControlNet to draw with, file or folder; empty: that of the run, if it has one
-    hint: list[str] = field(default_factory=list)  # image that it reads, as a mask; repeat: one row of samples for each
-    classes: str = ""  # names or ids with commas between; empty: all (at most 12)
-    prompt: list[str] = field(default_factory=list)  # what to draw with Stable Diffusion, (word:1.3) weighs; repeat
-    prompts: str = ""  # text file of prompts, one a line
-    attend: list[str] = field(default_factory=list)  # word of every prompt that must be seen in its images; repeat
-    negative: str = ""  # what guidance leads away from; empty: the empty prompt
-    also: list[str] = field(default_factory=list)  # class or prompt that every image shows besides, WHAT:WEIGHT; repeat
-    without: list[str] = field(default_factory=list)  # class or prompt that no image shows, WHAT:WEIGHT; repeat
-    image: str = ""  # picture to start from instead of noise
-    strength: float = 0.8  # how much of the way to noise it goes first: 1 keeps nothing of it
-    size: int = 0  # side of the images in pixels, Stable Diffusion only; 0: what the model was made for
-    count: int = 8  # images of each class or prompt
-    sampler: str = "ddim"  # ddpm | ddim | dpm++ | lcm; of a distilled adapter: its own, as steps and guidance
-    steps: int = 50  # steps of the sampler
-    guidance: float = 3.0  # guidance scale; 1: none
-    guidance_from: str = ""  # null (class, or --negative) | superclass; empty: superclass where one is known, else null
-    superclass: str = ""  # Stable Diffusion: what all prompts are a kind of, as "a hazelnut"; DiT knows its classes'
-    superclass_guidance: float = 1.0  # with guidance from superclass: the scale from null to there; 1: none of null
-    interval: str = ""  # LOW,HIGH: guidance only at these timesteps, of 0 (clean) to 999 (noise); empty: all
-    channels: int = 0  # latent channels that guidance acts on; 0: all; 3: as in DiT's released samples
-    seed: int = 0  # image i of the list has the noise of (seed, i), whatever the batch
-    batch: int = 16  # images drawn at once
-    precision: str = "auto"  # auto | fp32 | bf16
-    device: str = "auto"  # auto | cpu | cuda | mps
-    out: str = ""  # folder for the images; empty: RUN/drawn or ./drawn
-
-
-class Job(NamedTuple):
-    """What there is to draw: one name a column, and a condition for each of its images."""
+class Request:
+    """What there is to sample: one name a column, and a condition for each of its images."""
 
     model: nn.Module
     vae: VAE
@@ -76,226 +49,218 @@ class Job(NamedTuple):
     names: list[str]
     cond: Tensor  # labels (N,) or text states (N, L, D), of the columns' images in a row
     null: int | Tensor | None  # the condition that guidance leads away from
-    more: list[tuple[int | Tensor, float]]  # further conditions that it weighs, for all images or for each
-    before: Callable | None = None  # what moves the latents before each step
+    extra_conditions: list[tuple[int | Tensor, float]]  # further conditions, each with its weight
+    superclass: Tensor | None = None  # of each image, where guidance leads away from it
+    on_step: Callable | None = None  # what changes the latents before each step
     hint: Tensor | None = None  # what a ControlNet reads, for each image
 
 
 @torch.no_grad()
-def main(argv=None):
-    given = launch.given(Config, argv)
-    settings = run_settings(Config(**given))
-    path, files = fine_tuned(Config(**given), settings)
-    cfg = Config(**few_steps(files) | given)
-    if min(cfg.count, cfg.batch) < 1:
-        raise ValueError(f"count and batch must be at least 1, found {cfg.count} and {cfg.batch}")
-    device = choose_device(cfg.device)
-    torch.manual_seed(cfg.seed)  # of sampled weights: the images of one batch share them
-    by_text = cfg.prompt or cfg.prompts or weights.is_sd(path)
-    with autocast(cfg.precision, device):
-        job = (prompted if by_text else labelled)(cfg, settings, path, files, device)
-        start = None if not cfg.image else encoded(cfg, job, device)
-    out = Path(cfg.out or (Path(cfg.run) / "drawn" if cfg.run else "drawn"))
+def main(argv: list[str] | None = None) -> None:
+    """Settings, model and conditions, then batches of samples, each into its file."""
+    config, path, files, stored = configure(argv)
+    output, compute = config[part.Output], Compute(choose_device(config[part.Output].device), config[part.Output].precision)
+    set_backend(output.attention)
+    torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
+    with compute.autocast():
+        prepare = prepare_dit if part.Classes in config else prepare_sd
+        request = prepare(config, path, files, stored, compute.device)
+        start = encode_image(config[part.Start].image, request, compute.device) if config[part.Start].image else None
+    run = config[part.Source].run
+    out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
     out.mkdir(parents=True, exist_ok=True)
-    stems, columns = file_names(job.names), [[] for _ in job.names]
-    denoiser, total = denoisers(cfg, job), len(job.cond)
-    for first in tqdm(range(0, total, cfg.batch), desc="batches"):
-        numbers = range(first, min(first + cfg.batch, total))
-        with autocast(cfg.precision, device):
+    stems, columns = file_names(request.names), [[] for _ in request.names]
+    denoiser, total = guided(request, config[part.Guidance]), len(request.cond)
+    sampler, strength = config[part.Sampler], config[part.Start].strength
+    for first in tqdm(range(0, total, output.batch), desc="batches"):
+        numbers = range(first, min(first + output.batch, total))
+        with compute.autocast():
             z = sample_latents(
-                denoiser,
-                numbers,
-                job.shape,
-                job.schedule,
-                cfg.sampler,
-                cfg.steps,
-                cfg.seed,
-                cfg.batch,
-                start,
-                cfg.strength,
-                device,
-                job.before,
-            )
-            images = to_uint8(job.vae.images(z))  # (B, H, W, 3)
+                denoiser, numbers, request.shape, request.schedule, sampler.sampler, sampler.steps, output.seed,
+                output.batch, start, strength, compute.device, request.on_step,
+            )  # fmt: skip
+            images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
-            column, row = divmod(i, cfg.count)
+            column, row = divmod(i, output.count)
             save_image(out / f"{stems[column]}_{row:03d}.png", image)
             columns[column].append(image)
-    save_image(out / GRID, grid(dict(zip(job.names, columns))))
+    save_image(out / GRID, grid(dict(zip(request.names, columns))))
     print(f"{total} images and grid.png in {out}")
 
 
-def denoisers(cfg, job: Job) -> Callable:
+def guided(request: Request, guidance: part.Guidance) -> Callable:
     """denoiser(here) of the images numbered `here`: guided, and outside of the interval the model alone."""
-    inside = batched_cfg(job.model, job.cond, job.null, cfg.guidance, cfg.channels or None, job.more, job.hint)
-    if not cfg.interval:
+    inside = batched_cfg(
+        request.model, request.cond, request.null, guidance.guidance, guidance.channels or None,
+        request.extra_conditions, request.hint, request.superclass, guidance.superclass_guidance,
+    )  # fmt: skip
+    limits = guidance.limits(len(request.schedule.alpha_bar) - 1)
+    if limits is None:
         return inside
-    low, high = interval(cfg.interval, len(job.schedule.alpha_bar) - 1)
-    outside = batched_cfg(job.model, job.cond, None, 1.0, hint=job.hint)
-    return lambda here: limited_interval(low, high, inside(here), outside(here))
+    outside = batched_cfg(request.model, request.cond, None, 1.0, hint=request.hint)
+    return lambda here: limited_interval(*limits, inside(here), outside(here))
 
 
-def labelled(cfg, settings, path, files, device) -> Job:
-    """A DiT with its adapters folded in, and the classes that were asked for."""
-    if cfg.attend:
-        raise ValueError(f"--attend {cfg.attend[0]!r} is for a word of a prompt of Stable Diffusion, found no prompt")
+def prepare_dit(config: Config, path: str, files: list, stored: dict, device: torch.device) -> Request:
+    """A DiT with its adapters merged in, and the labels of the classes."""
+    count, guidance = config[part.Output].count, config[part.Guidance]
     model = weights.load(path, expect="dit", dtype=torch.float32)
-    put_on(cfg, model, files)
-    vae = weights.load(settings.get("vae", cfg.vae), expect="vae", dtype=torch.float32).to(device)
-    names, labels, more = choose(cfg, model)
+    apply_adapters(model, files, config[part.Source].weights)
+    vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
+    vae = weights.load(vae, expect="vae", dtype=torch.float32).to(device)
+    classes = model.classes or [str(i) for i in range(model.config.num_classes)]
+    wanted = [name.strip() for name in config[part.Classes].classes.split(",") if name.strip()]
+    wanted = wanted or [name for name in classes if name not in model.parents.values()][:CLASSES]
+    labels = [row_of(name, classes) for name in wanted]
+    names = [classes[label] for label in labels]
+    extra = [(row_of(name, classes), weight) for name, weight in guidance.extra()]
+    orphan = next((name for name in names if name not in model.parents), "")
+    missing = orphan and f"the model has no superclass of {orphan!r}; train.py --superclass 0.1 trains superclasses"
+    superclass = None
+    if guidance.leads_from_superclass("", missing):
+        rows = torch.tensor([classes.index(model.parents[name]) for name in names], device=device)
+        superclass = rows.repeat_interleave(count)
     hint = None
-    if control := control_of(cfg):
+    if control := control_of(config):
         model = weights.with_control(model, control)
-        shown = hints(cfg, model.config.input_size * vae.factor, len(names))
+        shown = load_hints(config, model.config.input_size * vae.factor, len(names))
         hint = vae.config.scaling_factor * vae.encode(2 * shown.to(device) - 1)[0].float()  # (N, C, h, w)
-    cond = torch.tensor(labels, device=device).repeat_interleave(cfg.count)
+    cond = torch.tensor(labels, device=device).repeat_interleave(count)
     null = model.null if model.config.class_dropout else None
-    schedule = dit_schedule(model.noise_schedule)
-    return Job(model.to(device), vae, schedule, model.latent_shape, names, cond, null, more, hint=hint)
+    schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
+    return Request(model.to(device), vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
 
 
-def prompted(cfg, settings, path, files, device) -> Job:
-    """A Stable Diffusion with its adapters folded in and its new words known, and the prompts, read in one go."""
-    if cfg.classes:
-        raise ValueError(f"--classes {cfg.classes!r} is for a DiT; Stable Diffusion draws prompts, --prompt")
+def prepare_sd(config: Config, path: str, files: list, stored: dict, device: torch.device) -> Request:
+    """A Stable Diffusion with its adapters merged in and its new words known, and the states of the prompts."""
+    count, guidance, texts = config[part.Output].count, config[part.Guidance], config[part.Prompts]
     sd = weights.load_sd(path, dtype=torch.float32)
     model = TextConditioned(sd.unet, sd.text)
     weights.add_words(sd.tokenizer, [file for file, _ in files])
-    put_on(cfg, model, files)
-    for text in cfg.embedding:
+    apply_adapters(model, files, config[part.Source].weights)
+    for text in texts.embedding:
         word, _, file = text.rpartition("=")
         weights.add_embedding(sd.tokenizer, sd.text, file, word or None)
-    names = read_prompts(cfg) or settings.get("prompts") or None
+    names = read_prompts(texts) or stored.get("prompts") or None
     if not names:
-        raise ValueError("what shall be drawn? give --prompt, or --prompts with a file of them")
-    more = weighed(cfg)
-    if from_superclass(cfg, "" if cfg.superclass else "guidance from a superclass needs its prompt, --superclass TEXT"):
-        more.append((cfg.superclass, cfg.superclass_guidance - cfg.guidance))
-    texts = [*names, *(text for text, _ in more), cfg.negative]
-    states = encode_prompts(sd.text.to(device), sd.tokenizer, texts).float()  # (U, L, D)
-    cond = states[: len(names)].repeat_interleave(cfg.count, 0)
-    before = None
-    if cfg.attend:
-        words = [
-            [positions(word, name, sd.tokenizer) for word in cfg.attend] for name in names for _ in range(cfg.count)
-        ]
-        before = attended(model.requires_grad_(False), cond, words, timesteps_of(cfg.sampler, sd.schedule, cfg.steps))
-    size, hint = cfg.size or settings.get("size", 0), None
-    if control := control_of(cfg):
+        raise ValueError("what shall the images show? give --prompt, or --prompts with a file of them")
+    missing = "" if texts.superclass else "guidance from a superclass needs its prompt, --superclass TEXT"
+    extra = guidance.extra()
+    kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
+    distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
+    states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D)
+    cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
+    extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
+    on_step = None
+    if texts.attend:
+        tokens = [[positions(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)]
+        steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
+        on_step = attended(model.requires_grad_(False), cond, tokens, steps)
+    size, hint = texts.size or stored.get("size", 0), None
+    if control := control_of(config):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
-        shown = hints(cfg, sd.side(size), len(names)).to(device)
+        shown = load_hints(config, sd.side(size), len(names)).to(device)
         hint = shown.mean(1, keepdim=True) if model.control.config.hint_channels == 1 else shown
-    return Job(
-        model.to(device),
-        sd.vae.to(device),
-        sd.schedule,
-        sd.latent_shape(size),
-        names,
-        cond,
-        states[-1:],
-        [(state, weight) for state, (_, weight) in zip(states[len(names) :], more)],
-        before,
-        hint,
+    superclass = others[len(extra)] if kinds else None
+    shape, vae = sd.latent_shape(size), sd.vae.to(device)
+    return Request(
+        model.to(device), vae, sd.schedule, shape, names, cond, states[-1:], extra_conditions, superclass, on_step, hint
     )
 
 
-def run_settings(cfg) -> dict:
-    """The config of the run to draw from, {} without one."""
-    stored = Path(cfg.run) / "config.toml"
-    if cfg.run and not stored.is_file():
-        raise ValueError(f"{cfg.run}: not a run folder, it has no config.toml")
-    return tomllib.loads(stored.read_text()) if cfg.run else {}
+def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict]:
+    """The settings, the checkpoint, the adapter files with their strengths, and the settings of the run, {} without one."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    everything = list(dict.fromkeys(part for parts in PARTS.values() for part in parts))
+    if "-h" in argv or "--help" in argv:
+        print(usage(__doc__, everything))
+        sys.exit(0)
+    values = given(argv, everything)
+    source = part.Source(**{name: values[name] for name in ("run", "adapter") if name in values})
+    stored = read_run(source.run) if source.run else {}
+    path, files = fine_tuned(source, stored, values.get("model", part.Checkpoint.model), values.get("control", ""))
+    row = ("a Stable Diffusion" if weights.is_sd(path) else "a DiT") + (" of a run" if source.run else "")
+    check_unread(values, PARTS, row)
+    config = Config(PARTS[row], sampling_defaults(files) | values)
+    if part.Prompts in config and config[part.Prompts].negative and config[part.Guidance].guidance == 1:
+        raise ValueError("--negative has no effect at guidance 1")
+    return config, path, files, stored
 
 
-def fine_tuned(cfg, settings) -> tuple[str, list[tuple[str, float]]]:
-    """The checkpoint to load, and the adapter files that go onto it, each with its strength."""
-    files = [with_strength(text) for text in cfg.adapter]
-    if not cfg.run:
-        return cfg.model, files
-    run = Path(cfg.run)
+def read_run(folder: str) -> dict:
+    """The settings of the run to sample from."""
+    if not (Path(folder) / "config.toml").is_file():
+        raise ValueError(f"{folder}: not a run folder, it has no config.toml")
+    return read_toml(Path(folder) / "config.toml", all_parts(), stored=True)
+
+
+def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> tuple[str, list[tuple[str, float]]]:
+    """The checkpoint to load, and the adapter files to merge into it, each with its strength."""
+    if not source.run:
+        return model, source.files()
+    run = Path(source.run)
     for whole in (run / "model.safetensors", run / "model"):
         if whole.exists():
-            return str(whole), files
+            return str(whole), source.files()
     own = [str(path) for path in [run / "adapter.safetensors"] if path.exists()]
-    if not own and not control_of(cfg):
-        raise ValueError(f"{cfg.run}: neither adapter.safetensors nor model.safetensors; did the run finish?")
-    return settings["model"], [(file, 1.0) for file in settings.get("init", []) + own] + files
+    if not own and not control and not any((run / name).exists() for name in ("control", "control.safetensors")):
+        raise ValueError(f"{run}: neither adapter.safetensors nor model.safetensors; did the run finish?")
+    return stored["model"], [(file, 1.0) for file in stored.get("init", []) + own] + source.files()
 
 
-def control_of(cfg) -> Path | None:
-    """The ControlNet to draw with; None without one. ValueError for one without a hint, and for a hint without one."""
-    own = [path for name in ("control", "control.safetensors") if cfg.run and (path := Path(cfg.run) / name).exists()]
-    control = Path(cfg.control) if cfg.control else next(iter(own), None)
-    if bool(control) != bool(cfg.hint):
-        raise ValueError(
-            f"{control}: a ControlNet reads an image, give --hint FILE"
-            if control
-            else f"--hint {cfg.hint[0]} is read by a ControlNet, give --control or the --run of one"
-        )
+def sampling_defaults(files: list[tuple[str, float]]) -> dict:
+    """The settings that the header of a distilled adapter among the files asks for; {} if there is none."""
+    for file, _ in files:
+        stored = {} if weights.is_foreign(file) else weights.load_adapter(file)[1]["config"] or {}
+        if stored.get("recipe") == "consistency":
+            return {"sampler": stored["sampler"], "steps": stored["sample_steps"], "guidance": stored["guidance"]}
+    return {}
+
+
+def apply_adapters(model: nn.Module, files: list[tuple[str, float]], kind: str) -> None:
+    """The adapter files merged into the model; Gaussian weights that are to be sampled stay as they are."""
+    if files or kind == "sampled":
+        weights.apply_adapters(model, files, sampled=kind == "sampled")
+
+
+def control_of(config: Config) -> Path | None:
+    """The ControlNet, None without one. ValueError for one without a hint, and for hints that no ControlNet reads."""
+    run, hints, count = config[part.Source].run, config[part.Hints], config[part.Output].count
+    own = [path for name in ("control", "control.safetensors") if run and (path := Path(run) / name).exists()]
+    control = Path(hints.control) if hints.control else next(iter(own), None)
+    if control and not hints.hint:
+        raise ValueError(f"{control}: a ControlNet reads an image, give --hint FILE")
+    if hints.hint and not control:
+        raise ValueError(f"--hint {hints.hint[0]} is read by a ControlNet, give --control or the --run of one")
+    if hints.hint and count % len(hints.hint):
+        raise ValueError(f"--count must be a multiple of the {len(hints.hint)} hints, found {count}")
     return control
 
 
-def hints(cfg, side: int, columns: int) -> Tensor:
-    """The pictures of cfg.hint from 0 to 1, for the images of a column in turn: (N, 3, side, side)."""
-    shown = torch.stack([to_tensor(Transform(side)(decode(file))) for file in cfg.hint]) / 2 + 0.5
-    return shown[torch.arange(cfg.count) % len(shown)].repeat(columns, 1, 1, 1)
+def load_hints(config: Config, side: int, columns: int) -> Tensor:
+    """The hints from 0 to 1, for the images of a column in turn: (N, 3, side, side)."""
+    images = [Transform(side)(decode(file)) for file in config[part.Hints].hint]
+    hints = torch.stack([to_tensor(image) for image in images]) / 2 + 0.5
+    return hints[torch.arange(config[part.Output].count) % len(hints)].repeat(columns, 1, 1, 1)
 
 
-def put_on(cfg, model, files):
-    """The adapter files onto the model, folded into its weights; what is to be sampled stays as it is."""
-    if cfg.weights not in ("mean", "sampled"):
-        raise ValueError(f"weights must be mean or sampled, found {cfg.weights!r}")
-    if files or cfg.weights == "sampled":
-        weights.apply_adapters(model, files, sampled=cfg.weights == "sampled")
-
-
-def with_strength(text):
-    """ "FILE" or "FILE:0.7" -> (file, strength)."""
-    file, colon, strength = text.rpartition(":")
-    try:
-        return (file, float(strength)) if colon else (text, 1.0)
-    except ValueError:
-        return text, 1.0
-
-
-def choose(cfg, model) -> tuple[list[str], list[int], list[tuple]]:
-    """Class names as asked, by name or id, their labels, and the further rows that guidance weighs."""
-    classes = model.classes or [str(i) for i in range(model.config.num_classes)]
-    asked = [name.strip() for name in cfg.classes.split(",") if name.strip()]
-    asked = asked or [name for name in classes if name not in model.parents.values()][:12]
-    labels = [row_of(name, classes) for name in asked]
-    names = [classes[label] for label in labels]
-    more = [(row_of(name, classes), weight) for name, weight in weighed(cfg)]
-    alone = next((name for name in names if name not in model.parents), "")
-    if cfg.superclass:
-        raise ValueError("--superclass is a prompt, and this model draws classes, whose superclasses it knows or not")
-    missing = alone and f"the model has no superclass of {alone!r}; train.py --superclass 0.1 trains superclasses"
-    if from_superclass(cfg, missing):
-        above = torch.tensor([classes.index(model.parents[name]) for name in names])
-        more.append((above.repeat_interleave(cfg.count), cfg.superclass_guidance - cfg.guidance))
-    return names, labels, more
-
-
-def read_prompts(cfg) -> list[str]:
+def read_prompts(texts: part.Prompts) -> list[str]:
     """The prompts of the command line, then those of the file, each once."""
     try:
-        lines = Path(cfg.prompts).read_text("utf-8").splitlines() if cfg.prompts else []
+        lines = Path(texts.prompts).read_text("utf-8-sig").splitlines() if texts.prompts else []
     except UnicodeDecodeError as error:
-        raise ValueError(f"{cfg.prompts}: not UTF-8 ({error})") from None
+        raise ValueError(f"{texts.prompts}: not UTF-8 ({error})") from None
     lines = [line.strip() for line in lines if line.strip()]
-    if cfg.prompts and not lines:
-        raise ValueError(f"{cfg.prompts}: expected a prompt in each line, found none")
-    return list(dict.fromkeys([*cfg.prompt, *lines]))
+    if texts.prompts and not lines:
+        raise ValueError(f"{texts.prompts}: expected a prompt in each line, found none")
+    return list(dict.fromkeys([*texts.prompt, *lines]))
 
 
-def encoded(cfg, job: Job, device) -> Tensor:
-    """The picture to start from as a latent of the job's shape (C, H, W), scaled."""
-    pixels = Transform(job.shape[1] * job.vae.factor)(decode(cfg.image))  # (S, S, 3)
-    return job.vae.config.scaling_factor * job.vae.encode(to_tensor(pixels)[None].to(device))[0][0].float()
+def encode_image(file: str, request: Request, device: torch.device) -> Tensor:
+    """The image to start from as a latent of the request's shape (C, H, W), scaled."""
+    pixels = Transform(request.shape[1] * request.vae.factor)(decode(file))  # (S, S, 3)
+    return request.vae.config.scaling_factor * request.vae.encode(to_tensor(pixels)[None].to(device))[0][0].float()
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.option import check_value, default_of, typed
+from config.option import check_part, default_of, flag, typed
 
 Part = TypeVar("Part")
 
@@ -27,15 +27,9 @@ class Config:
         """
         self.parts = {}
         for part in parts:
-            for field in dataclasses.fields(part):
-                if field.name in values:
-                    for item in values[field.name] if isinstance(values[field.name], list) else [values[field.name]]:
-                        check_value(field, item)
             own = {field.name: values[field.name] for field in dataclasses.fields(part) if field.name in values}
             self.parts[part] = part(**own)
-        for part in self.parts.values():
-            if hasattr(part, "check"):
-                part.check()
+            check_part(self.parts[part])
 
     def __getitem__(self, part: type[Part]) -> Part:
         return self.parts[part]
@@ -96,10 +90,10 @@ def read_flags(argv: Sequence[str], parts: Iterable[type]) -> dict[str, Any]:
     """`--key value` pairs as values of the fields' types."""
     kinds, values, position = fields(parts), {}, 0
     while position < len(argv):
-        flag = argv[position]
-        if not flag.startswith("--"):
-            raise ValueError(f"expected a flag such as --{next(iter(kinds))}, found {flag!r}")
-        key, equals, value = flag[2:].partition("=")
+        word = argv[position]
+        if not word.startswith("--"):
+            raise ValueError(f"expected a flag such as {flag(next(iter(kinds)))}, found {word!r}")
+        key, equals, value = word[2:].partition("=")
         key = renamed(key.replace("-", "_"), kinds)
         wanted = kinds[known(key, kinds, "")][1]
         if wanted is bool and not equals:
@@ -107,7 +101,7 @@ def read_flags(argv: Sequence[str], parts: Iterable[type]) -> dict[str, Any]:
         elif not equals:
             position += 1
             if position == len(argv):
-                raise ValueError(f"--{key} needs a value of type {getattr(wanted, '__name__', wanted)}")
+                raise ValueError(f"{flag(key)} needs a value of type {getattr(wanted, '__name__', wanted)}")
             value = argv[position]
         if wanted == list[str]:
             values.setdefault(key, []).append(value)
@@ -127,8 +121,7 @@ def renamed(key: str, kinds: dict, quiet: bool = False) -> str:
     for name, (field, _) in kinds.items():
         if key not in kinds and key == field.metadata.get("old"):
             if not quiet:
-                new = name.replace("_", "-")
-                print(f"--{key} is called --{new} now; the old name goes in the next release", file=sys.stderr)
+                print(f"{flag(key)} is called {flag(name)} now; the old name goes in the next release", file=sys.stderr)
             return name
     return key
 
@@ -145,12 +138,12 @@ def parse(wanted: type, key: str, text: str) -> str | int | float | bool:
     """The text of a flag as a value of its type."""
     if wanted is bool:
         if text.lower() not in ("true", "false"):
-            raise ValueError(f"--{key} must be true or false, found {text!r}")
+            raise ValueError(f"{flag(key)} must be true or false, found {text!r}")
         return text.lower() == "true"
     try:
         return wanted(text)
     except ValueError:
-        raise ValueError(f"--{key} must be {wanted.__name__}, found {text!r}") from None
+        raise ValueError(f"{flag(key)} must be {wanted.__name__}, found {text!r}") from None
 
 
 def check_unread(values: dict[str, Any], rows: dict[str, Iterable[type]], chosen: str) -> None:
@@ -161,7 +154,7 @@ def check_unread(values: dict[str, Any], rows: dict[str, Iterable[type]], chosen
     readers = {name: [row for row, parts in rows.items() if name in fields(parts)] for name in values}
     for name, names in readers.items():
         if chosen not in names:
-            raise ValueError(f"--{name.replace('_', '-')} is read by {' and '.join(names)}, not by {chosen}")
+            raise ValueError(f"{flag(name)} is read by {' and '.join(names)}, not by {chosen}")
 
 
 def to_toml(values: dict[str, Any]) -> str:
@@ -178,11 +171,6 @@ def to_toml(values: dict[str, Any]) -> str:
         )
 
     return "".join(f"{key} = {literal(value)}\n" for key, value in values.items())
-
-
-def defaults(parts: Iterable[type]) -> dict[str, Any]:
-    """Every setting of the parts at its default."""
-    return {field.name: default_of(field) for part in parts for field in dataclasses.fields(part)}
 
 
 def run_script(main: Callable[[], None]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import adapters
 from config.option import option
 from data.transforms import variants
+from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
 from sampling import NOISE_SCHEDULES, SAMPLERS
 
@@ -19,7 +20,7 @@ class Run:
         "auto", "bf16 computes in bfloat16 by autocast; the weights stay float32", choices=PRECISIONS
     )
     device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
-    attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=lambda: BACKENDS)
+    attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
     out: str = option("", "run folder; empty: the next free runs/NNN")
     resume: bool = option(False, "continue the run in --out")
 
@@ -111,14 +112,9 @@ class Superclasses:
     """Superclasses"""
 
     superclass: float = option(0.0, "how often a label is replaced by its superclass", at_least=0, at_most=1)
-    hierarchy: str = option("", ".toml or .json file of class = superclass; empty: superclass/class folders")
-
-    def check(self) -> None:
-        if self.hierarchy and not self.superclass:
-            raise ValueError(
-                f"hierarchy {self.hierarchy} is of no use without superclass, which is how often a superclass replaces "
-                f"a label"
-            )
+    hierarchy: str = option(
+        "", ".toml or .json file of class = superclass; empty: superclass/class folders", needs="superclass"
+    )
 
 
 @dataclass
@@ -149,15 +145,8 @@ class NewWord:
     """A new word"""
 
     token: str = option("", "new word in the captions, to be learned (Textual Inversion)")
-    token_init: str = option("", "known word that it starts from", old="token_start")
-    vectors: int = option(1, "rows of the token table that the new word has", at_least=1)
-
-    def check(self) -> None:
-        if not self.token and (self.token_init or self.vectors != 1):
-            raise ValueError(
-                f"token_init and vectors are of a new word, and --token names none: found {self.token_init!r} and "
-                f"{self.vectors}"
-            )
+    token_init: str = option("", "known word that it starts from", needs="token", old="token_start")
+    vectors: int = option(1, "rows of the token table that the new word has", needs="token", at_least=1)
 
 
 @dataclass
@@ -171,8 +160,8 @@ class TextRate:
 class Prior:
     """Prior preservation"""
 
-    class_prompt: str = option("", 'what the images are without their own name, as "a photo of a dog"')
-    class_images: int = option(100, "images of the class that the model samples before training", at_least=1)
+    class_prompt: str = option("", 'what the images are without their own name, as "a photo of a dog"', needs="prior_weight")
+    class_images: int = option(100, "images of the class that the model samples before training", needs="prior_weight", at_least=1)
     prior_weight: float = option(1.0, "weight of their loss; 0: no such images", at_least=0)
 
     def check(self) -> None:

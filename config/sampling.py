@@ -1,0 +1,167 @@
+"""The settings of sample.py by part; its table says which kind of model reads which part."""
+
+import re
+from dataclasses import dataclass
+
+from config.option import option
+from ops.attention import BACKENDS
+from ops.device import PRECISIONS, choose_device
+from sampling import SAMPLERS
+
+WEIGHT = r"\d+\.?\d*|\.\d+"
+
+
+@dataclass
+class Source:
+    """The fine-tuned model"""
+
+    run: str = option("", "run folder of train.py: its model, autoencoder and adapter")
+    adapter: list[str] = option([], "adapter or LoRA file, FILE or FILE:strength; repeat to stack")
+    weights: str = option("mean", "Gaussian weights (bnn): their mean, or a sample at every step", choices=("mean", "sampled"))
+
+    def files(self) -> list[tuple[str, float]]:
+        """The adapter files, each with its strength."""
+        return [with_strength(text) for text in self.adapter]
+
+
+@dataclass
+class Checkpoint:
+    """The pretrained model, where no run is given"""
+
+    model: str = option("tiny-dit", "checkpoint: a file, a folder, a shipped or downloaded name")
+
+
+@dataclass
+class Autoencoder:
+    """Its autoencoder"""
+
+    vae: str = option("tiny-vae", "autoencoder of a DiT's latents")
+
+
+@dataclass
+class Classes:
+    """What to sample: classes"""
+
+    classes: str = option("", "names or ids with commas between; empty: all (at most 12)")
+
+
+@dataclass
+class Prompts:
+    """What to sample: prompts"""
+
+    prompt: list[str] = option([], "what the images show, (word:1.3) weighs a word; repeat")
+    prompts: str = option("", "text file of prompts, one a line")
+    negative: str = option("", "prompt that guidance leads away from; empty: the empty prompt")
+    superclass: str = option("", 'prompt of what all prompts are a kind of, as "a hazelnut", which guidance leads away from')
+    embedding: list[str] = option([], "Textual Inversion file, FILE or WORD=FILE; repeat")
+    attend: list[str] = option([], "word of every prompt that its images must show (Attend-and-Excite); repeat")
+    size: int = option(0, "side of the images in pixels; 0: what the model was made for", at_least=0)
+
+
+@dataclass
+class Guidance:
+    """Guidance"""
+
+    guidance: float = option(3.0, "guidance scale; 1: none")
+    guidance_from: str = option("", "what guidance leads away from; empty: superclass where one is known, else null",
+                                choices=("", "null", "superclass"))  # fmt: skip
+    superclass_guidance: float = option(1.0, "scale from null to the superclass; 1: none of null")
+    also: list[str] = option([], "class or prompt that every image shows besides, WHAT:WEIGHT; repeat")
+    without: list[str] = option([], "class or prompt that no image shows, WHAT:WEIGHT; repeat")
+    interval: str = option("", "LOW,HIGH: guidance only at these timesteps, of 0 (clean) to 999 (noise); empty: all")
+    channels: int = option(0, "latent channels that guidance acts on; 0: all; 3: as in DiT's released samples", at_least=0)
+
+    def check(self) -> None:
+        self.extra()
+        self.limits()
+        unguided = self.guidance == 1 and not self.also and not self.without and self.guidance_from != "superclass"
+        for name in ("interval", "channels"):
+            if unguided and getattr(self, name):
+                raise ValueError(f"--{name} has no effect at guidance 1")
+
+    def extra(self) -> list[tuple[str, float]]:
+        """What `also` and `without` name, each with its weight, below 0 for `without`."""
+        terms = []
+        for name, sign in (("also", 1), ("without", -1)):
+            for text in getattr(self, name):
+                what, _, weight = text.rpartition(":")
+                if not what.strip() or not re.fullmatch(WEIGHT, weight):
+                    raise ValueError(f"--{name} must be WHAT:WEIGHT with a number of 0 or more, found {text!r}")
+                terms.append((what.strip(), sign * float(weight)))
+        return terms
+
+    def limits(self, last: int | None = None) -> tuple[int, int] | None:
+        """The two timesteps of `interval`, of 0 to `last`; None for all steps."""
+        if not self.interval:
+            return None
+        match = re.fullmatch(r"(\d+),(\d+)", self.interval)
+        low, high = map(int, match.groups()) if match else (1, 0)
+        if not low <= high or last is not None and high > last:
+            end = "the last timestep" if last is None else last
+            raise ValueError(f"interval must be LOW,HIGH with 0 <= LOW <= HIGH <= {end}, found {self.interval!r}")
+        return low, high
+
+    def leads_from_superclass(self, superclass: str, missing: str) -> bool:
+        """Whether guidance leads away from superclasses: as guidance_from says, else wherever all are known.
+
+        superclass: the prompt of one, if given. missing: the reason why one is not known, or "". Raises ValueError for
+        superclasses that are needed and missing, and for those that have no effect.
+        """
+        if self.guidance_from == "null":
+            if superclass or self.superclass_guidance != 1:
+                raise ValueError("superclass and superclass_guidance have no effect on guidance from null")
+            return False
+        if missing and (self.guidance_from == "superclass" or self.superclass_guidance != 1):
+            raise ValueError(missing)
+        return not missing
+
+
+@dataclass
+class Hints:
+    """ControlNet"""
+
+    control: str = option("", "ControlNet, file or folder; empty: that of the run, if it has one")
+    hint: list[str] = option([], "image that it reads, as a mask; repeat: the samples of a column take them in turn")
+
+
+@dataclass
+class Start:
+    """An image to start from"""
+
+    image: str = option("", "image to start from instead of noise")
+    strength: float = option(0.8, "how much of the way to noise it goes first: 1 keeps nothing of it", needs="image",
+                             above=0, at_most=1)  # fmt: skip
+
+
+@dataclass
+class Sampler:
+    """The sampler"""
+
+    sampler: str = option("ddim", "sampler; of a distilled adapter: its own, as steps and guidance",
+                          choices=lambda: list(SAMPLERS))  # fmt: skip
+    steps: int = option(50, "steps of the sampler", at_least=1)
+
+
+@dataclass
+class Output:
+    """The images"""
+
+    count: int = option(8, "images of each class or prompt", at_least=1)
+    seed: int = option(0, "image i of the list has the noise of (seed, i), whatever the batch", at_least=0)
+    batch: int = option(16, "images sampled at once", at_least=1)
+    precision: str = option("auto", "bf16 computes in bfloat16 by autocast", choices=PRECISIONS)
+    device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
+    attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
+    out: str = option("", "folder for the images; empty: RUN/drawn or ./drawn")
+
+    def check(self) -> None:
+        choose_device(self.device)
+
+
+def with_strength(text: str) -> tuple[str, float]:
+    """ "FILE" or "FILE:0.7" -> (file, strength)."""
+    file, colon, strength = text.rpartition(":")
+    try:
+        return (file, float(strength)) if colon else (text, 1.0)
+    except ValueError:
+        return text, 1.0
