@@ -42,7 +42,9 @@ def specialize(layer: nn.Module, mixin: type, **options) -> None:
     """
     if mixin in type(layer).mro():
         carrier = f"{type(layer).__name__}({layer.extra_repr()})"
-        raise ValueError(f"{carrier} already carries {mixin.__name__}: merge the first, if it merges, before a second")
+        raise ValueError(
+            f"{carrier} already carries {mixin.__name__}, and takes it once: merge the first to add a second"
+        )
     plain, mixins = _unstack(type(layer))
     inner = [one for one in (mixin, *mixins) if getattr(one, "innermost", False)]
     if len(inner) > 1:

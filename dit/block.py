@@ -49,19 +49,20 @@ class Block(nn.Module):
     (shift1, scale1, gate1, shift2, scale2, gate2) = Linear(SiLU(c)), all 0 in a new model: the block is the identity.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, norm2_eps: float = 1e-6):
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=norm2_eps)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, T, D), c (B, D) -> (B, T, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)  # (B, D) each
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))
-        return x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))
+        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))  # (B, T, D) + (B, 1, D) (B, T, D)
+        x = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D) + (B, 1, D) (B, T, D)
+        return x
 
 
 class FinalLayer(nn.Module):
@@ -75,5 +76,5 @@ class FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, T, D), c (B, D) -> (B, T, p p C), channel fastest."""
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)  # (B, D) each
         return self.linear(modulate(self.norm_final(x), shift, scale))

@@ -1,4 +1,4 @@
-"""A class table for other classes: the start of a fine-tune on data that the model has never seen."""
+"""The class table: new rows for other classes, and a class's row by its name."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from dit.model import DiT
 
 
 def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torch.Generator | None = None) -> None:
-    """new_row_i = mean of the old rows in sources[i]; the null row, where there is one, stays the last.
+    """new_row_i = mean of the old rows in sources[i], or N(0, 0.02) where that is empty. The null row stays the last.
 
-    sources: one entry per new class, each a list of old row ids: one id copies a row, [] draws N(0, 0.02) with the
-    generator. Edits the model in place: its class table and config.num_classes; an optimizer made before does not
-    see the new table. Raises ValueError for no classes at all or for an id outside the old table.
+    sources: one list of old row ids for each new class. generator: of the random rows. Changes the class table and
+    config.num_classes in place; an optimizer made before does not see the new table.
+    Raises ValueError for no classes or for an id outside the old table.
     """
     table = model.y_embedder.embedding_table
     old = table.weight.detach()
@@ -26,8 +26,8 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
 
     def row(ids: Sequence[int]) -> torch.Tensor:
         if len(ids) == 0:
-            drawn = torch.randn(old.shape[1], generator=generator, device=generator.device if generator else "cpu")
-            return (0.02 * drawn).to(old)
+            device = generator.device if generator else "cpu"
+            return (0.02 * torch.randn(old.shape[1], generator=generator, device=device)).to(old)
         return old[list(ids)].float().mean(dim=0).to(old)  # (D,)
 
     rows = [row(ids) for ids in sources]
@@ -39,7 +39,10 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
 
 
 def row_of(name: str, classes: Sequence[str]) -> int:
-    """The row of a class or superclass by its name, the last part of that or its id; ValueError for one not there."""
+    """The row of a class or superclass, given its name, the name's last part or the row's number.
+
+    Raises ValueError if no class or several fit.
+    """
     same = [i for i, known in enumerate(classes) if name in (known, known.rsplit("/", 1)[-1], str(i))]
     if len(same) != 1:
         shown = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"

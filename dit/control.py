@@ -1,4 +1,4 @@
-"""A ControlNet for DiT: copies of its first blocks read an image too, and tell the frozen blocks what they see there.
+"""A ControlNet for DiT: trained copies of its first blocks read an image too and add to what the frozen blocks read.
 
 The ControlNet-Transformer of PixArt-delta (Chen et al. 2024, arXiv 2401.05252). With z the latent of the image (the
 hint), as large as x, and patches(.) those of the frozen DiT, positions added:
@@ -6,10 +6,10 @@ hint), as large as x, and patches(.) those of the frozen DiT, positions added:
     x_1     = block_0(patches(x))
     h_0     = x_1 + before(patches(z))                  before and every after_i a Linear, 0 at the start
     h_i     = copy_{i-1}(h_{i-1})                       i = 1 .. N
-    x_{i+1} = block_i(x_i + after_i(h_i))               from N + 1 on the blocks are alone again
+    x_{i+1} = block_i(x_i + after_i(h_i))               block_i alone, without h_i, for i > N
 
-The copies and the N + 1 Linears train, 329,362,560 numbers in DiT-XL/2 with N = 13, and a new one changes nothing. In
-its own equation the copy of block 0 reads what block 0 has made already; that is how the published model does it.
+The copies and the N + 1 Linears train, 329,362,560 numbers in DiT-XL/2 with N = 13, and a new branch changes nothing.
+The copy of block 0 reads the output of block 0, as in the published model.
 """
 
 from copy import deepcopy
@@ -20,7 +20,7 @@ from dit.model import DiT
 
 
 class ControlBranch(nn.Module):
-    """What trains: N copied blocks, `before` the first of them, and one `after` each."""
+    """The trained part: N copied blocks, the Linear `before` the first of them, and one Linear `after` each."""
 
     def __init__(self, base: DiT, copies: int):
         super().__init__()
@@ -34,14 +34,14 @@ class ControlBranch(nn.Module):
 
 
 class ControlledDiT(DiT):
-    """DiT with a control branch: its own parts under their own names, and `control`, which is what trains and is saved.
+    """A DiT, its parts under their own names, with the control branch `control`, which alone trains and is saved.
 
-    copies: N, by default half of the depth, as a UNet's way down is half of the UNet, and at most the 13 (of 28) that
-    the paper's model has.
+    copies: N, by default half of the depth, as the encoder is half of a UNet, and at most the paper's 13 (of 28).
+    Raises ValueError unless 0 < copies < depth.
     """
 
     def __init__(self, base: DiT, copies: int | None = None):
-        nn.Module.__init__(self)  # no new DiT: all that the base has becomes its own
+        nn.Module.__init__(self)  # not DiT's, which would make new weights: the parts of the base are taken over
         depth = base.config.depth
         copies = min(13, depth // 2) if copies is None else copies
         if not 0 < copies < depth:
@@ -54,8 +54,8 @@ class ControlledDiT(DiT):
     def forward(self, x: Tensor, t: Tensor, y: Tensor, hint: Tensor | None = None, strength: float = 1.0) -> Tensor:
         """x, t and y as for DiT, hint (b, C, H, W) the scaled latent of an image -> (B, C or 2C, H, W).
 
-        Where guidance holds a batch of b twice in x, B = 2b, both halves get the same hints. strength: of the control,
-        1 as trained. Without a hint it is the DiT. Raises ValueError for an x or hint of another shape.
+        Guidance stacks a batch of b samples, B = k b: each part has the same hints. strength: of the control, 1 as
+        trained. Without a hint the output is the DiT's. Raises ValueError for an x or hint of another shape.
         """
         if hint is None:
             return super().forward(x, t, y)
@@ -68,8 +68,8 @@ class ControlledDiT(DiT):
         x = first(self.x_embedder(x) + self.pos_embed, c)  # (B, T, D)
         h = x + self.control.before(self.x_embedder(hint) + self.pos_embed)  # (B, T, D)
         for block, copy, after in zip(blocks, self.control.blocks, self.control.after):
-            h = copy(h, c)
-            x = block(x + strength * after(h), c)
+            h = copy(h, c)  # (B, T, D)
+            x = block(x + strength * after(h), c)  # (B, T, D)
         for block in blocks[len(self.control.blocks) :]:
-            x = block(x, c)
+            x = block(x, c)  # (B, T, D)
         return self.unpatchify(x, c)

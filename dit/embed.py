@@ -42,23 +42,22 @@ def position_table(width: int, rows: int, columns: int) -> Tensor:
 
 
 class TimestepEmbedder(nn.Module):
-    """Linear(SiLU(Linear(sinusoid(t)))). `divisor` is the sinusoid's, None for the official 128."""
+    """Linear(SiLU(Linear(sinusoid(t))))."""
 
-    def __init__(self, width: int, divisor: float | None = None):
+    def __init__(self, width: int):
         super().__init__()
-        self.divisor = divisor
         self.mlp = nn.Sequential(nn.Linear(SINUSOID, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """t (B,) -> (B, D); the sinusoid is computed in float32 and enters the layers in `dtype`, the weights' own."""
-        return self.mlp(timestep_embedding(t, SINUSOID, divisor=self.divisor).to(dtype))  # (B, D)
+        """t (B,) -> (B, D). The sinusoid is computed in float32 and enters the layers in `dtype`, the weights' own."""
+        return self.mlp(timestep_embedding(t, SINUSOID).to(dtype))  # (B, D)
 
 
 class LabelEmbedder(nn.Module):
     """One row per class, and the null row (id = number of classes) after them where the model has one.
 
-    The official module also replaces labels by the null id at random in training mode. Here the same labels always
-    give the same rows: dropping conditions is the training recipe's work, so model.train() changes no condition.
+    The official module also replaces labels by the null id at random in training mode. Here the training recipe does
+    that, so that the same labels always give the same rows and model.train() changes no condition.
     """
 
     def __init__(self, rows: int, width: int):
@@ -68,8 +67,7 @@ class LabelEmbedder(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         """y (B,) integer ids -> (B, D). Raises ValueError for an id outside the table."""
         rows = self.embedding_table.num_embeddings
-        # a look at the values would break a compiled graph in two, and a meta tensor has none
+        # reading the values would break a compiled graph in two, and a meta tensor has none
         if not (y.is_meta or torch.compiler.is_compiling()) and ((y < 0) | (y >= rows)).any():
-            found = f"{y.min().item()}..{y.max().item()}"
-            raise ValueError(f"class labels must lie in 0..{rows - 1}, found {found}")
+            raise ValueError(f"class labels must lie in 0..{rows - 1}, found {y.min().item()}..{y.max().item()}")
         return self.embedding_table(y)  # (B, D)

@@ -28,7 +28,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """The shape of a DiT. `resize_classes` gives the model a new one; no field changes by itself."""
+    """The shape of a DiT. Raises ValueError for a width or a side that its parts do not divide."""
 
     depth: int  # number of blocks
     width: int  # D
@@ -36,12 +36,10 @@ class DiTConfig:
     patch: int  # side of a patch, in latent pixels
     input_size: int  # side of the latent
     in_channels: int = 4  # channels of the latent
-    num_classes: int = 1000  # rows of the class table, those of superclasses too, but without the null row
-    class_dropout: float = 0.1  # how often training drops the label; 0: the class table has no null row
+    num_classes: int = 1000  # rows of the class table: classes and superclasses, without the null row
+    class_dropout: float = 0.1  # share of labels that training replaces by null; 0: the class table has no null row
     mlp_ratio: float = 4.0  # hidden width of the MLP over D
-    learn_sigma: bool = True  # the output also holds the variance value, one per latent channel
-    freq_divisor: float | None = None  # of the sinusoid; None: 128, half its width; diffusers' own DiT: 127
-    norm2_eps: float = 1e-6  # of the second LayerNorm in a block; diffusers' own DiT: 1e-5
+    learn_sigma: bool = True  # whether the output also has a variance value for each latent channel
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -56,26 +54,24 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig):
         super().__init__()
         self.config = config
-        # what its file or its training told: names of the rows, class -> superclass, betas (sampling/progressive.py)
-        self.classes: list[str] | None = None
-        self.parents: dict[str, str] = {}
-        self.noise_schedule = "fixed"
+        # not part of the function; the model's file and its training set these
+        self.classes: list[str] | None = None  # names of the rows of the class table
+        self.parents: dict[str, str] = {}  # class -> superclass
+        self.noise_schedule = "fixed"  # see sampling/progressive.py
         grid = config.input_size // config.patch
         self.x_embedder = PatchEmbed(config.in_channels, config.width, config.patch)
-        self.t_embedder = TimestepEmbedder(config.width, config.freq_divisor)
+        self.t_embedder = TimestepEmbedder(config.width)
         self.y_embedder = LabelEmbedder(config.num_classes + (config.class_dropout > 0), config.width)
         # a Parameter that never trains, because official checkpoints hold it
         self.pos_embed = nn.Parameter(torch.zeros(1, grid**2, config.width), requires_grad=False)
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio, config.norm2_eps) for _ in range(config.depth)
-        )
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
         self.final_layer = FinalLayer(config.width, config.patch, config.in_channels * (1 + config.learn_sigma))
         if not self.pos_embed.is_meta:
             initialise(self)
 
     @classmethod
     def from_name(cls, name: str, image_size: int = 256, num_classes: int = 1000, **fields) -> "DiT":
-        """A new DiT of one of the SIZES. The latent side is image_size / 8 (the official VAE) unless `input_size` says.
+        """A new DiT of one of the SIZES. The latent's side is image_size / 8 (the official VAE), or `input_size`.
 
         fields: any other field of DiTConfig. Raises ValueError for an unknown name or an image size that does not fit.
         """
@@ -89,7 +85,7 @@ class DiT(nn.Module):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents that the model works on."""
+        """(C, H, W) of a latent."""
         return self.config.in_channels, self.config.input_size, self.config.input_size
 
     @property
@@ -114,32 +110,32 @@ class DiT(nn.Module):
         return self.unpatchify(x, c)
 
     def unpatchify(self, x: Tensor, c: Tensor) -> Tensor:
-        """The last tokens x (B, T, D), c (B, D) -> the latent that they are patches of (B, C or 2C, H, W)."""
+        """The last block's tokens x (B, T, D) and c (B, D) -> the output (B, C or 2C, H, W), a patch a token."""
         p, side = self.config.patch, self.config.input_size // self.config.patch
         return rearrange(self.final_layer(x, c), "b (h w) (p q c) -> b c (h p) (w q)", h=side, w=side, p=p, q=p)
 
     def forward_with_cfg(
-        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3, *more
+        self, x: Tensor, t: Tensor, y: Tensor, cfg_scale: float, channels: int | None = 3, *hint: Tensor
     ) -> Tensor:
-        """guided = null + s (cond - null) on output channels 0 .. channels - 1; the other channels stay as computed.
+        """null + s (cond - null) on the first output channels, the rest as computed: the official code's guidance.
 
-        The official call: x holds the same batch twice (2B, C, H, W; only the first half is read), t (2B,),
-        y = [labels; null]. Returns both halves, their guided channels equal. The default of three is the official
-        code's, which leaves the fourth latent channel of the first half purely conditional; None guides all C.
-        more: what `forward` takes beside x, t and y, such as the hint of a ControlledDiT.
+        x (2B, C, H, W) holds the same batch twice, and only its first half is read; t (2B,); y (2B,) = [labels; null].
+        Returns both halves (2B, C or 2C, H, W), their guided channels equal. channels: guided ones; 3 is the official
+        code's, which leaves the fourth latent channel of the first half conditional; None guides all C. hint: that of a
+        ControlledDiT. Raises ValueError for an odd number of samples.
         """
         if len(x) % 2:
             raise ValueError(f"x must hold the batch twice, found an odd number of samples, {len(x)}")
         half = x[: len(x) // 2]
-        out = self(torch.cat([half, half]), t, y, *more)  # (2B, C or 2C, H, W)
-        guided, rest = out.tensor_split([self.config.in_channels if channels is None else channels], dim=1)
-        cond, null = guided.chunk(2)
+        out = self(torch.cat([half, half]), t, y, *hint)  # (2B, C or 2C, H, W)
+        first, rest = out.tensor_split([self.config.in_channels if channels is None else channels], dim=1)
+        cond, null = first.chunk(2)  # (B, channels, H, W) each
         guided = null + cfg_scale * (cond - null)
         return torch.cat([torch.cat([guided, guided]), rest], dim=1)
 
 
 def initialise(model: DiT) -> None:
-    """The official start: Xavier-uniform Linears and patches, N(0, 0.02) embedders, zeros where adaLN-Zero wants them.
+    """The official initialisation: Xavier-uniform Linears and patches, N(0, 0.02) embedders, zeros for adaLN-Zero.
 
     Zero modulation makes every block the identity, and a zero final Linear makes the output exactly 0.
     """

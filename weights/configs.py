@@ -111,9 +111,13 @@ def empty(kind: str, config) -> nn.Module:
         return KINDS[kind].model(config)
 
 
+REMOVED = (("freq_divisor", None), ("norm2_eps", 1e-6))  # fields of older files, whose only value is a constant today
+
+
 def from_dict(kind: str, values: dict, blame: str):
     """The config with these fields. ValueError, beginning with `blame`, where they do not fit its class."""
     try:
+        values = {name: value for name, value in values.items() if (name, value) not in REMOVED}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         config = KINDS[kind].config(**values)
         KINDS[kind].size(config)

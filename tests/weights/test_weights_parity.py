@@ -1,10 +1,14 @@
 """diffusers opens what we write, and we open what it writes; equal numbers come out where it computes the same."""
 
+from functools import partial
+
 import pytest
 import torch
 
+import dit.embed
 import weights
 from dit import SIZES, DiT, DiTConfig
+from ops import timestep_embedding
 from unet import VAEConfig
 from weights.configs import empty
 from weights.convert import export, export_pipeline
@@ -106,9 +110,13 @@ def test_shards_and_variants(tmp_path, their_vae):
     same_vae(their_vae, weights.load(tmp_path, variant="fp16"))
 
 
-def test_we_open_their_dit_and_compute_what_it_computes(tmp_path, their_dit):
+def test_we_open_their_dit_and_compute_what_it_computes(tmp_path, their_dit, monkeypatch):
+    """With the two constants of their own code: the sinusoid's divisor and the eps of the second norm."""
     their_dit.save_pretrained(tmp_path)
-    ours = weights.load(tmp_path, freq_divisor=127, norm2_eps=1e-5)
+    ours = weights.load(tmp_path)
+    monkeypatch.setattr(dit.embed, "timestep_embedding", partial(timestep_embedding, divisor=127))
+    for block in ours.blocks:
+        block.norm2.eps = 1e-5
     assert ours.config.num_classes == 10
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     t, y = torch.tensor([500, 17]), torch.tensor([3, 10])
