@@ -59,7 +59,10 @@ class Request:
 def main(argv: list[str] | None = None) -> None:
     """Settings, model and conditions, then batches of samples, each into its file."""
     config, path, files, stored = configure(argv)
-    output, compute = config[part.Output], Compute(choose_device(config[part.Output].device), config[part.Output].precision)
+    output, compute = (
+        config[part.Output],
+        Compute(choose_device(config[part.Output].device), config[part.Output].precision),
+    )
     set_backend(output.attention)
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
@@ -153,7 +156,9 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
     extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
     on_step = None
     if texts.attend:
-        tokens = [[positions(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)]
+        tokens = [
+            [positions(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)
+        ]
         steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
         on_step = attended(model.requires_grad_(False), cond, tokens, steps)
     size, hint = texts.size or stored.get("size", 0), None
@@ -169,7 +174,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
 
 
 def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict]:
-    """The settings, the checkpoint, the adapter files with their strengths, and the settings of the run, {} without one."""
+    """The settings, the checkpoint, the adapter files with their strengths, and the run's settings, {} without one."""
     argv = list(sys.argv[1:] if argv is None else argv)
     everything = list(dict.fromkeys(part for parts in PARTS.values() for part in parts))
     if "-h" in argv or "--help" in argv:

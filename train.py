@@ -45,17 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         raise
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
-<<<<<<< HEAD
     state = first_state(config, job)
-=======
-    parameters = adapters.trainable_parameters(job.model)
-    optimizer = torch.optim.AdamW(rated(parameters, job.rates, cfg.lr), weight_decay=cfg.weight_decay, fused=True)
-    ema, kept = (
-        {name: p.detach().clone() for name, p in parameters.items()} if wanted else {}
-        for wanted in (cfg.ema, cfg.keep == "best")
-    )
-    state = State(parameters, ema, kept, optimizer)
->>>>>>> 28e97640aa78570e4401ebee0c5397035c61048d
     first = load_state(run, state) if (run / STATE).exists() else 0
     write_atomic(run / "config.toml", to_toml(config.values | {"resume": False, "out": str(run)}).encode())
     loop(config, run, job, state, first)
@@ -101,7 +91,6 @@ def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log) 
 def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch.optim.Optimizer) -> dict:
     """Accumulate, check, clip, update. Returns loss, the recipe's numbers, learning rate and gradient norm."""
     total, numbers, seen = 0.0, {}, []
-<<<<<<< HEAD
     compute = Compute(next(job.model.parameters()).device, settings.precision)
     for micro in range(options.accumulate):
         index = batch_index(len(job.names), options.batch, step * options.accumulate + micro, settings.seed)
@@ -115,21 +104,6 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
         (loss / options.accumulate).backward()
         total += loss.item() / options.accumulate
         numbers = {key: numbers.get(key, 0) + float(value) / options.accumulate for key, value in own.items()}
-=======
-    device = next(job.model.parameters()).device
-    for micro in range(cfg.accumulate):
-        index = batch_index(len(job.names), cfg.batch, step * cfg.accumulate + micro, cfg.seed)
-        generator = generator_for(cfg.seed, step, micro)
-        batch = {key: value.to(device) for key, value in job.batch(index, generator).items()}
-        torch.manual_seed(fold_in(cfg.seed, step, micro))  # for layers that draw something themselves
-        with autocast(cfg.precision, device):
-            loss, found = job.loss(batch, generator, step / cfg.steps)
-            for name, penalty in adapters.auxiliary_losses(job.model).items():
-                loss, found = loss + penalty, found | {name: penalty.detach()}
-        (loss / cfg.accumulate).backward()
-        total += loss.item() / cfg.accumulate
-        numbers = {key: numbers.get(key, 0) + float(value) / cfg.accumulate for key, value in found.items()}
->>>>>>> 28e97640aa78570e4401ebee0c5397035c61048d
         seen += [job.names[i] for i in index]
     trained = [p for p in job.model.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, options.clip or math.inf).item()

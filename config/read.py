@@ -1,6 +1,6 @@
-"""From flags and TOML files to the parts of a command: defaults < TOML file < flags, every name, type and range checked.
+"""From flags and TOML files to the parts of a command: defaults < TOML file < flags, every name and type checked.
 
-`--name value` sets a setting, `--name=value` too, `--name` alone a boolean one, and a list takes the flag several times.
+`--name value` or `--name=value` sets a setting, `--name` alone a boolean one; a list takes the flag several times.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from config.option import check_part, default_of, flag, typed
+from config.option import check_part, flag, typed
 
 Part = TypeVar("Part")
 
@@ -149,12 +149,21 @@ def parse(wanted: type, key: str, text: str) -> str | int | float | bool:
 def check_unread(values: dict[str, Any], rows: dict[str, Iterable[type]], chosen: str) -> None:
     """Raise ValueError for a setting that the chosen row does not read, with the rows that do.
 
-    rows: for example recipe -> the parts that it reads.
+    rows: name -> the parts that it reads; of "text with a new model" and its like, "text" stands for all of them.
     """
-    readers = {name: [row for row, parts in rows.items() if name in fields(parts)] for name in values}
-    for name, names in readers.items():
-        if chosen not in names:
-            raise ValueError(f"{flag(name)} is read by {' and '.join(names)}, not by {chosen}")
+    for name in values:
+        readers = [row for row, parts in rows.items() if name in fields(parts)]
+        if chosen not in readers:
+            stems = dict.fromkeys(_stem(row) for row in readers)
+            whole = {stem for stem in stems if all(row in readers for row in rows if _stem(row) == stem)}
+            words = list(dict.fromkeys(_stem(row) if _stem(row) in whole else row for row in readers))
+            own = chosen if _stem(chosen) in stems else _stem(chosen)
+            listed = " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+            raise ValueError(f"{flag(name)} is read by {listed}, not by {own}")
+
+
+def _stem(row: str) -> str:
+    return row.split(" with ")[0]
 
 
 def to_toml(values: dict[str, Any]) -> str:

@@ -17,7 +17,9 @@ class Source:
 
     run: str = option("", "run folder of train.py: its model, autoencoder and adapter")
     adapter: list[str] = option([], "adapter or LoRA file, FILE or FILE:strength; repeat to stack")
-    weights: str = option("mean", "Gaussian weights (bnn): their mean, or a sample at every step", choices=("mean", "sampled"))
+    weights: str = option(
+        "mean", "Gaussian weights (bnn): their mean, or a sample at every step", choices=("mean", "sampled")
+    )
 
     def files(self) -> list[tuple[str, float]]:
         """The adapter files, each with its strength."""
@@ -52,7 +54,9 @@ class Prompts:
     prompt: list[str] = option([], "what the images show, (word:1.3) weighs a word; repeat")
     prompts: str = option("", "text file of prompts, one a line")
     negative: str = option("", "prompt that guidance leads away from; empty: the empty prompt")
-    superclass: str = option("", 'prompt of what all prompts are a kind of, as "a hazelnut", which guidance leads away from')
+    superclass: str = option(
+        "", 'prompt of what all prompts are a kind of, as "a hazelnut", which guidance leads away from'
+    )
     embedding: list[str] = option([], "Textual Inversion file, FILE or WORD=FILE; repeat")
     attend: list[str] = option([], "word of every prompt that its images must show (Attend-and-Excite); repeat")
     size: int = option(0, "side of the images in pixels; 0: what the model was made for", at_least=0)
@@ -69,7 +73,9 @@ class Guidance:
     also: list[str] = option([], "class or prompt that every image shows besides, WHAT:WEIGHT; repeat")
     without: list[str] = option([], "class or prompt that no image shows, WHAT:WEIGHT; repeat")
     interval: str = option("", "LOW,HIGH: guidance only at these timesteps, of 0 (clean) to 999 (noise); empty: all")
-    channels: int = option(0, "latent channels that guidance acts on; 0: all; 3: as in DiT's released samples", at_least=0)
+    channels: int = option(
+        0, "latent channels that guidance acts on; 0: all; 3: as in DiT's released samples", at_least=0
+    )
 
     def check(self) -> None:
         self.extra()

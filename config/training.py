@@ -7,7 +7,8 @@ from config.option import option
 from data.transforms import variants
 from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
-from sampling import NOISE_SCHEDULES, SAMPLERS
+from sampling import SAMPLERS
+from sampling.progressive import NOISE_SCHEDULES
 
 
 @dataclass
@@ -103,7 +104,7 @@ class StartFiles:
 class ClassRows:
     """New classes"""
 
-    class_init: str = option("name", "new class rows start from: name | nearest | features[:DATA] | mean | random | CLASS",
+    class_init: str = option("name", "new rows start from: name | nearest | features[:DATA] | mean | random | CLASS",
                              old="start")  # fmt: skip
 
 
@@ -160,14 +161,18 @@ class TextRate:
 class Prior:
     """Prior preservation"""
 
-    class_prompt: str = option("", 'what the images are without their own name, as "a photo of a dog"', needs="prior_weight")
-    class_images: int = option(100, "images of the class that the model samples before training", needs="prior_weight", at_least=1)
+    class_prompt: str = option(
+        "", 'what the images are without their own name, as "a photo of a dog"', needs="prior_weight"
+    )
+    class_images: int = option(
+        100, "images of the class that the model samples before training", needs="prior_weight", at_least=1
+    )
     prior_weight: float = option(1.0, "weight of their loss; 0: no such images", at_least=0)
 
     def check(self) -> None:
         if self.prior_weight and not self.class_prompt.strip():
             raise ValueError(
-                "dreambooth keeps the class by images that it samples: give --class_prompt, or --prior_weight 0 for none"
+                "dreambooth keeps the class by samples of it: give --class_prompt, or --prior_weight 0 for none"
             )
 
 
@@ -175,7 +180,7 @@ class Prior:
 class Denoising:
     """The loss"""
 
-    cond_dropout: float = option(0.1, "how often the condition is replaced by the null condition", at_least=0, at_most=1,
+    cond_dropout: float = option(0.1, "how often the null condition replaces the condition", at_least=0, at_most=1,
                                  old="drop")  # fmt: skip
     noise_offset: float = option(0.0, "strength of the noise that a whole channel shares", at_least=0)
     mask_weight: float = option(1.0, "weight of the loss where the images' masks are", above=0)
@@ -209,7 +214,7 @@ class Grid:
 class Stopping:
     """When to stop"""
 
-    keep: str = option("last", "weights that the run leaves: the last, or those whose samples were most like the images",
+    keep: str = option("last", "weights that the run leaves: the last, or those whose samples were best",
                        choices=("last", "best"))  # fmt: skip
     stop_corrupted: bool = option(False, "end the run when its samples reach the corruption stage")
 

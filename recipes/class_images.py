@@ -20,7 +20,7 @@ SEED_APART = 2000  # between the seeds of these images and of those of the evalu
 
 
 def sample_class(condition: Captions, prior: Prior, settings: Sampling, seed: int) -> ImageSet:
-    """prior.class_images samples of prior.class_prompt, kept in the condition's cache and sampled where they lack there."""
+    """The images of the class, prior.class_images samples of prior.class_prompt, kept in the condition's cache."""
     folder, side = None, condition.sd.side(condition.settings.size)
     if condition.cache:
         base = weights.fingerprint(condition.model)

@@ -55,7 +55,8 @@ def fit_classes(
         return similar_rows(images, known, old and [name for name in old if name not in parents.values()], rows)
 
     # where only the superclasses are new, the classes keep their rows
-    sources = [[i] for i in range(count)] if own else init_rows(class_init, old, rows, images.classes, nearest, similar)
+    kept = [[i] for i in range(count)]
+    sources = kept if own else init_rows(class_init, old, rows, images.classes, nearest, similar)
     sources += superclass_rows(sources, old, images.classes, images.parents)
     resize_classes(model, sources, generator_for(seed, -1))
     model.classes = names
@@ -68,7 +69,7 @@ def fit_classes(
 def init_rows(class_init: str, old: list[str] | None, rows: int, new: list[str], nearest, similar) -> list[list[int]]:
     """Old row ids whose mean each new class starts from; [] means a random row.
 
-    class_init: "name"    old classes whose last name is that of the new one ("*/crack" for "hazelnut/crack"), else "mean"
+    class_init: "name"    old classes of the same last name ("*/crack" for "hazelnut/crack"), else "mean"
            "nearest" what `nearest()` answers, one id a new class
            "features" or "features:DATA" what `similar("")` or `similar("DATA")` answers, likewise
            "mean"    all old classes

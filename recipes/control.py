@@ -20,26 +20,15 @@ from config import Config
 from config import training as part
 from data.grid import grid, save_image
 from dit import ControlledDiT
-<<<<<<< HEAD
 from ops.device import Compute
 from recipes.conditions.captions import Captions, load_sd
 from recipes.conditions.classes import Classes, known_classes
 from recipes.job import Job, header_settings
 from recipes.latents import sample_images
-from recipes.masks import check_masks, mask_hints, mask_images
+from recipes.masks import check_masks, mask_images
 from recipes.objectives.denoise import denoising
 from sampling import batched_cfg
 from unet import ControlledText, ControlNet, encode_prompts
-=======
-from ops.device import autocast
-from recipes import Recipe, class_label, text
-from recipes.consistency import rows_of
-from recipes.latent import begin, denoising_loss, encode, latent_batches, settings
-from recipes.masks import mask_weights
-from recipes.pixels import augmentations, transform
-from sampling import batched_cfg, dit_schedule, sample_latents
-from unet import ControlledText, ControlNet, TextConditioned, encode_prompts
->>>>>>> 28e97640aa78570e4401ebee0c5397035c61048d
 
 SHOWN = 8  # masks in a grid
 SPEC = ["control.full"]  # what trains
@@ -118,7 +107,6 @@ def evaluation(
     """
     images, compute = condition.images, condition.compute
     area = torch.from_numpy(images.masks).flatten(1).sum(1)
-<<<<<<< HEAD
     largest = area.argsort(descending=True, stable=True)[:SHOWN]
     names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(largest.tolist())]
     rows = largest.repeat_interleave(count)
@@ -133,26 +121,6 @@ def evaluation(
         columns = {name: [real[i], masks[i], *samples[i * count : (i + 1) * count]] for i, name in enumerate(names)}
         picture = grid(columns, ["image", "mask"] + ["sample"] * count)
         save_image(run / "samples" / f"step_{step:06d}.png", picture)
-=======
-    some = area.argsort(descending=True, stable=True)[:SHOWN]
-    names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(some.tolist())]
-    numbers = some.repeat_interleave(cfg.count)
-    denoiser = batched_cfg(
-        model, cond[numbers].to(device), null, cfg.guidance if null is not None else 1.0, hint=hints[numbers].to(device)
-    )
-
-    def look(run, step):
-        with autocast(cfg.precision, device):
-            z = sample_latents(
-                denoiser, range(len(numbers)), shape, schedule, cfg.sampler, cfg.sample_steps, cfg.seed, device=device
-            )
-            drawn = to_uint8(vae.images(z))
-        real, masks = images.pixels[some.numpy()], pictures_of(images.masks[some.numpy()])
-        columns = {
-            name: [real[i], masks[i], *drawn[i * cfg.count : (i + 1) * cfg.count]] for i, name in enumerate(names)
-        }
-        save_image(run / "samples" / f"step_{step:06d}.png", grid(columns, ["image", "mask"] + ["drawn"] * cfg.count))
->>>>>>> 28e97640aa78570e4401ebee0c5397035c61048d
         return {"step": step}
 
     return evaluate

@@ -50,6 +50,6 @@ class HeldOut(NamedTuple):
 
 
 def header_settings(config: Config) -> dict:
-    """The settings that an adapter file keeps: without where and how often the run was started, and what decided nothing."""
+    """The settings that an adapter file keeps: not where and how often the run started, nor what decided nothing."""
     idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted")
     return {key: value for key, value in config.values.items() if key not in ("out", "resume", *idle)}

@@ -1,4 +1,4 @@
-"""Masks as they are trained on: as a weight of the loss (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661), or as hints."""
+"""Masks in training: as a weight of the loss (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661), or as hints."""
 
 import numpy as np
 import torch

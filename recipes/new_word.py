@@ -26,14 +26,15 @@ def add_word(word: NewWord, sd: weights.StableDiffusion, texts: list[str]) -> tu
     if len(init) != 1:
         spelled = [tokenizer.decode([i]) for i in init]
         raise ValueError(
-            f"token_init must be one token of the vocabulary, found {word.token_init!r}, which is {len(init)}: {spelled}"
+            f"token_init must be one token of the vocabulary, found {word.token_init!r}, which is {len(init)}: "
+            f"{spelled}"
         )
     tokenizer.add(word.token, word.vectors)
     without = [text for text in texts if word.token.lower() not in text.lower()]
     if without:
         raise ValueError(
-            f"{len(without)} of {len(texts)} captions lack the token {word.token!r}, {without[0]!r} for one, and teach it "
-            f"nothing (--template names it)"
+            f"{len(without)} of {len(texts)} captions lack the token {word.token!r}, {without[0]!r} for one, and "
+            f"teach it nothing (--template names it)"
         )
     return [f"text.tokens:init={init[0]},vectors={word.vectors}"], {word.token: word.vectors}
 

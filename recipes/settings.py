@@ -20,19 +20,20 @@ def configure(argv: list[str] | None, title: str) -> Config:
         print(help_page([word for word in argv if word not in ("-h", "--help")], title))
         sys.exit(0)
     values = given(argv, all_parts())
-    config = check(values)
-    if not config[Run].resume:
-        return config
-    stored = Path(config[Run].out) / "config.toml"
-    if not config[Run].out or not stored.is_file():
-        raise ValueError(f"--resume needs --out with the folder of a run to continue, found {config[Run].out!r}")
-    before = read_run(stored)
+    if not values.get("resume", False):
+        return check(values)
+    out = values.get("out", "")
+    stored = Path(out) / "config.toml"
+    if not out or not stored.is_file():
+        raise ValueError(f"--resume needs --out with the folder of a run to continue, found {out!r}")
+    config = read_run(stored)
+    check_unread(values, rows(), row_of(config[Run].recipe, config[Base].model))
     for key, value in values.items():
-        if key not in ("resume", "out") and value != before.values[key]:
+        if key not in ("resume", "out") and value != config.values[key]:
             raise ValueError(
-                f"{stored}: the run has {key} = {before.values[key]!r}, and resuming cannot make it {value!r}"
+                f"{stored}: the run has {key} = {config.values[key]!r}, and resuming cannot make it {value!r}"
             )
-    return before.replace(resume=True, out=config[Run].out)
+    return config.replace(resume=True, out=out)
 
 
 def check(values: dict) -> Config:
@@ -44,7 +45,7 @@ def check(values: dict) -> Config:
 
 
 def read_run(stored: Path) -> Config:
-    """The settings that a run was started with; those that its recipe does not read, of an older run, are passed over."""
+    """The settings that a run was started with, without those of an older run that its recipe does not read."""
     values = read_toml(stored, all_parts(), stored=True)
     row = row_of(values["recipe"], values["model"])
     return Config(rows()[row], values)

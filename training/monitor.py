@@ -37,8 +37,8 @@ def monitor(
     if len(shown) < 2:
         if decides:
             raise ValueError(
-                "keep best and stop_corrupted need 2 samples in an evaluation to tell noise from change, found 1: give a "
-                "higher --count"
+                "keep best and stop_corrupted need 2 samples in an evaluation to tell noise from change, found 1: "
+                "give a higher --count"
             )
         return lambda samples: {}
     network = features.load(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
@@ -68,7 +68,7 @@ def monitor(
 
 
 def measurements(run: Path) -> tuple[list, list, list, list]:
-    """Steps, similarity, residual and deviations of the evaluations in run/log.jsonl, as metrics/corruption.py wants."""
+    """Steps, similarity, residual and deviations of the evaluations in run/log.jsonl, for metrics/corruption.py."""
     lines = [line for line in read_log(run) if "fidelity" in line]
     steps, similarities, residuals = ([line[name] for line in lines] for name in ("step", "fidelity", "residual"))
     return steps, similarities, residuals, [(line["fidelity_noise"], line["residual_noise"]) for line in lines]
@@ -76,7 +76,7 @@ def measurements(run: Path) -> tuple[list, list, list, list]:
 
 @torch.no_grad()
 def keep_best(run: Path, step: int, parameters: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
-    """Into `kept`, if it is not empty, the parameters of this evaluation, the last in the log, unless one was better."""
+    """Into `kept`, if it is not empty, the parameters of this evaluation, the last in the log, if none was better."""
     if kept and best(*measurements(run)) == step:
         for name, tensor in kept.items():
             tensor.copy_(parameters[name])

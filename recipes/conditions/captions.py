@@ -20,8 +20,9 @@ from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
 from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
-from sampling import Schedule, batched_cfg
-from unet import TextConditioned, TextEncoder, Tokenizer, UNet, encode_prompts
+from sampling import batched_cfg
+from unet import TextConditioned, Tokenizer, UNet, encode_prompts
+from unet import TextTower as TextEncoder
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TEXT_ENCODERS
 
@@ -71,7 +72,7 @@ class Captions:
 
     @property
     def null(self) -> Tensor:
-        """The empty caption as the model takes it: token ids (1, L), or text states (1, L, D) where the text is frozen."""
+        """The empty caption as the model takes it: token ids (1, L), or states (1, L, D) where the text is frozen."""
         return self.read([])[0]
 
     def methods(self, specs: list[str]) -> list[str]:
@@ -162,7 +163,7 @@ def load_sd(model: str, compute: Compute) -> weights.StableDiffusion:
 
 
 def new_sd(model: str, vae: str, data: str, template: str, compute: Compute) -> weights.StableDiffusion:
-    """new:SD-T: UNet-T and Text-T with random weights, a vocabulary learned from the captions of `data`, and the `vae`."""
+    """new:SD-T: UNet-T and Text-T with random weights, a vocabulary learned from the captions of `data`, and `vae`."""
     if model != "new:SD-T":
         raise ValueError(f"unknown size {model.removeprefix('new:')!r}; a new Stable Diffusion is new:SD-T")
     autoencoder = weights.load(vae, expect="vae", dtype=torch.float32)

@@ -7,8 +7,8 @@ student is the teacher's own network with an adapter, which is off while the tea
 memory once. The target comes from the student too, without an average of its past, as in LCM-LoRA.
 
 The paper draws the guidance weight w = scale - 1 from 5 to 15 for every sample and tells the network; LCM-LoRA draws it
-and tells nothing, so that its student learns a mean. Here the teacher has one scale, so that the student has one function
-to learn. The student samples without guidance, with one evaluation a step.
+and tells nothing, so that its student learns a mean. Here the teacher has one scale, and the student one function to
+learn. The student samples without guidance, with one evaluation a step.
 """
 
 from collections.abc import Callable

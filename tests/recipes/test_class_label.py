@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from recipes.latent import encode, latent_batches, settings
 
 import adapters
 import weights
 from data import ImageSet
 from data.latents import LatentCache
 from recipes.class_label import attach, backbone, fit_classes, new_model
-from recipes.latent import encode, latent_batches, settings
 from recipes.pixels import augmentations
 from train import Config
 

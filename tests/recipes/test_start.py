@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from recipes.start import CLASSIFIER_STEPS, last_name, nearest_rows, similar_rows, start_rows
 
 from data import load
 from data.transforms import Transform, to_tensor
 from metrics import features
-from recipes.start import CLASSIFIER_STEPS, last_name, nearest_rows, similar_rows, start_rows
 from sampling import Schedule
 from weights.load import SHIPPED
 
