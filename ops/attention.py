@@ -1,11 +1,19 @@
-"""Softmax attention, out = softmax(q k^T / sqrt(K)) v (Vaswani et al. 2017, eq. 1), by the fastest road measured.
+"""Softmax attention, out = softmax(q k^T / sqrt(K)) v (Vaswani et al. 2017, eq. 1), by several backends.
 
 Shapes of every function here: q (B, N, T, K), k and v (B, N, S, K) -> (B, N, T, K). `mask` is boolean, broadcastable
 to (B, N, T, S), True where a query may attend, at least once per row. `causal` lets query i see keys 0 .. i; with a
-mask too, both must allow. `python -m ops.bench` prints the comparison behind the choice in `attention`.
+mask too, both must allow.
 
-The kernels written by hand (ops/fused.py) run where the environment variable GRAFT_ATTENTION is "fused", on what they
-can do. They have not been timed on a GPU yet, so they are not the choice by default.
+set_backend(name), or the environment variable GRAFT_ATTENTION when the process starts, chooses the backend:
+
+    auto        grouped or sdpa, whichever measured faster for the device, dtype and length (python -m bench.attention)
+    reference   the equation as it stands
+    grouped     the same, a few heads at a time
+    sdpa        torch's scaled_dot_product_attention
+    fused       this package's own Triton kernels (ops/fused.py) on a GPU without a mask, elsewhere as auto
+
+State of fused: its output and gradients equal the equation to the precision of the dtype, tested under Triton's
+interpreter; it has not been timed on a GPU. So auto does not choose it.
 """
 
 import os
@@ -15,8 +23,6 @@ from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-FUSED = os.environ.get("GRAFT_ATTENTION") == "fused"
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -28,7 +34,7 @@ def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causa
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """The same by torch's scaled_dot_product_attention, which never stores the scores where a fused kernel exists."""
+    """By torch's scaled_dot_product_attention, which never stores the scores where a fused kernel exists."""
     if mask is not None and causal:  # torch accepts only one of the two
         mask, causal = _allowed(q.new_empty(q.shape[-2], k.shape[-2]), mask, causal), False
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)  # (B, N, T, K)
@@ -48,23 +54,49 @@ def grouped(
     return torch.cat(out).unflatten(0, shape[:2])  # (B, N, T, K)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """`grouped` or `sdpa`, whichever is faster for this device, dtype and length, or ops.fused on request."""
-    if FUSED and q.is_cuda and mask is None and triton_is_there() and not torch.compiler.is_compiling():
-        from ops.fused import available, fused  # only here, because it imports Triton
-
-        if available(q, k, v):
-            return fused(q, k, v, causal)  # (B, N, T, K)
+def auto(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """`grouped` for up to 2048 tokens of bfloat16 on a CPU, else `sdpa`."""
     # Torch's CPU kernel gains nothing from bfloat16 and loses by it in the backward pass. On one thread of an AMD EPYC
     # (Zen 5, AVX512 with bf16), in bfloat16 from 64 to 2048 tokens, `grouped` takes 0.59 to 0.74 of its forward time
     # and 0.16 to 0.64 of its training time; at 4096, 0.72 and 1.08, with the scores kept for the backward pass on top.
     # In float32 `sdpa` is the faster one at every length measured.
-    by_hand = q.device.type == "cpu" and q.dtype == torch.bfloat16 and max(q.shape[-2], k.shape[-2]) <= 2048
-    return (grouped if by_hand else sdpa)(q, k, v, mask, causal)
+    short = max(q.shape[-2], k.shape[-2]) <= 2048
+    backend = grouped if q.device.type == "cpu" and q.dtype == torch.bfloat16 and short else sdpa
+    return backend(q, k, v, mask, causal)
+
+
+def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """The Triton kernels for what they can compute (see ops.fused.available), else `auto`."""
+    if q.is_cuda and mask is None and has_triton() and not torch.compiler.is_compiling():
+        from ops import fused as kernels  # imports Triton, which not every machine has
+
+        if kernels.available(q, k, v):
+            return kernels.fused(q, k, v, causal)  # (B, N, T, K)
+    return auto(q, k, v, mask, causal)
+
+
+BACKENDS = {"auto": auto, "reference": reference, "grouped": grouped, "sdpa": sdpa, "fused": fused}
+_backend = auto
+
+
+def set_backend(name: str) -> None:
+    """The backend of `attention` for the whole process, a name in BACKENDS. Raises ValueError for another."""
+    global _backend
+    if name not in BACKENDS:
+        raise ValueError(f"the attention backend must be one of {', '.join(BACKENDS)}, found {name!r}")
+    _backend = BACKENDS[name]
+
+
+set_backend(os.environ.get("GRAFT_ATTENTION") or "auto")
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(K)) v by the backend of `set_backend`."""
+    return _backend(q, k, v, mask, causal)
 
 
 @cache
-def triton_is_there() -> bool:
+def has_triton() -> bool:
     """Whether Triton is installed; torch brings it along for CUDA on Linux."""
     return find_spec("triton") is not None
 
