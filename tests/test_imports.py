@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
-LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence"}
+LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence", "bench"}
 ALLOWED = {  # part: the parts that it may import
     "ops": set(),
     "sampling": set(),
@@ -24,6 +24,7 @@ ALLOWED = {  # part: the parts that it may import
     "evaluate": PACKAGES,
     "compare": PACKAGES | {"train", "sample"},
     "evidence": PACKAGES | {"train", "sample", "compare"},
+    "bench": {"ops"},
 }
 OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 

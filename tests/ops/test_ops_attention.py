@@ -1,19 +1,31 @@
-"""Every road through attention computes the same equation."""
+"""Every backend of attention computes the same equation."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from ops import attention
-from ops.attention import grouped, reference, sdpa
-from ops.bench import main
+from ops.attention import BACKENDS, auto, grouped, reference, sdpa, set_backend
+
+ROOT = Path(__file__).parents[2]
 
 
 def random_qkv(tokens=5, keys=7, batch=2, heads=3, width=8, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
     shapes = [(batch, heads, tokens, width), (batch, heads, keys, width), (batch, heads, keys, width)]
     return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+
+
+@pytest.fixture
+def restored():
+    """The backend of the process is auto again afterwards."""
+    yield
+    set_backend("auto")
 
 
 def masks(tokens=5, keys=7, batch=2):
@@ -37,10 +49,11 @@ def test_reference_divides_scores_by_the_root_of_the_head_width():
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("mask", masks(), ids=["no mask", "per query", "per key", "shared"])
-@pytest.mark.parametrize("road", [sdpa, grouped, attention])
-def test_all_roads_agree(road, mask, causal):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_backends_agree(backend, mask, causal, restored):
+    set_backend(backend)
     q, k, v = random_qkv()
-    torch.testing.assert_close(road(q, k, v, mask, causal), reference(q, k, v, mask, causal), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(attention(q, k, v, mask, causal), reference(q, k, v, mask, causal), atol=1e-6, rtol=1e-5)
 
 
 def test_causal_query_sees_only_its_past():
@@ -68,16 +81,24 @@ def test_bfloat16_on_cpu_is_close_to_float64(tokens):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tokens", "road"),
+    ("dtype", "tokens", "backend"),
     [(torch.bfloat16, 64, grouped), (torch.bfloat16, 2049, sdpa), (torch.float32, 64, sdpa)],
 )
-def test_the_rule_chooses_by_dtype_and_length(dtype, tokens, road):
+def test_auto_chooses_by_dtype_and_length(dtype, tokens, backend):
     q, k, v = random_qkv(tokens=tokens, keys=tokens, batch=1, heads=1, dtype=dtype)
-    assert torch.equal(attention(q, k, v), road(q, k, v))
+    assert torch.equal(attention(q, k, v), backend(q, k, v)) and torch.equal(auto(q, k, v), backend(q, k, v))
 
 
-def test_bench_prints_both_works_for_each_dtype(capsys):
-    main(shapes=[(1, 2, 4, 8)], seconds=0.01)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[2:]] == ["float32", "float32", "bfloat16", "bfloat16"]
-    assert "forward" in lines[2] and "train" in lines[3]
+@pytest.mark.parametrize("name", BACKENDS)
+def test_the_environment_sets_the_backend(name):
+    code = f"import sys; import ops; a = sys.modules['ops.attention']; assert a._backend is a.BACKENDS['{name}']"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"GRAFT_ATTENTION": name}, cwd=ROOT)
+
+
+def test_the_backend_that_is_set_computes(restored):
+    q, k, v = random_qkv(dtype=torch.bfloat16)
+    for name in ("reference", "sdpa"):
+        set_backend(name)
+        assert torch.equal(attention(q, k, v), BACKENDS[name](q, k, v))
+    with pytest.raises(ValueError, match="one of auto, reference, grouped, sdpa, fused, found 'flash'"):
+        set_backend("flash")

@@ -1,7 +1,8 @@
-"""Which attention is faster here: `reference`, `grouped` or `sdpa`? `python -m ops.bench` prints milliseconds per call.
+"""Milliseconds per call of the attention backends `reference`, `grouped` and `sdpa`: python -m bench.attention
 
 They run in turn, round after round, in shapes that the package meets, so that a busy machine slows all alike; the
-median counts. "train" is forward and backward. q, k and v are views of one fused projection, as in a DiT.
+median counts. "train" is forward and backward. q, k and v are views of one fused projection, as in a DiT. On a GPU
+with Triton a second table compares torch's kernels and `fused`.
 """
 
 import time
@@ -12,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ops.attention import grouped, reference, sdpa, triton_is_there
+from ops.attention import grouped, has_triton, reference, sdpa
 
 SHAPES = [  # B, N, T, K
     (128, 6, 64, 32),  # training the package's own small DiT
@@ -49,22 +50,22 @@ def train(attend: Callable, qkv: Tensor, heads: int) -> Tensor:
 
 
 def milliseconds(work: Callable, qkv: Tensor, heads: int, seconds: float) -> list[float]:
-    """Median time of `work` with each of the three, in turn for so many seconds, after a first round unseen."""
+    """Median time of `work` by reference, grouped and sdpa, in turn for so many seconds; the first round is warm-up."""
     times = {reference: [], grouped: [], sdpa: []}
     end = float("inf")
     while time.perf_counter() < end:
-        for attend, taken in times.items():
+        for attend, durations in times.items():
             start = time.perf_counter()
             work(attend, qkv, heads)
             if qkv.is_cuda:
                 torch.cuda.synchronize()
-            taken.append(1000 * (time.perf_counter() - start))
+            durations.append(1000 * (time.perf_counter() - start))
         end = min(end, time.perf_counter() + seconds)
-    return [torch.tensor(taken[1:] or taken).median().item() for taken in times.values()]
+    return [torch.tensor(each[1:] or each).median().item() for each in times.values()]
 
 
 def on_gpu(shapes: list[tuple[int, int, int, int, int]] = GPU_SHAPES) -> None:
-    """Microseconds per call, replayed from a CUDA graph without the cost of launching, of torch's kernels and ours."""
+    """Prints microseconds per call of torch's kernels and `fused`, replayed from a CUDA graph without launch cost."""
     from triton.testing import do_bench_cudagraph
 
     from ops.fused import fused
@@ -76,16 +77,16 @@ def on_gpu(shapes: list[tuple[int, int, int, int, int]] = GPU_SHAPES) -> None:
 
         return attend
 
-    roads = {backend.name.split("_")[0].lower(): by(backend) for backend in BACKENDS} | {"fused": fused}
+    kernels = {backend.name.split("_")[0].lower(): by(backend) for backend in BACKENDS} | {"fused": fused}
     print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, bfloat16, us per call")
-    print(f"{'B x N x T x S x K':>24} {'':7}" + "".join(f"{name:>10}" for name in roads))
+    print(f"{'B x N x T x S x K':>24} {'':7}" + "".join(f"{name:>10}" for name in kernels))
     for batch, heads, tokens, keys, width in shapes:
         rows = [torch.randn(batch, n, heads * width, device="cuda", dtype=torch.bfloat16) for n in (tokens, keys, keys)]
         q, k, v = (rearrange(x, "b t (n k) -> b n t k", n=heads).requires_grad_() for x in rows)
         for name in ("forward", "train"):
             line = f"{batch} x {heads} x {tokens} x {keys} x {width}"
             print(f"{line:>24} {name:7}", end="")
-            for attend in roads.values():
+            for attend in kernels.values():
                 do = torch.randn_like(q)
 
                 def work(attend=attend, q=q, k=k, v=v, do=do, train=name == "train"):
@@ -101,7 +102,7 @@ def on_gpu(shapes: list[tuple[int, int, int, int, int]] = GPU_SHAPES) -> None:
 
 
 def main(shapes: list[tuple[int, int, int, int]] = SHAPES, seconds: float = 3) -> None:
-    """Print one line per dtype, shape and work: the three times, and `grouped` as a share of `sdpa`."""
+    """Prints a line per dtype, shape and work: the three times in ms, and `grouped` as a share of `sdpa`."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     print(f"torch {torch.__version__}, {device} ({name}), {torch.get_num_threads()} CPU threads, ms per call")
@@ -118,5 +119,5 @@ def main(shapes: list[tuple[int, int, int, int]] = SHAPES, seconds: float = 3) -
 
 if __name__ == "__main__":
     main()
-    if torch.cuda.is_available() and triton_is_there():
+    if torch.cuda.is_available() and has_triton():
         on_gpu()
