@@ -22,7 +22,7 @@ from data.atomic import write_atomic
 from recipes import recipes, watch
 from recipes.plot import plot
 from sampling.progressive import NOISE_SCHEDULES
-from weights.run_state import STATE, State, load_state, save_state
+from training.state import STATE, State, load_state, save_state
 
 
 @dataclass

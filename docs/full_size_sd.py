@@ -82,7 +82,7 @@ def make(work: Path, size: Size) -> dict:
         tower,
         tokenizer,
         VAE(replace(vae.SIZES["VAE-SD"], **size.vae)),
-        weights.schedule.stable_diffusion(),
+        weights.sd_schedule(),
     )
     for parameter in sd.unet.parameters():  # those that start at zero too
         torch.nn.init.normal_(parameter, std=0.02)

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from metrics.reading import filled
 from metrics.vit import ViT, ViTConfig, prepare
 from unet.text import ACTIVATIONS, TextConfig, TextTower
-from weights.infer import numbers, shapes_of
-from weights.layouts import Layout
-from weights.renames import text_openclip, text_transformers
+from weights.layouts.exchange import Layout
+from weights.layouts.infer import numbers, shapes_of
+from weights.layouts.renames import text_openclip, text_transformers
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HEAD = {1280: 80, 1408: 88, 1664: 104}  # K of OpenCLIP's larger image towers by their width; 64 elsewhere

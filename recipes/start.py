@@ -13,7 +13,7 @@ from data import ImageSet
 from data.transforms import to_tensor
 from metrics import features
 from sampling import Schedule
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 CLASSIFIER_STEPS = 8  # timesteps at which `nearest` compares denoising errors
 

@@ -135,7 +135,7 @@ def new_sd(cfg) -> weights.StableDiffusion:
     shape = replace(UNETS["UNet-T"], in_channels=vae.config.latent_channels, out_channels=vae.config.latent_channels)
     tokenizer = Tokenizer.train(captions_of(cfg.data, cfg.template), TOWERS["Text-T"].vocab_size)
     text = TextTower(replace(TOWERS["Text-T"], vocab_size=len(tokenizer)))
-    return weights.StableDiffusion(UNet(shape), text, tokenizer, vae, weights.schedule.stable_diffusion())
+    return weights.StableDiffusion(UNet(shape), text, tokenizer, vae, weights.sd_schedule())
 
 
 def captioned(cfg, sd, source: str) -> tuple[ImageSet, Captions]:

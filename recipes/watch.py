@@ -16,7 +16,7 @@ from torch import Tensor
 from data.transforms import to_tensor
 from metrics import features
 from metrics.corruption import best, deviation, fidelity, residual, stage
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 RECIPES = ("class_label", "text", "dreambooth", "textual_inversion")  # whose looks are measured
 KNOWN = 500  # training images that samples are compared with, at most

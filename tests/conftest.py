@@ -37,6 +37,6 @@ def tiny_sd(tmp_path_factory):
     vae = VAE(VAEConfig(latent_channels=4, channels=(8, 8, 8), layers=1, groups=4, scaling_factor=1.0))
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    whole = weights.StableDiffusion(unet, text, tokenizer, vae, weights.schedule.stable_diffusion())
+    whole = weights.StableDiffusion(unet, text, tokenizer, vae, weights.sd_schedule())
     weights.save_sd(whole, folder, "sd-diffusers")
     return folder

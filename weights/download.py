@@ -21,8 +21,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.atomic import replacing
-from weights.files import sniff
-from weights.published import FILES, target
+from weights.formats.files import sniff
+from weights.formats.published import FILES, target
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without a byte
@@ -40,7 +40,7 @@ class KeepLinked(urllib.request.HTTPRedirectHandler):
 
 
 def download(name: str, folder=None) -> Path:
-    """Fetches a file of weights/published.py into `folder` (the user's cache by default) unless it is there already."""
+    """Fetch a file of weights/formats/published.py into `folder`, by default the user's cache, unless it is there."""
     if name not in FILES:
         raise ValueError(f"unknown name {name!r}, the downloadable ones are {', '.join(FILES)}")
     path = target(name, folder)

@@ -8,7 +8,7 @@ from data.transforms import Transform, to_tensor
 from metrics import features
 from recipes.start import CLASSIFIER_STEPS, last_name, nearest_rows, similar_rows, start_rows
 from sampling import Schedule
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 OLD = ["pill/good", "pill/crack", "pill/hole", "tile/good", "tile/crack"]
 NEW = ["nut/crack", "nut/hole", "nut/mould"]

@@ -226,7 +226,7 @@ def test_offset_noise_is_part_of_what_is_predicted():
         return torch.zeros_like(x)
 
     cfg = train.Config(noise_offset=10.0)
-    schedule = weights.schedule.Schedule.scaled_linear()
+    schedule = weights.sd_schedule()
     x0 = torch.zeros(2, 3, 8, 8)
     loss, _ = denoising_loss(cfg, model, schedule, torch.Generator().manual_seed(0), x0, None)
     means = seen["x"].mean((2, 3))

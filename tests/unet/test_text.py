@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unet.text import SIZES, TextConfig, TextTower, add_tokens
-from weights.renames import text_transformers
+from weights.layouts.renames import text_transformers
 
 TINY = TextConfig(vocab_size=50, width=32, layers=3, heads=4, max_length=12)
 TO_TRANSFORMERS = text_transformers("")(None)
