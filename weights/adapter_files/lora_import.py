@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from weights.adapter_files.lora_change import Change, change, difference
 from weights.adapter_files.lora_names import Place, places
 from weights.formats import files, safe
+from weights.layouts.exchange import counted
 from weights.layouts.families import base_of_lora, base_of_model, check_lora
 
 ROLES = [
@@ -48,7 +49,7 @@ def read_foreign(path, model: nn.Module) -> dict[str, Change]:
     """{name of a layer of `model`: its change}, with every tensor of the file used.
 
     model: TextConditioned or UNet. path: a file, or a folder of peft (adapter_config.json, or unet/ and text_encoder/
-    with one each) or of diffusers (pytorch_lora_weights). A file for the UNet alone or the text encoder alone is normal.
+    with one each) or of diffusers (pytorch_lora_weights). A file may be for the UNet alone or the text encoder alone.
     Raises ValueError for another method than LoRA, LoCon, DoRA or full differences, by its name, and for a file that
     does not fit all over, with the base it was made for.
     """
@@ -72,16 +73,11 @@ def read_foreign(path, model: nn.Module) -> dict[str, Change]:
             changes[place.name] = change(parts, layer, lambda rank, at=place: scale_of(configs, at, rank))
         except ValueError as error:
             wrong.append(f"{place.published} {error}")
-    reasons = ((unknown, "that belong to no layer of it"), (wrong, "layers that do not fit"))
-    counted = [
-        f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
-        for names, what in reasons
-        if names
-    ]
-    if counted:
+    counts = counted((unknown, "that belong to no layer of it"), (wrong, "layers that do not fit"))
+    if counts:
         raise ValueError(
             f"{path}: expected a LoRA for {base_of_model(model)}, found among {len(tensors)} tensors "
-            f"{' and '.join(counted)}; it was made for {base_of_lora(tensors, metadata)}"
+            f"{' and '.join(counts)}; it was made for {base_of_lora(tensors, metadata)}"
         )
     return changes
 

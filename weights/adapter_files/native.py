@@ -30,6 +30,7 @@ from dit import ControlledDiT, DiT, resize_classes
 from weights.adapter_files.lora_import import apply_foreign, is_foreign
 from weights.formats import files, safe
 from weights.formats.safe import graft_header
+from weights.layouts.exchange import counted
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it rows of its own, so no fingerprint holds it
 # first halves of a path: they mean nothing without the second, which starts at 0 and alone carries the strength
@@ -181,11 +182,10 @@ def apply_one(model, path, strength, tensors, recipe, start) -> None:
         for name, tensor in tensors.items()
         if name in parameters and tensor.shape != parameters[name].shape
     ]
-    reasons = ((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
-    counted = [f"{len(names)} {what} ({'; '.join(names[:3])})" for names, what in reasons if names]
-    if counted:
+    counts = counted((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
+    if counts:
         specs = ", ".join(recipe["adapter"])
-        raise ValueError(f"{path}: expected the parameters of {specs}, found {', '.join(counted)}")
+        raise ValueError(f"{path}: expected the parameters of {specs}, found {', '.join(counts)}")
     changed = False
     for name, tensor in tensors.items():
         parameter = parameters[name]

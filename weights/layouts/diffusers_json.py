@@ -55,6 +55,9 @@ FIXED = {
     },
     "text": {"layer_norm_eps": 1e-5, "attention_bias": True},
 }
+# those of a UNet that diffusers itself writes
+UNET_CONSTANTS = """norm_eps act_fn flip_sin_to_cos freq_shift center_input_sample downsample_padding
+    mid_block_scale_factor""".split()
 FIXED["controlnet"] = FIXED["unet"] | {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
 
 
@@ -129,14 +132,7 @@ def unet_json(config: UNetConfig) -> dict:
         "use_linear_projection": config.linear,
         "upcast_attention": config.upcast,
         "norm_num_groups": config.groups,
-        "norm_eps": 1e-5,
-        "act_fn": "silu",
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-        "center_input_sample": False,
-        "downsample_padding": 1,
-        "mid_block_scale_factor": 1,
-    }
+    } | {field: FIXED["unet"][field] for field in UNET_CONSTANTS}
 
 
 def controlnet_json(config: ControlConfig) -> dict:

@@ -121,14 +121,19 @@ def fill(tensors: dict[str, Tensor], shapes: dict[str, tuple], layout: Layout, s
                 wrong.append(f"{keys[0]} expected {list(shape)}, found {list(state[name].shape)}")
     ignore = layout.ignore.replace("{size}", str(size))
     unknown = [key for key in tensors if key not in used and not re.search(ignore, key)]
-    counted = [
+    counts = counted((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
+    if counts:
+        raise ValueError(f"{source}: expected {len(shapes)} tensors of our {layout.kind}, found {', '.join(counts)}")
+    return state
+
+
+def counted(*reasons: tuple[list[str], str]) -> list[str]:
+    """ "4 missing (a; b; c; ...)" for every reason (names, what is the matter with them) that has names."""
+    return [
         f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
-        for names, what in ((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
+        for names, what in reasons
         if names
     ]
-    if counted:
-        raise ValueError(f"{source}: expected {len(shapes)} tensors of our {layout.kind}, found {', '.join(counted)}")
-    return state
 
 
 def joined(name: str, names: list[str], tensors: dict[str, Tensor], source) -> Tensor:

@@ -11,7 +11,19 @@ from torch.overrides import TorchFunctionMode
 from dit import DiT, DiTConfig
 from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
 from unet.text import TextConfig, TextTower
-from weights.layouts import diffusers_json, infer
+from weights.layouts.diffusers_json import controlnet_json, dit_json, text_json, unet_json, vae_json
+from weights.layouts.infer import (
+    infer_controlnet,
+    infer_dit,
+    infer_text,
+    infer_unet,
+    infer_vae,
+    measure_controlnet,
+    measure_dit,
+    measure_text,
+    measure_unet,
+    measure_vae,
+)
 
 
 class Kind(NamedTuple):
@@ -25,65 +37,41 @@ class Kind(NamedTuple):
     infer: Callable  # (layout, tensors, metadata, size, given, source) -> fields of the config
     json: Callable  # config -> diffusers' config.json
     folder: str  # of a diffusers pipeline
-    stem: str  # of the weights in that folder
+    stem: str = "diffusion_pytorch_model"  # of the weights in that folder
 
 
-DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"
+def unet_size(config: UNetConfig) -> tuple[int, tuple[bool, ...]]:
+    return config.layers, config.text
+
+
+def controlnet_size(config: ControlConfig) -> tuple[int, tuple[bool, ...], int]:
+    return config.layers, config.text, len(config.hint_widths)
+
+
 KINDS = {
-    "dit": Kind(
-        "a DiT",
-        DiT,
-        DiTConfig,
-        lambda config: config.depth,
-        infer.measure_dit,
-        infer.infer_dit,
-        diffusers_json.dit_json,
-        "transformer",
-        DIFFUSERS,
-    ),
-    "vae": Kind(
-        "a VAE",
-        VAE,
-        VAEConfig,
-        lambda config: len(config.channels),
-        infer.measure_vae,
-        infer.infer_vae,
-        diffusers_json.vae_json,
-        "vae",
-        DIFFUSERS,
-    ),
-    "unet": Kind(
-        "a UNet",
-        UNet,
-        UNetConfig,
-        lambda config: (config.layers, config.text),
-        infer.measure_unet,
-        infer.infer_unet,
-        diffusers_json.unet_json,
-        "unet",
-        DIFFUSERS,
-    ),
+    "dit": Kind("a DiT", DiT, DiTConfig, lambda config: config.depth, measure_dit, infer_dit, dit_json, "transformer"),
+    "vae": Kind("a VAE", VAE, VAEConfig, lambda config: len(config.channels), measure_vae, infer_vae, vae_json, "vae"),
+    "unet": Kind("a UNet", UNet, UNetConfig, unet_size, measure_unet, infer_unet, unet_json, "unet"),
     "controlnet": Kind(
         "a ControlNet",
         ControlNet,
         ControlConfig,
-        lambda config: (config.layers, config.text, len(config.hint_widths)),
-        infer.measure_controlnet,
-        infer.infer_controlnet,
-        diffusers_json.controlnet_json,
+        controlnet_size,
+        measure_controlnet,
+        infer_controlnet,
+        controlnet_json,
         "controlnet",
-        DIFFUSERS,
     ),
     "text": Kind(
         "a text encoder",
         TextTower,
         TextConfig,
         lambda config: config.layers,
-        infer.measure_text,
-        infer.infer_text,
-        diffusers_json.text_json,
+        measure_text,
+        infer_text,
+        text_json,
         "text_encoder",
-        TRANSFORMERS,
+        "model",
     ),
 }
 ANY = ", ".join(kind.words for kind in [*KINDS.values()][:-1]) + f" or {KINDS['text'].words}"

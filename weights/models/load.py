@@ -143,7 +143,7 @@ def position_parameter(stored: dict[str, Tensor], config, resized: bool, source)
         edge = math.isqrt(found.shape[1]) if found.dim() == 3 else 0
         if found.shape != (1, edge**2, config.width) or not (resized or edge == side):
             raise ValueError(f"{source}: expected {name} of shape {list(wanted.shape)}, found {list(found.shape)}")
-        by = (found.float() - position_table(config.width, edge, edge)).abs().max().item()
+        by = found.float().sub(position_table(config.width, edge, edge)).abs().max().item()
         same = by <= ROUNDING.get(found.dtype, 1e-5)
         if not same and edge != side:
             reason = f"its positions are no sinusoid (difference {by:.2g})"

@@ -1,4 +1,4 @@
-"""A whole Stable Diffusion from a single file or a diffusers folder: UNet, text encoder, tokenizer, VAE and schedule."""
+"""A whole Stable Diffusion from one file or a diffusers folder: UNet, text encoder, tokenizer, VAE and schedule."""
 
 from dataclasses import replace
 from pathlib import Path

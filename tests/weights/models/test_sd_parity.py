@@ -12,6 +12,7 @@ from sampling import Schedule
 from weights.layouts.diffusers_json import text_json, unet_json
 from weights.layouts.exchange import LAYOUTS, spread
 from weights.layouts.kinds import empty, size_of
+from weights.layouts.scheduler_json import from_json
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -101,7 +102,7 @@ def test_their_schedulers(tmp_path, name, law):
     theirs = getattr(diffusers, f"{name}Scheduler")(**settings)
     theirs.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "scheduler_config.json").read_text()) | {"clip_sample": False}
-    found = weights.schedule.from_json(config, "w")
+    found = from_json(config, "w")
     assert found.prediction == "v"
     assert torch.allclose(found.alpha_bar, theirs.alphas_cumprod.double(), rtol=2e-4)
 
