@@ -38,7 +38,15 @@ from weights.models.save_sd import WRITERS, save_sd
 TARGETS = ("native", "dit-official", "vae-compvis", "controlnet-compvis", *FOLDERS, *WRITERS, *ADAPTERS)
 
 
-def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=None, ema=True, **overrides) -> None:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    layout: str,
+    dtype: torch.dtype | None = None,
+    vae: str | Path | None = None,
+    ema: bool = True,
+    **overrides,
+) -> None:
     """Reads `source` (path or name, as weights.load) and writes `target` in the layout.
 
     overrides: config fields that the source does not tell, as in weights.load; for a whole Stable Diffusion the options
@@ -68,7 +76,7 @@ def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=N
         export(model, Path(target), layout, dtype)
 
 
-def convert_sd(source: Path, target, layout: str, dtype, ema: bool, **options) -> None:
+def convert_sd(source: Path, target: str | Path, layout: str, dtype: torch.dtype | None, ema: bool, **options) -> None:
     """From one file to one file no tokenizer is needed, so that none has to be there."""
     if layout == "sd-compvis" and source.is_file() and "tokenizer" not in options:
         given = {kind: options.get(kind, {}) for kind in ("unet", "text", "vae")}

@@ -23,7 +23,7 @@ from weights.layouts.families import VERSIONS, describe_file
 NAMELESS = ("*", "emb_params")  # keys that stand for any word
 
 
-def read_embedding(path, name: str | None = None) -> tuple[str, Tensor]:
+def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tensor]:
     """-> (token, rows (n, D)). The token is `name`, or the name in the file, or its key, or the file's own name.
 
     Raises ValueError for a file with several words or of Stable Diffusion XL, and for one that is no embedding.
@@ -56,18 +56,18 @@ def read_embedding(path, name: str | None = None) -> tuple[str, Tensor]:
     return name or inside or (key if key not in NAMELESS else path.stem), rows
 
 
-def unpickled(path):
+def unpickled(path: Path) -> object:
     """The object in a torch.save file; the code of the paper's authors saved a ParameterDict in it."""
     with torch.serialization.safe_globals([nn.ParameterDict]):
         return pickled.read(path)
 
 
-def named(words) -> object:
+def named(words: object) -> object:
     """A plain dict of what string_to_param is; older ParameterDicts keep everything in `_parameters`."""
     return dict(getattr(words, "_parameters", words)) if isinstance(words, (dict, nn.Module)) else words
 
 
-def add_embedding(tokenizer: Tokenizer, tower: TextTower, path, name: str | None = None) -> str:
+def add_embedding(tokenizer: Tokenizer, tower: TextTower, path: str | Path, name: str | None = None) -> str:
     """The word of a file into tokenizer and tower, in place; -> the token that prompts call it by.
 
     Raises ValueError as `read_embedding`, for another width, naming both bases, and for a token that exists.

@@ -8,6 +8,7 @@ core C (r, r, k, k) lies between them; D and d are full differences of weight an
 one number for each output, or in some of kohya's and LyCORIS' files one for each input.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ def difference(found: Change, weight: Tensor) -> Tensor | None:
     return m * v / torch.linalg.vector_norm(v, dim=axes, keepdim=True) - weight
 
 
-def change(parts: dict[str, Tensor], layer: nn.Module, scale) -> Change:
+def change(parts: dict[str, Tensor], layer: nn.Module, scale: Callable[[int], float]) -> Change:
     """The tensors of one layer, checked against it. scale(rank): where they hold no alpha."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
     down, up, mid = (parts.get(role) for role in ("down", "up", "mid"))

@@ -28,6 +28,7 @@ from weights.formats import safe
 from weights.models.load_sd import load_sd
 from weights.models.save import check_ending
 
+LAYOUTS = ("kohya", "lora-diffusers", "learned-embeds", "a1111-embedding")
 TENSORS = {"lora": ("down", "up"), "dora": ("down", "up", "gain")}  # of one layer in an adapter file, after "lora_"
 ROWS = "text.token_embedding.token_rows"  # where a learned word lies in an adapter file
 VERSIONS = {
@@ -47,28 +48,40 @@ class LowRank(NamedTuple):
     norms: Tensor | None = None  # m (out,) of DoRA
 
 
-def export_adapter(source, target, layout: str, dtype: torch.dtype | None = None) -> None:
-    """Writes an adapter file of a text recipe, `source`, to `target` in one of LAYOUTS; dtype converts its tensors.
+def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: torch.dtype | None = None) -> None:
+    """Write an adapter file of a text recipe, `source`, to `target` in one of LAYOUTS; dtype converts its tensors.
 
     Warns where the source holds LoRA and a word, of which the layout holds one. Raises ValueError for a source with
     other methods, one of a DiT, and one that lacks what the layout holds.
     """
-    tensors, recipe = load_adapter(source)
-    model = recipe["base"].get("model")
+    check_ending(target, (".pt",) if layout == "a1111-embedding" else (".safetensors",))
+    tensors, header = load_adapter(source)
+    model = header["base"].get("model")
     if model not in ("TextConditioned", "UNet"):
         raise ValueError(f"{source}: {layout} is for a Stable Diffusion, found an adapter of a {model}")
     if model == "UNet":
         tensors = {f"unet.{name}": tensor for name, tensor in tensors.items()}
-        recipe = recipe | {"adapter": [f"unet.{spec}" for spec in recipe["adapter"]]}
+        header = header | {"adapter": [f"unet.{spec}" for spec in header["adapter"]]}
     words, rest = layout in ("learned-embeds", "a1111-embedding"), tensors.keys() - {ROWS}
     if rest if words else ROWS in tensors:
-        other = f"the {len(rest)} other tensors" if words else f"the learned {' and '.join(recipe['tokens'] or {})}"
+        other = f"the {len(rest)} other tensors" if words else f"the learned {' and '.join(header['tokens'] or {})}"
         warnings.warn(f"{source}: {layout} does not hold {other}, which were trained together with it", stacklevel=2)
-    found = word_of(tensors, recipe, source) if words else low_rank(tensors, recipe, source, layout)
-    LAYOUTS[layout](found, Path(target), dtype)
+    if words:
+        token, rows = word_of(tensors, header, source)
+    else:
+        layers = low_rank(tensors, header, source, layout)
+    if layout == "kohya":
+        safe.write(target, kohya_tensors(layers), kohya_metadata(layers), dtype)
+    elif layout == "lora-diffusers":
+        safe.write(target, diffusers_tensors(layers, source), {"format": "pt"}, dtype)
+    elif layout == "learned-embeds":
+        safe.write(target, {token: rows}, {"format": "pt"}, dtype)
+    else:
+        with replacing(target) as file:
+            torch.save(a1111_content(token, rows.to(dtype or rows.dtype).clone()), file)
 
 
-def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> list[LowRank]:
+def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> list[LowRank]:
     """The LoRA and DoRA of an adapter file. alpha is in its specs, and a spec's targets tell its layers."""
     stems = {
         name.removesuffix(f".{method}_down"): method
@@ -79,10 +92,10 @@ def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> l
     known = {f"{stem}.{method}_{half}" for stem, method in stems.items() for half in TENSORS[method]}
     odd = sorted(tensors.keys() - known - {ROWS})
     if odd or not stems:
-        specs, found = ", ".join(recipe["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "none"
+        specs, found = ", ".join(header["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "none"
         raise ValueError(f"{source}: {layout} holds one LoRA or DoRA a layer, found {found}, trained by {specs}")
     scales = {}
-    for spec in recipe["adapter"]:
+    for spec in header["adapter"]:
         part, rest = adapters.split(spec)
         method, options = adapters.parse(rest)
         inside = [stem for stem in stems if stem.startswith(f"{part}.")] if part else stems
@@ -92,9 +105,9 @@ def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> l
                 scales[stem] = options.get("alpha", rank) / rank
     unclaimed = [stem for stem in stems if stem not in scales]
     if unclaimed:
-        raise ValueError(f"{source}: {unclaimed[0]} has a LoRA that none of its specs is for: {recipe['adapter']}")
+        raise ValueError(f"{source}: {unclaimed[0]} has a LoRA that none of its specs is for: {header['adapter']}")
     gains = {stem: tensors[f"{stem}.dora_gain"] for stem, method in stems.items() if method == "dora"}
-    norms = norms_of(gains, recipe, source, layout) if gains else {}
+    norms = norms_of(gains, header, source, layout) if gains else {}
     return [
         LowRank(
             *stem.split(".", 1),
@@ -106,29 +119,24 @@ def low_rank(tensors: dict[str, Tensor], recipe: dict, source, layout: str) -> l
     ]
 
 
-def norms_of(gains: dict[str, Tensor], recipe: dict, source, layout: str) -> dict[str, Tensor]:
+def norms_of(gains: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> dict[str, Tensor]:
     """m = g |W| of each layer, W as in the base that the run of the adapter file started from."""
-    name = (recipe["config"] or {}).get("model") or "new:"
+    name = (header["config"] or {}).get("model") or "new:"
     if name.startswith("new:"):
         raise ValueError(f"{source}: {layout} holds norms of the base's weights for DoRA, found no base in its header")
     sd = load_sd(name, dtype=torch.float32, ema=False)
     model = TextConditioned(sd.unet, sd.text)
-    check_base(source, recipe["base"], fingerprint(sd.unet if recipe["base"]["model"] == "UNet" else model))
+    check_base(source, header["base"], fingerprint(sd.unet if header["base"]["model"] == "UNet" else model))
     weights = {stem: model.get_parameter(f"{stem}.weight").detach().flatten(1) for stem in gains}
     return {stem: gain.float() * torch.linalg.vector_norm(weights[stem], dim=1) for stem, gain in gains.items()}
 
 
-def word_of(tensors: dict[str, Tensor], recipe: dict, source) -> tuple[str, Tensor]:
+def word_of(tensors: dict[str, Tensor], header: dict, source: str | Path) -> tuple[str, Tensor]:
     """(token, rows (n, D)) of an adapter file with one learned word."""
-    words = recipe["tokens"] or {}
+    words = header["tokens"] or {}
     if ROWS not in tensors or len(words) != 1:
         raise ValueError(f"{source}: an embedding file holds one learned word, found {', '.join(words) or 'none'}")
     return next(iter(words)), tensors[ROWS]
-
-
-def kohya(layers: list[LowRank], target: Path, dtype) -> None:
-    check_ending(target, (".safetensors",))
-    safe.write(target, kohya_tensors(layers), kohya_metadata(layers), dtype)
 
 
 def kohya_tensors(layers: list[LowRank]) -> dict[str, Tensor]:
@@ -174,11 +182,10 @@ def shared(layers: list[LowRank]) -> tuple[str, str]:
     return tuple(str(*values) if len(values) == 1 else "Dynamic" for values in (ranks, alphas))
 
 
-def diffusers(layers: list[LowRank], target: Path, dtype) -> None:
-    check_ending(target, (".safetensors",))
+def diffusers_tensors(layers: list[LowRank], source: str | Path) -> dict[str, Tensor]:
     infix, tensors = {"unet": "lora", "text": "lora_linear_layer"}, {}
     if len({(layer.part, layer.norms is None) for layer in layers}) > len({layer.part for layer in layers}):
-        raise ValueError(f"{target}: lora-diffusers holds LoRA or DoRA for a whole part, found both in one")
+        raise ValueError(f"{source}: lora-diffusers holds LoRA or DoRA for a whole part, found both in one")
     for layer in layers:
         stem = f"{DIFFUSERS[layer.part]}{published(layer.part, layer.name)}"
         up = (layer.scale * layer.up.float()).to(layer.up.dtype)
@@ -187,32 +194,15 @@ def diffusers(layers: list[LowRank], target: Path, dtype) -> None:
         if layer.norms is not None:
             norms = layer.norms if layer.down.dim() == 2 else layer.norms.view(1, -1, 1, 1)
             tensors[f"{stem}.lora_magnitude_vector.weight"] = norms
-    safe.write(target, tensors, {"format": "pt"}, dtype)
+    return tensors
 
 
-def learned_embeds(word: tuple[str, Tensor], target: Path, dtype) -> None:
-    check_ending(target, (".safetensors",))
-    safe.write(target, dict([word]), {"format": "pt"}, dtype)
-
-
-def a1111_embedding(word: tuple[str, Tensor], target: Path, dtype) -> None:
-    check_ending(target, (".pt",))
-    token, rows = word
-    content = {
-        "string_to_token": {"*": 265},
-        "string_to_param": {"*": rows.to(dtype or rows.dtype).clone()},
+def a1111_content(token: str, rows: Tensor) -> dict:
+    return {
+        "string_to_token": {"*": 265},  # the id of "*" in CLIP's vocabulary
+        "string_to_param": {"*": rows},
         "name": token,
         "step": 0,
         "sd_checkpoint": None,
         "sd_checkpoint_name": None,
     }
-    with replacing(target) as file:  # 265 is "*" in CLIP's vocabulary
-        torch.save(content, file)
-
-
-LAYOUTS = {
-    "kohya": kohya,
-    "lora-diffusers": diffusers,
-    "learned-embeds": learned_embeds,
-    "a1111-embedding": a1111_embedding,
-}

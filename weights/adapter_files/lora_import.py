@@ -37,7 +37,7 @@ PEFT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 DIFFUSERS_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 
 
-def is_foreign(path) -> bool:
+def is_foreign(path: str | Path) -> bool:
     """Whether an adapter was written by another tool: a folder, or a file without this package's header."""
     path = Path(path)
     if path.is_file() and files.sniff(path) == "safetensors":
@@ -45,7 +45,7 @@ def is_foreign(path) -> bool:
     return path.exists()
 
 
-def read_foreign(path, model: nn.Module) -> dict[str, Change]:
+def read_foreign(path: str | Path, model: nn.Module) -> dict[str, Change]:
     """{name of a layer of `model`: its change}, with every tensor of the file used.
 
     model: TextConditioned or UNet. path: a file, or a folder of peft (adapter_config.json, or unet/ and text_encoder/
@@ -83,7 +83,7 @@ def read_foreign(path, model: nn.Module) -> dict[str, Change]:
 
 
 @torch.no_grad()
-def apply_foreign(model: nn.Module, path, strength: float = 1.0) -> int:
+def apply_foreign(model: nn.Module, path: str | Path, strength: float = 1.0) -> int:
     """Folds the file's changes at a strength into the weights, computed in float32; -> how many layers changed.
 
     Raises ValueError as `read_foreign`, before anything is changed, and for a file that changes nothing.
@@ -129,7 +129,7 @@ def one_of(folder: Path, names: tuple[str, ...]) -> Path:
     raise ValueError(f"{folder}: expected {' or '.join(names)}, found {there or 'an empty folder'}")
 
 
-def stored_configs(path, metadata: dict) -> dict[str, dict]:
+def stored_configs(path: str | Path, metadata: dict) -> dict[str, dict]:
     """The configs in the header of a diffusers file, where they are one flat object: {"unet.lora_alpha": 8, ...}."""
     try:
         flat = json.loads(metadata.get("lora_adapter_metadata", "{}"))

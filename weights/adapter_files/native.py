@@ -66,7 +66,7 @@ def fingerprint(model: nn.Module) -> dict:
     }
 
 
-def save_adapter(path, model: nn.Module, recipe: dict) -> None:
+def save_adapter(path: str | Path, model: nn.Module, recipe: dict) -> None:
     """Writes the parameters with requires_grad, and `recipe`, which says how to put them onto a base again.
 
     recipe: "adapter" the specs as attached, "base" the fingerprint from before; where the class table was resized,
@@ -85,7 +85,7 @@ def save_adapter(path, model: nn.Module, recipe: dict) -> None:
     safe.write(path, tensors, {"format": "pt", "graft": json.dumps(graft)})
 
 
-def load_adapter(path) -> tuple[dict[str, Tensor], dict]:
+def load_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     """-> ({name: tensor}, recipe), the tensors mapped from the file. ValueError if it is no adapter file of ours."""
     path = Path(path)
     if not path.is_file() or files.sniff(path) != "safetensors":
@@ -116,7 +116,7 @@ def load_adapter(path) -> tuple[dict[str, Tensor], dict]:
     return tensors, recipe
 
 
-def is_list(value, kind: type) -> bool:
+def is_list(value: object, kind: type) -> bool:
     return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
@@ -156,7 +156,7 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
     return adapters.sampled(model) if sampled else model
 
 
-def with_control(model: DiT, path) -> ControlledDiT:
+def with_control(model: DiT, path: str | Path) -> ControlledDiT:
     """The DiT with the branch that the control recipe left in `path`. Raises ValueError for any other file."""
     tensors, _ = load_adapter(path)
     copies = {name.split(".")[2] for name in tensors if name.startswith("control.blocks.")}
@@ -166,7 +166,14 @@ def with_control(model: DiT, path) -> ControlledDiT:
 
 
 @torch.no_grad()
-def apply_one(model, path, strength, tensors, recipe, start) -> None:
+def apply_one(
+    model: nn.Module,
+    path: str | Path,
+    strength: float,
+    tensors: dict[str, Tensor],
+    recipe: dict,
+    start: dict[str, Tensor],
+) -> None:
     """One file onto the model, not folded yet; `start` (theta0 by name) gains the parameters that the method adds."""
     base_names = set(start)
     earlier = adapters.carried(model)  # this file's methods may train them by name, and it was made without them
@@ -204,7 +211,7 @@ def apply_one(model, path, strength, tensors, recipe, start) -> None:
         raise ValueError(f"{path}: its {len(tensors)} tensors change nothing in this model; was it trained?")
 
 
-def check_base(path, expected: dict, found: dict) -> None:
+def check_base(path: str | Path, expected: dict, found: dict) -> None:
     """ValueError with reasons if the structures differ; a warning if only the values do."""
     if expected.get("structure") != found["structure"]:
         theirs, ours = expected.get("config") or {}, found["config"] or {}
@@ -220,7 +227,7 @@ def check_base(path, expected: dict, found: dict) -> None:
         warnings.warn(f"{path}: trained on a base of the same shape with other weights than this model's", stacklevel=3)
 
 
-def give_schedule(model, loaded) -> None:
+def give_schedule(model: nn.Module, loaded: list[tuple]) -> None:
     """The model's attribute `noise_schedule` becomes that of the files, the same in all; "fixed" leaves it as it is."""
     named = [(path, (recipe["config"] or {}).get("noise_schedule", "fixed")) for path, _, _, recipe in loaded]
     for path, name in named:
@@ -230,7 +237,7 @@ def give_schedule(model, loaded) -> None:
             model.noise_schedule = name
 
 
-def give_classes(model, loaded) -> None:
+def give_classes(model: nn.Module, loaded: list[tuple]) -> None:
     """The class table gets the rows of the files' classes: the same in all files that name some.
 
     Where a file does not tell what its rows started from, they start from the mean of all old classes.

@@ -11,17 +11,19 @@ DINO's, `module.`, `_orig_mod.`.
 import json
 import re
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor, strided
 
 from weights.formats import pickled, safe
 
+Weights = tuple[dict[str, Tensor], dict]  # ({name: tensor}, metadata)
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 COMPONENTS = ("transformer", "unet", "controlnet", "vae", "text_encoder")  # a diffusers pipeline's, with weights
 
 
-def read(path, ema: bool = True, variant: str | None = None, component: str | None = None):
+def read(path: Path, ema: bool = True, variant: str | None = None, component: str | None = None) -> Weights:
     """-> ({name: tensor}, metadata). Nothing is copied: tensors are maps of the file, until they are used.
 
     ema: of a training checkpoint with both, the averaged weights (True) or the raw ones. variant: infix of a folder's
@@ -34,14 +36,14 @@ def read(path, ema: bool = True, variant: str | None = None, component: str | No
     return without_prefixes(tensors), metadata
 
 
-def read_file(path, ema):
+def read_file(path: Path, ema: bool) -> Weights:
     """One file, its names as they are inside the wrappers."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file or folder")
     return safe.read(path) if sniff(path) == "safetensors" else unwrap(path, pickled.read(path), ema)
 
 
-def sniff(path) -> str:
+def sniff(path: Path) -> str:
     """ "safetensors" or "torch" by the first bytes; ValueError saying what the file is instead."""
     with open(path, "rb") as file:
         head = file.read(512)
@@ -68,7 +70,7 @@ def sniff(path) -> str:
     raise ValueError(f"{path}: expected safetensors or a torch.save file, found {found}")
 
 
-def unwrap(path, content, ema: bool):
+def unwrap(path: Path, content: object, ema: bool) -> Weights:
     """The flat {name: tensor} inside a training checkpoint, and {"args": ...} where it holds some."""
     metadata = {}
     if not isinstance(content, dict):
@@ -105,7 +107,7 @@ def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def read_folder(folder, variant, component, ema):
+def read_folder(folder: Path, variant: str | None, component: str | None, ema: bool) -> Weights:
     """One component of a diffusers folder: its weights, its config.json, and the pipeline's model_index.json."""
     metadata = {}
     if (folder / "model_index.json").is_file():
@@ -125,7 +127,7 @@ def read_folder(folder, variant, component, ema):
     return tensors, inner | metadata
 
 
-def choose(folder, variant) -> Path:
+def choose(folder: Path, variant: str | None) -> Path:
     """The requested variant before the plain file before any other variant, safetensors before .bin, one file before
     shards. Falling back to another variant than the one asked for is said in a warning.
     """
@@ -144,7 +146,7 @@ def choose(folder, variant) -> Path:
     raise ValueError(f"{folder}: expected {expected}, found {', '.join(there) or 'nothing'}")
 
 
-def candidates(dot: str):
+def candidates(dot: str) -> Iterator[str]:
     """File names of one variant (`dot` is "" or ".fp16"), best first; indexes are spelt in two ways."""
     for ending in ("safetensors", "bin"):
         for stem in STEMS:
@@ -153,7 +155,7 @@ def candidates(dot: str):
             yield f"{stem}{dot}.{ending}.index.json"
 
 
-def read_shards(index, ema) -> dict[str, Tensor]:
+def read_shards(index: Path, ema: bool) -> dict[str, Tensor]:
     """All tensors of an index's shards; every shard must be there and hold just the names that the index gives it."""
     where = read_json(index).get("weight_map")
     if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
@@ -179,7 +181,7 @@ def read_shards(index, ema) -> dict[str, Tensor]:
     return tensors
 
 
-def read_json(path) -> dict:
+def read_json(path: Path) -> dict:
     try:
         content = json.loads(Path(path).read_text("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

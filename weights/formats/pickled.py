@@ -10,6 +10,7 @@ import argparse
 import pickle
 import re
 import zipfile
+from pathlib import Path
 
 import torch
 
@@ -43,7 +44,7 @@ HARMLESS = [
 ]
 
 
-def read(path):
+def read(path: str | Path) -> object:
     """The object in the file, its tensors mapped from the disk (files of torch < 1.6 have to be read whole).
 
     Of a TorchScript program it is the tensors. Raises ValueError, naming the file, if it is cut off, compressed, or
@@ -74,11 +75,11 @@ def read(path):
     )
 
 
-def first_line(error) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or ["no reason given"])[0]
 
 
-def scripted(path) -> bool:
+def scripted(path: str | Path) -> bool:
     """Whether the archive is a TorchScript program; ValueError unless it is that or a whole, plain torch.save file."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -99,6 +100,6 @@ def scripted(path) -> bool:
     return False
 
 
-def path_size(path) -> int:
+def path_size(path: str | Path) -> int:
     with open(path, "rb") as file:
         return file.seek(0, 2)

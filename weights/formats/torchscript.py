@@ -11,6 +11,8 @@ import io
 import pickle
 import zipfile
 from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,7 +47,7 @@ class Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
         self.archive, self.root, self.flat = archive, root, {}
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> object:
         if module.partition(".")[0] == "__torch__":
             return Module
         if module == "torch" and name in STORAGES:
@@ -67,7 +69,7 @@ class Unpickler(pickle.Unpickler):
         return self.flat[key]
 
 
-def read(path) -> dict[str, Tensor]:
+def read(path: str | Path) -> dict[str, Tensor]:
     """{dotted name: tensor}, in memory. ValueError, naming the file, for whatever is no modules with tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -82,7 +84,7 @@ def read(path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: damaged TorchScript archive: {type(error).__name__}: {error}") from None
 
 
-def walk(module: Module, path: str):
+def walk(module: Module, path: str) -> Iterator[tuple[str, Tensor]]:
     """(name, tensor) of a module and all inside it."""
     for name, value in vars(module).items():
         if isinstance(value, Tensor):

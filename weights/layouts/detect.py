@@ -1,5 +1,7 @@
 """Which kind of model a file holds and in which layout, by the names of its tensors alone."""
 
+from pathlib import Path
+
 from torch import Tensor
 
 from weights.formats.safe import graft_header
@@ -39,7 +41,7 @@ NEEDED = {  # else another transformer with the same blocks, OpenCLIP's own file
 }
 
 
-def detect(tensors: dict[str, Tensor], metadata: dict, source, expect: str | None = None) -> str:
+def detect(tensors: dict[str, Tensor], metadata: dict, source: str | Path, expect: str | None = None) -> str:
     """The name of the file's layout (weights/layouts/exchange.py), of the kind `expect` where the file holds several.
 
     Raises ValueError that says what any other file is.

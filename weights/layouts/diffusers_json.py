@@ -1,5 +1,7 @@
 """The JSON files of a diffusers folder: config.json of each kind of model, written, and what they may not say, read."""
 
+from pathlib import Path
+
 from dit import DiTConfig
 from unet import ControlConfig, UNetConfig, VAEConfig
 from unet.text import TextConfig
@@ -61,7 +63,7 @@ UNET_CONSTANTS = """norm_eps act_fn flip_sin_to_cos freq_shift center_input_samp
 FIXED["controlnet"] = FIXED["unet"] | {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
 
 
-def check_fixed(kind: str, theirs: dict, source) -> None:
+def check_fixed(kind: str, theirs: dict, source: str | Path) -> None:
     """ValueError for a config.json that asks for something our model of this kind does not do."""
     for field, value in FIXED[kind].items():
         if theirs.get(field, value) != value:
@@ -175,3 +177,6 @@ def text_json(config: TextConfig) -> dict:
         "eos_token_id": 2,
         "pad_token_id": 1,
     }
+
+
+CONFIG_JSON = {"dit": dit_json, "vae": vae_json, "unet": unet_json, "controlnet": controlnet_json, "text": text_json}

@@ -6,25 +6,14 @@ ignored by its name; every tensor of the model is filled; every shape is equal. 
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from weights.layouts.renames import (
-    controlnet_compvis,
-    controlnet_diffusers,
-    dit_diffusers,
-    same,
-    text_openclip,
-    text_transformers,
-    unet_diffusers,
-    unet_in_sd,
-    vae_compvis,
-    vae_diffusers,
-    vae_diffusers_old,
-    vae_in_sd,
-)
+from weights.layouts import renames
+from weights.layouts.renames import Size
 
 ROUNDING = {torch.float16: 1e-3, torch.bfloat16: 8e-3}  # of numbers up to 1 stored in this type, else 1e-5
 NEVER = r"(?!)"
@@ -50,43 +39,35 @@ class Layout(NamedTuple):
 OTHER_PARTS = r"^(model\.diffusion_model|model_ema|cond_stage_model|conditioner|first_stage_model\.loss)\.|"
 BESIDE_UNET = rf"^(model_ema|cond_stage_model|conditioner|first_stage_model)\.|^({SCHEDULE})$"
 BESIDE_CONTROL = rf"^model\.diffusion_model\.|{BESIDE_UNET}"
-BESIDE_TEXT = rf"^(model\.diffusion_model|model_ema|first_stage_model)\.|^({SCHEDULE})$|"
+BESIDE_TEXT = rf"^(model\.diffusion_model|model_ema|first_stage_model)\.|^({SCHEDULE})$"
 # position_ids count from 0 to 76, in some merges with rounding errors; the rest compares texts with images
 CLIP_ONLY = r"(^|\.)(embeddings\.position_ids|text_projection(\.weight)?|logit_scale|attn_mask)$"
 WHOLE_CLIP = rf"{CLIP_ONLY}|^(vision_model|visual_projection)\."
-OPENCLIP_ONLY = rf"{CLIP_ONLY}|\.resblocks\.{{size}}\."  # the last block never runs
-LAYOUTS = {
-    "dit-native": Layout("dit", same),
-    "vae-native": Layout("vae", same),
-    "unet-native": Layout("unet", same),
-    "controlnet-native": Layout("controlnet", same),
-    "text-native": Layout("text", same),
-    "dit-official": Layout("dit", same),
-    "dit-diffusers": Layout("dit", dit_diffusers),
-    "vae-compvis": Layout("vae", vae_compvis, r"^(loss|model_ema)\.", convolutions=True),
-    "vae-diffusers": Layout("vae", vae_diffusers),
-    "vae-diffusers-old": Layout("vae", vae_diffusers_old),
-    "vae-in-sd": Layout("vae", vae_in_sd, rf"{OTHER_PARTS}^({SCHEDULE})$", convolutions=True),
-    "unet-diffusers": Layout("unet", unet_diffusers),
-    "unet-in-sd": Layout("unet", unet_in_sd, BESIDE_UNET),
-    "controlnet-diffusers": Layout("controlnet", controlnet_diffusers),
-    "controlnet-compvis": Layout("controlnet", controlnet_compvis("control_model."), BESIDE_CONTROL),
-    "controlnet-compvis-bare": Layout("controlnet", controlnet_compvis("")),
-    "text-transformers": Layout("text", text_transformers("text_model."), WHOLE_CLIP),
-    "text-transformers-bare": Layout("text", text_transformers(""), WHOLE_CLIP),
-    "text-transformers-double": Layout("text", text_transformers("text_model.text_model."), WHOLE_CLIP),
-    "text-in-sd": Layout(
-        "text", text_transformers("cond_stage_model.transformer.text_model."), BESIDE_TEXT + CLIP_ONLY
-    ),
-    "text-in-sd-bare": Layout("text", text_transformers("cond_stage_model.transformer."), BESIDE_TEXT + CLIP_ONLY),
-    "text-openclip-in-sd": Layout("text", text_openclip("cond_stage_model.model."), BESIDE_TEXT + OPENCLIP_ONLY),
-    "text-openclip-in-sgm": Layout(
-        "text", text_openclip("conditioner.embedders.0.model."), BESIDE_TEXT + OPENCLIP_ONLY
-    ),
+CLIP_IN_SD = rf"{BESIDE_TEXT}|{CLIP_ONLY}"
+OPENCLIP_IN_SD = rf"{CLIP_IN_SD}|\.resblocks\.{{size}}\."  # the last block never runs
+LAYOUTS = {f"{kind}-native": Layout(kind, renames.same) for kind in ("dit", "vae", "unet", "controlnet", "text")} | {
+    "dit-official": Layout("dit", renames.same),
+    "dit-diffusers": Layout("dit", renames.dit_diffusers),
+    "vae-compvis": Layout("vae", renames.vae_compvis, r"^(loss|model_ema)\.", convolutions=True),
+    "vae-diffusers": Layout("vae", renames.vae_diffusers),
+    "vae-diffusers-old": Layout("vae", renames.vae_diffusers_old),
+    "vae-in-sd": Layout("vae", renames.vae_in_sd, rf"{OTHER_PARTS}^({SCHEDULE})$", convolutions=True),
+    "unet-diffusers": Layout("unet", renames.unet_diffusers),
+    "unet-in-sd": Layout("unet", renames.unet_in_sd, BESIDE_UNET),
+    "controlnet-diffusers": Layout("controlnet", renames.controlnet_diffusers),
+    "controlnet-compvis": Layout("controlnet", renames.controlnet_compvis("control_model."), BESIDE_CONTROL),
+    "controlnet-compvis-bare": Layout("controlnet", renames.controlnet_compvis("")),
+    "text-transformers": Layout("text", renames.text_transformers("text_model."), WHOLE_CLIP),
+    "text-transformers-bare": Layout("text", renames.text_transformers(""), WHOLE_CLIP),
+    "text-transformers-double": Layout("text", renames.text_transformers("text_model.text_model."), WHOLE_CLIP),
+    "text-in-sd": Layout("text", renames.text_transformers("cond_stage_model.transformer.text_model."), CLIP_IN_SD),
+    "text-in-sd-bare": Layout("text", renames.text_transformers("cond_stage_model.transformer."), CLIP_IN_SD),
+    "text-openclip-in-sd": Layout("text", renames.text_openclip("cond_stage_model.model."), OPENCLIP_IN_SD),
+    "text-openclip-in-sgm": Layout("text", renames.text_openclip("conditioner.embedders.0.model."), OPENCLIP_IN_SD),
 }
 
 
-def file_names(name: str, layout: Layout, size) -> list[str]:
+def file_names(name: str, layout: Layout, size: Size) -> list[str]:
     """The names under which the file holds our tensor: one, three for {part}, `size` for {block}, none for "".
 
     A name that ends in #0, #1 or #2 means that third of the tensor.
@@ -100,7 +81,9 @@ def file_names(name: str, layout: Layout, size) -> list[str]:
     return [name] if name else []
 
 
-def fill(tensors: dict[str, Tensor], shapes: dict[str, tuple], layout: Layout, size, source) -> dict[str, Tensor]:
+def fill(
+    tensors: dict[str, Tensor], shapes: dict[str, tuple], layout: Layout, size: Size, source: str | Path
+) -> dict[str, Tensor]:
     """Our {name: tensor} out of a file's, for a model whose tensors have these shapes; `source` is named in errors.
 
     Only q, k, v that are stored apart are copied (into one); everything else stays a map of the file. The position
@@ -136,7 +119,7 @@ def counted(*reasons: tuple[list[str], str]) -> list[str]:
     ]
 
 
-def joined(name: str, names: list[str], tensors: dict[str, Tensor], source) -> Tensor:
+def joined(name: str, names: list[str], tensors: dict[str, Tensor], source: str | Path) -> Tensor:
     """One tensor of ours from those of the file that hold it."""
     key, _, third = names[0].partition("#")
     first = tensors[key]
@@ -158,7 +141,7 @@ def joined(name: str, names: list[str], tensors: dict[str, Tensor], source) -> T
     return first
 
 
-def spread(state: dict[str, Tensor], layout: Layout, size) -> dict[str, Tensor]:
+def spread(state: dict[str, Tensor], layout: Layout, size: Size) -> dict[str, Tensor]:
     """A file's {name: tensor} out of ours: `fill` the other way round. Copies share the memory of the one tensor."""
     tensors, thirds = {}, {}
     for name, tensor in state.items():

@@ -1,10 +1,13 @@
 """What a file is that this package does not read, and which Stable Diffusion a file belongs to: by names and shapes."""
 
 import re
+from pathlib import Path
 
 from torch import Tensor, nn
 
 VERSIONS = {768: "1", 1024: "2", 1280: "XL (refiner)", 2048: "XL"}  # by the width of the text states
+XL = r"^conditioner\.embedders\.1\.|\.?add_embedding\.|^(lora_te[12]_|text_encoder_2\.)"
+FLUX = r"(double|single)_(transformer_)?blocks[._]|joint_blocks[._]"
 UNREAD = [  # (where it counts, a regex that some tensor name matches, what such a file is); "base": what a LoRA is for
     # "method": adapter files of other methods than LoRA
     ("method", r"\.hada_[wt]\d", "LoHa, products of two low-rank matrices"),
@@ -16,14 +19,10 @@ UNREAD = [  # (where it counts, a regex that some tensor name matches, what such
     ("method", r"^bundle_emb\.", "a LoRA bundled with textual inversion embeddings"),
     ("method", r"^(unet|text_encoder)(:\w+)?:\d+:(up|down)$", "cloneofsimo's LoRA, which numbers the layers"),
     # "file": files in which no model of this package was found
-    ("file", r"(^|[._])lora[._]|\.hada_w|\.lokr_|\.oft_", "a LoRA file, which holds changes to a model and no model"),
+    ("file", r"(^|[._])lora[._]|\.hada_w|\.lokr_|\.oft_", "a LoRA file, which holds changes to a model, no model"),
     ("file", r"^(string_to_param|emb_params|clip_[lg]$)", "a textual inversion embedding"),
     ("file", r"^(control_model\.|controlnet_|input_hint_block\.)", "a ControlNet"),
-    (
-        "file base",
-        r"(double|single)_(transformer_)?blocks[._]|joint_blocks[._]",
-        "a Stable Diffusion 3 or Flux transformer",
-    ),
+    ("file base", FLUX, "a Stable Diffusion 3 or Flux transformer"),
     ("file", r"^(model\.)?diffusion_model\.", "a Stable Diffusion UNet"),
     ("file", r"^(down_blocks|time_embedding)\.", "a Stable Diffusion UNet in diffusers' names"),
     ("file", r"^(visual\.|vision_model\.)", "a CLIP model"),
@@ -35,23 +34,15 @@ UNREAD = [  # (where it counts, a regex that some tensor name matches, what such
     ("file", r"^blocks\.\d+\.|^transformer_blocks\.\d+\.", "another transformer than the class-conditional DiT"),
     ("file", r"^(encoder|decoder)\.", "another autoencoder than Stable Diffusion's"),
     # "unet": UNets that are not those of Stable Diffusion 1 and 2
-    (
-        "unet",
-        r"^control_model\.",
-        "a ControlNet together with the Stable Diffusion it was trained on, and weights.load_control reads the first",
-    ),
-    (
-        "unet base",
-        r"^conditioner\.embedders\.1\.|\.?add_embedding\.|^(lora_te[12]_|text_encoder_2\.)",
-        "Stable Diffusion XL, which has two text encoders",
-    ),
+    ("unet", r"^control_model\.", "Stable Diffusion beside a ControlNet, which weights.load_control reads"),
+    ("unet base", XL, "Stable Diffusion XL, which has two text encoders"),
     ("unet", r"^depth_model\.", "Stable Diffusion 2's depth-to-image model"),
     ("unet", r"^cc_projection\.", "Zero123, which is conditioned on an image and a camera"),
     ("unet", r"^embedder\.|^noise_augmentor\.", "Stable unCLIP, which is conditioned on an image"),
     (
         "unet",
         r"(^|\.)time_embed(ding)?\.cond_proj\.",
-        "a latent consistency model, whose UNet takes the guidance scale as an input",
+        "a latent consistency model, whose UNet reads the guidance scale",
     ),
 ]
 BY_CHANNELS = {  # UNets by their input channels
@@ -102,7 +93,7 @@ def describe_unet(tensors: dict[str, Tensor]) -> str:
     return f" of Stable Diffusion {family}, {channels} input channels"
 
 
-def check_family(tensors: dict[str, Tensor], in_channels: int | None, source) -> None:
+def check_family(tensors: dict[str, Tensor], in_channels: int | None, source: str | Path) -> None:
     """Accept the UNet of a Stable Diffusion 1 or 2 that reads text and a latent, or `in_channels` channels.
 
     Raises ValueError that says what any other UNet is.
@@ -134,7 +125,7 @@ def check_family(tensors: dict[str, Tensor], in_channels: int | None, source) ->
         )
 
 
-def check_lora(tensors: dict[str, Tensor], source) -> None:
+def check_lora(tensors: dict[str, Tensor], source: str | Path) -> None:
     """Raise ValueError that says what an adapter file holds other than LoRA, LoCon, DoRA or full differences."""
     row = unread(tensors, "method")
     if row:

@@ -11,75 +11,50 @@ from torch.overrides import TorchFunctionMode
 from dit import DiT, DiTConfig
 from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
 from unet.text import TextConfig, TextTower
-from weights.layouts.diffusers_json import controlnet_json, dit_json, text_json, unet_json, vae_json
-from weights.layouts.infer import (
-    infer_controlnet,
-    infer_dit,
-    infer_text,
-    infer_unet,
-    infer_vae,
-    measure_controlnet,
-    measure_dit,
-    measure_text,
-    measure_unet,
-    measure_vae,
-)
+from weights.layouts import infer
+from weights.layouts.renames import Size
 
 
 class Kind(NamedTuple):
-    """size(config) is what the renames of its layouts depend on, measure(tensors) the same of a file's tensors."""
+    """A kind of model. measure(tensors) finds in a file what `size_of` finds in a config."""
 
-    words: str  # what an error calls it
+    words: str  # its name in errors
     model: type[nn.Module]
     config: type
-    size: Callable
-    measure: Callable
-    infer: Callable  # (layout, tensors, metadata, size, given, source) -> fields of the config
-    json: Callable  # config -> diffusers' config.json
+    measure: Callable[[dict[str, Tensor]], Size]
+    infer: Callable[[infer.Source], dict]  # the fields of the config
     folder: str  # of a diffusers pipeline
     stem: str = "diffusion_pytorch_model"  # of the weights in that folder
 
 
-def unet_size(config: UNetConfig) -> tuple[int, tuple[bool, ...]]:
-    return config.layers, config.text
-
-
-def controlnet_size(config: ControlConfig) -> tuple[int, tuple[bool, ...], int]:
-    return config.layers, config.text, len(config.hint_widths)
-
-
 KINDS = {
-    "dit": Kind("a DiT", DiT, DiTConfig, lambda config: config.depth, measure_dit, infer_dit, dit_json, "transformer"),
-    "vae": Kind("a VAE", VAE, VAEConfig, lambda config: len(config.channels), measure_vae, infer_vae, vae_json, "vae"),
-    "unet": Kind("a UNet", UNet, UNetConfig, unet_size, measure_unet, infer_unet, unet_json, "unet"),
+    "dit": Kind("a DiT", DiT, DiTConfig, infer.measure_dit, infer.infer_dit, "transformer"),
+    "vae": Kind("a VAE", VAE, VAEConfig, infer.measure_vae, infer.infer_vae, "vae"),
+    "unet": Kind("a UNet", UNet, UNetConfig, infer.measure_unet, infer.infer_unet, "unet"),
     "controlnet": Kind(
-        "a ControlNet",
-        ControlNet,
-        ControlConfig,
-        controlnet_size,
-        measure_controlnet,
-        infer_controlnet,
-        controlnet_json,
-        "controlnet",
+        "a ControlNet", ControlNet, ControlConfig, infer.measure_controlnet, infer.infer_controlnet, "controlnet"
     ),
     "text": Kind(
-        "a text encoder",
-        TextTower,
-        TextConfig,
-        lambda config: config.layers,
-        measure_text,
-        infer_text,
-        text_json,
-        "text_encoder",
-        "model",
+        "a text encoder", TextTower, TextConfig, infer.measure_text, infer.infer_text, "text_encoder", "model"
     ),
 }
+Config = DiTConfig | VAEConfig | UNetConfig | ControlConfig | TextConfig
 ANY = ", ".join(kind.words for kind in [*KINDS.values()][:-1]) + f" or {KINDS['text'].words}"
 
 
-def size_of(config):
-    """What a layout's table depends on, by the config's kind."""
-    return next(kind.size(config) for kind in KINDS.values() if type(config) is kind.config)
+def size_of(config: Config) -> Size:
+    """The part of a config on which the names of the model's tensors depend (weights/layouts/renames.py)."""
+    match config:
+        case ControlConfig():
+            return config.layers, config.text, len(config.hint_widths)
+        case UNetConfig():
+            return config.layers, config.text
+        case VAEConfig():
+            return len(config.channels)
+        case DiTConfig():
+            return config.depth
+        case TextConfig():
+            return config.layers
 
 
 class NoInit(TorchFunctionMode):
@@ -87,30 +62,34 @@ class NoInit(TorchFunctionMode):
     compiler for it, which takes longer than all the rest of loading a model.
     """
 
-    def __torch_function__(self, function, types, args=(), kwargs=None):
+    def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         if getattr(function, "__module__", None) == nn.init.__name__:
             return None  # no layer looks at what an initialiser returns
         return function(*args, **(kwargs or {}))
 
 
-def empty(kind: str, config) -> nn.Module:
+def empty(kind: str, config: Config) -> nn.Module:
     """A model of this shape without memory for its weights (the meta device)."""
     with torch.device("meta"), NoInit():
         return KINDS[kind].model(config)
 
 
-def from_dict(kind: str, values: dict, blame: str):
+REMOVED = (("freq_divisor", None), ("norm2_eps", 1e-6))  # fields of older files, whose only value is a constant today
+
+
+def from_dict(kind: str, values: dict, blame: str) -> Config:
     """The config with these fields. ValueError, beginning with `blame`, where they do not fit its class."""
     try:
+        values = {name: value for name, value in values.items() if (name, value) not in REMOVED}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         config = KINDS[kind].config(**values)
-        KINDS[kind].size(config)
+        size_of(config)
         return config
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{blame}: {error}") from None
 
 
-def overridden(config, overrides: dict):
+def overridden(config: Config, overrides: dict) -> Config:
     """The config with other values. ValueError for a name that is no field of it, or a value that does not fit."""
     known = [field.name for field in fields(config)]
     unknown = [name for name in overrides if name not in known]

@@ -9,12 +9,18 @@ A table is a list of (regex, replacement), applied in order to a name of ours; w
 A function here takes the size that its kind of model has (weights/layouts/kinds.py) and returns the table.
 """
 
+import re
+from collections.abc import Callable
 
-def same(size) -> list[tuple]:
+Size = int | tuple | None  # of a model, as far as its names depend on it; see weights/layouts/kinds.py
+Rows = list[tuple]
+
+
+def same(size: Size) -> Rows:
     return []
 
 
-def dit_diffusers(depth: int) -> list[tuple]:
+def dit_diffusers(depth: int) -> Rows:
     """DiTTransformer2DModel, which calls the class Transformer2DModel in older files."""
     embedders = "transformer_blocks.{block}.norm1.emb"
     return [
@@ -34,7 +40,7 @@ def dit_diffusers(depth: int) -> list[tuple]:
     ]
 
 
-def vae_compvis(levels: int) -> list[tuple]:
+def vae_compvis(levels: int) -> Rows:
     """The original Stable Diffusion code, whose decoder counts levels from the last to run."""
     return [
         (r"^decoder\.up\.(\d+)\.", lambda match: f"decoder.up.{levels - 1 - int(match[1])}."),
@@ -49,7 +55,7 @@ def vae_compvis(levels: int) -> list[tuple]:
     ]
 
 
-def vae_diffusers(levels: int) -> list[tuple]:
+def vae_diffusers(levels: int) -> Rows:
     """AutoencoderKL."""
     return [
         (r"^encoder\.down\.", "encoder.down_blocks."),
@@ -66,7 +72,7 @@ def vae_diffusers(levels: int) -> list[tuple]:
     ]
 
 
-def vae_diffusers_old(levels: int) -> list[tuple]:
+def vae_diffusers_old(levels: int) -> Rows:
     """AutoencoderKL as saved before 2023, the state of most first Stable Diffusion repositories."""
     words = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), (r"to_out\.0", "proj_attn")]
     return vae_diffusers(levels) + [
@@ -74,12 +80,12 @@ def vae_diffusers_old(levels: int) -> list[tuple]:
     ]
 
 
-def vae_in_sd(levels: int) -> list[tuple]:
+def vae_in_sd(levels: int) -> Rows:
     """The VAE inside a single-file Stable Diffusion checkpoint."""
     return vae_compvis(levels) + [(r"^", "first_stage_model.")]
 
 
-def unet_diffusers(size) -> list[tuple]:
+def unet_diffusers(size: Size) -> Rows:
     """UNet2DConditionModel; inside a transformer its names are ours."""
     return [
         (r"^time_embed\.0\.", "time_embedding.linear_1."),
@@ -92,7 +98,7 @@ def unet_diffusers(size) -> list[tuple]:
     ]
 
 
-def unet_compvis(size) -> list[tuple]:
+def unet_compvis(size: Size) -> Rows:
     """The original Stable Diffusion code, which counts rows through all levels.
 
     A level is n rows: its residual blocks and then its downsampling, or one more residual block on the way up. Within
@@ -104,7 +110,7 @@ def unet_compvis(size) -> list[tuple]:
     def row(way: str, first: int, slot: int):
         return lambda match: f"{way}_blocks.{first + int(match[1]) * n + int(match[2])}.{slot}."
 
-    def doubling(match) -> str:
+    def doubling(match: re.Match) -> str:
         level = len(text) - 1 - int(match[1])
         return f"output_blocks.{int(match[1]) * n + n - 1}.{1 + text[level]}.conv."
 
@@ -133,12 +139,12 @@ def unet_compvis(size) -> list[tuple]:
     ]
 
 
-def unet_in_sd(size) -> list[tuple]:
+def unet_in_sd(size: Size) -> Rows:
     """The UNet inside a single-file checkpoint."""
     return unet_compvis(size) + [(r"^", "model.diffusion_model.")]
 
 
-def controlnet_diffusers(size) -> list[tuple]:
+def controlnet_diffusers(size: Size) -> Rows:
     """ControlNetModel."""
     return unet_diffusers(size) + [
         (r"^hint\.", "controlnet_cond_embedding."),
@@ -147,10 +153,10 @@ def controlnet_diffusers(size) -> list[tuple]:
     ]
 
 
-def controlnet_compvis(prefix: str):
+def controlnet_compvis(prefix: str) -> Callable[[Size], Rows]:
     """The original ControlNet code, which counts the activations between the convolutions of the hint too."""
 
-    def rows(size) -> list[tuple]:
+    def rows(size: Size) -> Rows:
         layers, text, widths = size
         return [
             *unet_compvis((layers, text)),
@@ -165,7 +171,7 @@ def controlnet_compvis(prefix: str):
     return rows
 
 
-def text_transformers(prefix: str):
+def text_transformers(prefix: str) -> Callable[[Size], Rows]:
     """CLIPTextModel, whose files begin every name with text_model., with nothing, or by mistake with it twice."""
     return lambda size: [
         (r"^(token|position)_embedding\.", r"embeddings.\1_embedding."),
@@ -178,7 +184,7 @@ def text_transformers(prefix: str):
     ]
 
 
-def text_openclip(prefix: str):
+def text_openclip(prefix: str) -> Callable[[Size], Rows]:
     """The text encoder of OpenCLIP, and so of Stable Diffusion 2's single files."""
     return lambda size: [
         (r"^position_embedding\.weight$", "positional_embedding"),

@@ -20,7 +20,7 @@ SPELLINGS = PREDICTIONS | {"eps": "eps", "v": "v", "x0": "x0"}  # of single file
 V_SPREAD = 0.09  # standard deviation of a bias in the UNet, above which ComfyUI takes Stable Diffusion 2 to predict v
 
 
-def from_json(values: dict, source, prediction: str | None = None) -> Schedule:
+def from_json(values: dict, source: str | Path, prediction: str | None = None) -> Schedule:
     """The schedule of a scheduler_config.json, whichever scheduler wrote it; `prediction` overrides what it says.
 
     Raises ValueError, naming the field, for a chain that a Schedule cannot express.
@@ -102,7 +102,12 @@ def is_standard(schedule: Schedule) -> bool:
 
 
 def of_single_file(
-    tensors: dict[str, Tensor], metadata: dict, source, second: bool, bias: Tensor | None, prediction: str | None
+    tensors: dict[str, Tensor],
+    metadata: dict,
+    source: str | Path,
+    second: bool,
+    bias: Tensor | None,
+    prediction: str | None,
 ) -> Schedule:
     """Stable Diffusion's schedule; what the UNet predicts comes from the best source there is, which is printed.
 
@@ -132,7 +137,7 @@ def of_single_file(
         raise ValueError(f"{source}: alphas_cumprod: {error}") from None
 
 
-def prediction_from_metadata(tensors: dict[str, Tensor], metadata: dict, source) -> tuple[str | None, str]:
+def prediction_from_metadata(tensors: dict[str, Tensor], metadata: dict, source: str | Path) -> tuple[str | None, str]:
     """(prediction, where it stands): a yaml beside the file, the header, a marker tensor; (None, "") if nowhere."""
     sidecar = Path(source).with_suffix(".yaml")
     text = sidecar.read_text("utf-8", errors="replace") if sidecar.is_file() else ""
@@ -152,7 +157,7 @@ def prediction_from_metadata(tensors: dict[str, Tensor], metadata: dict, source)
     return SPELLINGS[said], why
 
 
-def guess_prediction(bias: Tensor | None, source) -> tuple[str, str]:
+def guess_prediction(bias: Tensor | None, source: str | Path) -> tuple[str, str]:
     """v or eps by the spread of norm1's bias in the UNet's last transformer, ComfyUI's rule for Stable Diffusion 2."""
     spread = bias.float().std(correction=0).item() if bias is not None else 0.0
     said = "v" if spread > V_SPREAD else "eps"

@@ -17,7 +17,12 @@ NAMES = ("controlnet-diffusers", "controlnet-compvis")
 
 
 def load_control(
-    path, *, dtype: torch.dtype | None = None, variant: str | None = None, check: bool | None = None, **overrides
+    path: str | Path,
+    *,
+    dtype: torch.dtype | None = None,
+    variant: str | None = None,
+    check: bool | None = None,
+    **overrides,
 ) -> ControlNet:
     """The ControlNet in `path`, in eval mode, on the CPU, mapped from the file as by `load`, whose options these are.
 
@@ -30,7 +35,11 @@ def load_control(
 
 
 def save_control(
-    control: ControlNet, target, layout: str, dtype: torch.dtype | None = None, base: StableDiffusion | None = None
+    control: ControlNet,
+    target: str | Path,
+    layout: str,
+    dtype: torch.dtype | None = None,
+    base: StableDiffusion | None = None,
 ) -> None:
     """Writes `control` to `target`; `dtype` converts the floating tensors.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dit import DiTConfig
 from dit.embed import position_table
 from weights.formats.files import read, read_json
 from weights.formats.published import resolve
@@ -14,6 +15,7 @@ from weights.formats.safe import graft_header
 from weights.layouts import kinds
 from weights.layouts.detect import detect
 from weights.layouts.exchange import LAYOUTS, ROUNDING, fill
+from weights.layouts.infer import Source
 
 POSITIONS = ("pos_embed", "pos_embed.pos_embed")  # the official name, and that of some diffusers files
 SCANNED = 1_000_000_000  # bytes: larger models are searched for NaN only on request, because that reads every page
@@ -21,7 +23,7 @@ EMA = "model_ema."  # in single files: averaged weights, their names without dot
 
 
 def load(
-    path,
+    path: str | Path,
     *,
     expect: str | None = None,
     dtype: torch.dtype | None = None,
@@ -51,7 +53,14 @@ def load(
 
 
 def assemble(
-    layout_name: str, tensors: dict[str, Tensor], metadata: dict, source, overrides: dict, dtype, ema: bool, check
+    layout_name: str,
+    tensors: dict[str, Tensor],
+    metadata: dict,
+    source: str | Path,
+    overrides: dict,
+    dtype: torch.dtype | None,
+    ema: bool,
+    check: bool | None,
 ) -> nn.Module:
     """The model of this layout among the tensors of a file; the other arguments are those of `load`."""
     layout = LAYOUTS[layout_name]
@@ -75,7 +84,7 @@ def assemble(
     return model.eval()
 
 
-def averaged(tensors: dict[str, Tensor], ema: bool, source) -> dict[str, Tensor]:
+def averaged(tensors: dict[str, Tensor], ema: bool, source: str | Path) -> dict[str, Tensor]:
     """A single file's tensors with the averaged UNet in place of the raw one, if it holds both and `ema` asks for it.
 
     A name of the average is "model_ema." + the raw name without "model." and without dots.
@@ -116,22 +125,24 @@ def component(path: Path, expect: str | None) -> str | None:
     return kinds.KINDS[expect or "dit"].folder
 
 
-def configure(layout_name: str, tensors: dict[str, Tensor], metadata: dict, overrides: dict, source):
+def configure(
+    layout_name: str, tensors: dict[str, Tensor], metadata: dict, overrides: dict, source: str | Path
+) -> kinds.Config:
     """The model's config: from our own header, else from shapes and whatever stands beside them."""
     layout = LAYOUTS[layout_name]
     kind = kinds.KINDS[layout.kind]
     size, header = kind.measure(tensors), graft_header(metadata, source)
     if "config" in header:
         config = kinds.from_dict(layout.kind, header["config"], f"{source}: the config in its header does not fit")
-        if kind.size(config) != size:
-            raise ValueError(f"{source}: expected {kind.size(config)} blocks by its header, found {size}")
+        if kinds.size_of(config) != size:
+            raise ValueError(f"{source}: expected {kinds.size_of(config)} blocks by its header, found {size}")
     else:
-        found = kind.infer(layout, tensors, metadata, size, overrides, source)
+        found = kind.infer(Source(layout, tensors, metadata, size, overrides, source))
         config = kinds.from_dict(layout.kind, found, str(source))
     return kinds.overridden(config, overrides)
 
 
-def position_parameter(stored: dict[str, Tensor], config, resized: bool, source) -> Tensor:
+def position_parameter(stored: dict[str, Tensor], config: DiTConfig, resized: bool, source: str | Path) -> Tensor:
     """The position table (1, T, D) for config.input_size: the file's own, or computed where the file holds none.
 
     The table is the same sinusoid in every published file, so that another latent side can have its own. A file with
@@ -162,7 +173,7 @@ def in_one_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[st
     return {name: tensor.to(dtype or torch.float32) for name, tensor in state.items()}
 
 
-def check_finite(state: dict[str, Tensor], source) -> None:
+def check_finite(state: dict[str, Tensor], source: str | Path) -> None:
     """ValueError naming the tensors with a NaN or an infinity."""
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:

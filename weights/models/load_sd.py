@@ -52,10 +52,10 @@ class StableDiffusion(NamedTuple):
 
 
 def load_sd(
-    path,
+    path: str | Path,
     *,
     prediction: str | None = None,
-    tokenizer=None,
+    tokenizer: str | Path | None = None,
     dtype: torch.dtype | None = None,
     ema: bool = True,
     variant: str | None = None,
@@ -86,7 +86,7 @@ def load_sd(
     return checked(pipeline, path)
 
 
-def is_sd(path) -> bool:
+def is_sd(path: str | Path) -> bool:
     """Whether `path`, a file, folder or name as for `load_sd`, holds a Stable Diffusion and not a model of its own."""
     path = resolve(path)
     if path.is_dir():
@@ -95,7 +95,15 @@ def is_sd(path) -> bool:
     return "unet" in layouts_in(read(path)[0])
 
 
-def read_folder(path: Path, prediction, dtype, ema, variant, check, given: dict[str, dict]) -> StableDiffusion:
+def read_folder(
+    path: Path,
+    prediction: str | None,
+    dtype: torch.dtype | None,
+    ema: bool,
+    variant: str | None,
+    check: bool | None,
+    given: dict[str, dict],
+) -> StableDiffusion:
     """A diffusers folder. given: {"unet": fields, "text": fields, "vae": fields}; the rest as for `load_sd`."""
     index, single = path / "model_index.json", path / "config.json"
     kind = read_json(index).get("_class_name") if index.is_file() else None
@@ -116,7 +124,9 @@ def read_folder(path: Path, prediction, dtype, ema, variant, check, given: dict[
     return StableDiffusion(tokenizer=Tokenizer.from_folder(words), schedule=noise, **models)
 
 
-def read_single(path: Path, prediction, dtype, ema, check, given: dict[str, dict]) -> StableDiffusion:
+def read_single(
+    path: Path, prediction: str | None, dtype: torch.dtype | None, ema: bool, check: bool | None, given: dict[str, dict]
+) -> StableDiffusion:
     """A single file's models and schedule, tokenizer None, from one map of the file; arguments as of `read_folder`."""
     tensors, metadata = read(path, ema=ema)
     layouts = layouts_in(tensors)
@@ -138,7 +148,7 @@ def read_single(path: Path, prediction, dtype, ema, check, given: dict[str, dict
     return StableDiffusion(tokenizer=None, schedule=noise, **models)
 
 
-def find_tokenizer(place, pipeline: StableDiffusion, source) -> Tokenizer:
+def find_tokenizer(place: str | Path | None, pipeline: StableDiffusion, source: str | Path) -> Tokenizer:
     """The tokenizer in `place`, or the downloaded one, padding as this text encoder was trained to read it."""
     place = published.target(TOKENIZER) if place is None else Path(place)
     if not place.exists():
@@ -157,7 +167,7 @@ def find_tokenizer(place, pipeline: StableDiffusion, source) -> Tokenizer:
     return padded
 
 
-def checked(pipeline: StableDiffusion, source) -> StableDiffusion:
+def checked(pipeline: StableDiffusion, source: str | Path) -> StableDiffusion:
     """The pipeline; ValueError where its parts do not fit each other."""
     unet, text, vae = pipeline.unet.config, pipeline.text.config, pipeline.vae.config
     pairs = [

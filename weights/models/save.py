@@ -16,7 +16,7 @@ from data.atomic import replacing
 from dit.embed import position_table
 from sampling import dit_schedule
 from weights.formats import safe
-from weights.layouts.diffusers_json import DIT_SCHEDULER
+from weights.layouts.diffusers_json import CONFIG_JSON, DIT_SCHEDULER
 from weights.layouts.exchange import LAYOUTS, ROUNDING, spread
 from weights.layouts.kinds import KINDS, kind_of, plain_state, size_of
 from weights.layouts.scheduler_json import betas_json
@@ -33,7 +33,7 @@ FOLDERS = (
 PICKLES = (".pt", ".pth", ".ckpt", ".bin")
 
 
-def save_model(model: nn.Module, path, dtype: torch.dtype | None = None, card: dict | None = None) -> None:
+def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, card: dict | None = None) -> None:
     """Write `model`, of any kind in weights/layouts/kinds.py, without adapters, to `path` (.safetensors) in one step.
 
     dtype: of the file's floating tensors, None as they are. card: anything worth keeping about the weights (training
@@ -50,7 +50,7 @@ def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | Non
         raise ValueError(f"{layout} holds a {LAYOUTS[layout].kind}, found a {kind}")
     tensors = spread(plain_state(model), LAYOUTS[layout], size_of(config))
     if layout in FOLDERS:
-        settings = KINDS[kind].json(config)
+        settings = CONFIG_JSON[kind](config)
         if kind == "dit":
             check_positions(model)
         safe.write(target / f"{KINDS[kind].stem}.safetensors", tensors, {"format": "pt"}, dtype)
@@ -64,7 +64,13 @@ def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | Non
         torch.save({name: tensor.detach().to(dtype or tensor.dtype).clone() for name, tensor in tensors.items()}, file)
 
 
-def export_pipeline(model: nn.Module, target: Path, dtype=None, vae=None, classes: list[str] | None = None) -> None:
+def export_pipeline(
+    model: nn.Module,
+    target: Path,
+    dtype: torch.dtype | None = None,
+    vae: nn.Module | str | Path | None = None,
+    classes: list[str] | None = None,
+) -> None:
     """A DiTPipeline's folder. classes: names by id, for its labels; vae: a VAE, or where to load one."""
     index = {
         "_class_name": "DiTPipeline",
@@ -90,7 +96,7 @@ def check_positions(model: nn.Module) -> None:
         raise ValueError(f"dit-diffusers holds no positions, and this model's differ from the sinusoid by {by:.2g}")
 
 
-def check_ending(target, endings: tuple[str, ...]) -> None:
+def check_ending(target: str | Path, endings: tuple[str, ...]) -> None:
     if Path(target).suffix not in endings:
         raise ValueError(f"{target}: expected a file name ending in {' or '.join(endings)}")
 

@@ -17,7 +17,7 @@ LOGIT_SCALE = 4.6052  # log 100, where CLIP's training caps it; images are made 
 SCALE = 0.18215  # the scaling factor that a single file stands for
 
 
-def save_sd(pipeline: StableDiffusion, target, layout: str, dtype: torch.dtype | None = None) -> None:
+def save_sd(pipeline: StableDiffusion, target: str | Path, layout: str, dtype: torch.dtype | None = None) -> None:
     """Writes all of `pipeline` to `target`; `dtype` converts the floating tensors.
 
     layout: "sd-diffusers", the folder that diffusers' StableDiffusionPipeline opens, without a safety checker; or
@@ -81,13 +81,12 @@ def in_one_file(pipeline: StableDiffusion, target: Path) -> tuple[dict[str, Tens
     tensors = {}
     for name, model in models.items():
         tensors |= spread(plain_state(model), LAYOUTS[name], size_of(model.config))
-    tensors |= unused_openclip(tensors) if second else unused_clip(pipeline.text.config.max_length)
+    if second:
+        tensors |= unused_openclip(tensors)
+    else:  # the original code of Stable Diffusion 1 insists on the numbers of the positions
+        positions = torch.arange(pipeline.text.config.max_length)[None]
+        tensors["cond_stage_model.transformer.text_model.embeddings.position_ids"] = positions
     return tensors, {"format": "pt"} | scheduler_json.model_spec(pipeline.schedule, second)
-
-
-def unused_clip(length: int) -> dict[str, Tensor]:
-    """What the original code of Stable Diffusion 1 insists on: the numbers of the positions."""
-    return {"cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(length)[None]}
 
 
 def unused_openclip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ import weights
 from unet import ControlConfig, ControlledText, ControlNet
 from unet.model import SIZES
 from weights.convert import convert
+from weights.layouts.diffusers_json import controlnet_json
 from weights.layouts.exchange import LAYOUTS, file_names, fill, spread
 from weights.layouts.kinds import KINDS, empty, size_of
 
@@ -174,7 +175,7 @@ def test_the_converter(tmp_path, tiny):
 
 def theirs_of(config):
     diffusers = pytest.importorskip("diffusers")
-    settings = KINDS["controlnet"].json(config)
+    settings = controlnet_json(config)
     return diffusers.ControlNetModel(**{name: value for name, value in settings.items() if name[0] != "_"})
 
 
@@ -313,7 +314,7 @@ def test_a_controlnet_where_a_stable_diffusion_is_expected(tmp_path, tiny):
     with pytest.raises(ValueError, match="expected a whole .*, found a ControlNet, which weights.load_control reads"):
         weights.load_sd(tmp_path / "w.safetensors")
     weights.save_control(control, tmp_path / "w.safetensors", "controlnet-compvis", base=sd)
-    with pytest.raises(ValueError, match="a ControlNet together with .* weights.load_control reads the first"):
+    with pytest.raises(ValueError, match="Stable Diffusion beside a ControlNet, which weights.load_control reads"):
         weights.load_sd(tmp_path / "w.safetensors", unet=known)
     with pytest.raises(ValueError, match="weights.load_control reads its ControlNet, or expect= one of"):
         weights.load(tmp_path / "w.safetensors")
