@@ -26,7 +26,7 @@ from ops.device import Compute, choose_device
 from recipes.settings import all_parts
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
-from unet.attend import attended, positions
+from unet.attend import attend_and_excite, token_indices
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
 PARTS = {  # what is sampled from -> the parts of the settings that are read
@@ -157,10 +157,10 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
     on_step = None
     if texts.attend:
         tokens = [
-            [positions(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)
+            [token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)
         ]
         steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
-        on_step = attended(model.requires_grad_(False), cond, tokens, steps)
+        on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, steps)
     size, hint = texts.size or stored.get("size", 0), None
     if control := control_of(config):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))

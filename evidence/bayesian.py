@@ -8,10 +8,11 @@ weights). Each with plain and with Gaussian weights (deviation 0.01); samples of
 every 25 steps, and their fidelity and noise are those of metrics/corruption.py.
 """
 
+from recipes.watch import looks
+
 import compare
 from evidence import below, compared, of, planned, spread, table, verdicts
 from metrics.corruption import stage
-from recipes.watch import looks
 
 METHODS = {"full": "plain", "full-bnn": "Gaussian"}
 SHAPE = {"last": "fidelity at the end", "fall": "its largest fall", "most": "most noise"}  # of a run's looks

@@ -5,6 +5,7 @@ are. Its answers are judged beside those that it gives for real photographs of t
 """
 
 import torch
+from recipes.latent import through
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +13,6 @@ from torch.nn import functional as F
 import weights
 from data import load
 from data.transforms import Transform, to_tensor
-from recipes.latent import through
 
 BATCH, RARE = 32, 4.0  # images a step; weight of the loss at defects, which are few pixels
 

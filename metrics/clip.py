@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from metrics.reading import filled
 from metrics.vit import ViT, ViTConfig, prepare
-from unet.text import ACTIVATIONS, TextConfig, TextTower
-from weights.infer import numbers, shapes_of
-from weights.layouts import Layout
-from weights.renames import text_openclip, text_transformers
+from unet.text import ACTIVATIONS, TextConfig, TextEncoder
+from weights.layouts.exchange import Layout
+from weights.layouts.infer import numbers, shapes_of
+from weights.layouts.renames import text_openclip, text_transformers
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 HEAD = {1280: 80, 1408: 88, 1664: 104}  # K of OpenCLIP's larger image towers by their width; 64 elsewhere
@@ -78,7 +78,7 @@ class CLIP(nn.Module):
 
     def __init__(self, image: ViTConfig, text: TextConfig, width: int):
         super().__init__()
-        self.image, self.text = ViT(image), TextTower(text)
+        self.image, self.text = ViT(image), TextEncoder(text)
         self.image_projection = nn.Linear(image.width, width, bias=False)
         self.text_projection = nn.Linear(text.width, width, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from metrics.reading import filled
 from metrics.vit import ViT, ViTConfig, prepare
-from weights.infer import numbers, shapes_of
-from weights.layouts import Layout, file_names
+from weights.layouts.exchange import Layout, file_names
+from weights.layouts.infer import numbers, shapes_of
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESIZE, CROP = 256, 224

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metrics.reading import filled
-from weights.layouts import Layout
-from weights.renames import same
+from weights.layouts.exchange import Layout
+from weights.layouts.renames import same
 
 LAYOUT = Layout("FID Inception", same, r"\.num_batches_tracked$")
 SIGN = "Mixed_5b.branch1x1.conv.weight"

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from metrics.reading import filled
-from weights.files import read
-from weights.layouts import Layout
-from weights.load import resolve
+from weights.formats.files import read
+from weights.formats.published import resolve
+from weights.layouts.exchange import Layout
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 SIGN = "lin0.model.1.weight"
@@ -53,7 +53,10 @@ TRUNKS = {
     "alex": ((64, 11, 4, 2), "tap", "pool", (192, 5, 1, 2), "tap", "pool", 384, "tap", 256, "tap", 256, "tap"),
 }
 POOLS = {"vgg": 2, "alex": 3}  # kernel, of stride 2
-FILES = {"vgg": "vgg16", "alex": "alexnet"}  # how torchvision's file names begin, and names in weights/published.py
+FILES = {
+    "vgg": "vgg16",
+    "alex": "alexnet",
+}  # how torchvision's file names begin, and names in weights/formats/published.py
 LAYOUT = Layout(
     "LPIPS network", lambda size: [(r"^lins\.(\d)", r"lin\1.model.1.weight")], r"^(classifier|lins|scaling_layer)\."
 )

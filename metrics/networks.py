@@ -20,11 +20,13 @@ from torch import Tensor
 
 from metrics import clip, dino, features, inception, lpips
 from unet.tokenizer import Tokenizer
-from weights import published
-from weights.configs import KINDS
-from weights.detect import graft_header, other, parts
-from weights.files import read
-from weights.load import resolve
+from weights.formats import published
+from weights.formats.files import read
+from weights.formats.published import resolve
+from weights.formats.safe import graft_header
+from weights.layouts.detect import layouts_in
+from weights.layouts.families import describe_file
+from weights.layouts.kinds import KINDS
 
 KNOWN = "FID's Inception, CLIP, DINO, DINOv2 or a feature network of this package"
 BATCH = 32
@@ -68,7 +70,7 @@ def stranger(tensors: dict[str, Tensor]) -> str:
         return "CLIP with a ResNet as its image tower"
     if lpips.SIGN in tensors:
         return "the linear weights of LPIPS, which compare pairs of images: metrics.lpips.load reads them"
-    return " and ".join(KINDS[kind].words for kind in parts(tensors)) or other(tensors)
+    return " and ".join(KINDS[kind].words for kind in layouts_in(tensors)) or describe_file(tensors)
 
 
 def batched(function: Callable[[Tensor], Tensor], device) -> Callable[[Tensor], Tensor]:

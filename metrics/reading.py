@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from weights.configs import NoDraws
-from weights.layouts import Layout, fill
-from weights.load import check_finite
+from weights.layouts.exchange import Layout, fill
+from weights.layouts.kinds import NoInit
+from weights.models.load import check_finite
 
 
 def filled(network: Callable[[], nn.Module], tensors: dict[str, Tensor], layout: Layout, source) -> nn.Module:
@@ -15,7 +15,7 @@ def filled(network: Callable[[], nn.Module], tensors: dict[str, Tensor], layout:
 
     network() makes one of the right shape. Raises ValueError for all that does not fit, and for NaN and infinity.
     """
-    with torch.device("meta"), NoDraws():
+    with torch.device("meta"), NoInit():
         made = network()
     shapes = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
     state = {name: tensor.float() for name, tensor in fill(tensors, shapes, layout, None, source).items()}

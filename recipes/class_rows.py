@@ -19,7 +19,7 @@ from ops.random import generator_for
 from recipes.pixels import transform
 from sampling import Schedule, dit_schedule
 from unet import VAE
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 CLASSIFIER_STEPS = 8  # timesteps at which `nearest` compares denoising errors
 NEAREST_IMAGES = 4  # of each class, to find the old class most like it

@@ -14,7 +14,7 @@ from metrics import features
 from sampling import batched_cfg, sample_latents, sample_noise
 from unet import TextConditioned, encode_prompts
 from weights import convert
-from weights.load import resolve
+from weights.formats.published import resolve
 
 GUIDANCE, STEPS = 5.0, 10
 

@@ -17,7 +17,7 @@ from data.transforms import to_tensor
 from metrics import features
 from metrics.corruption import best, deviation, fidelity, residual, stage
 from training.log import read_log
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 KNOWN = 500  # training images that samples are compared with, at most
 

@@ -1,8 +1,13 @@
-"""The state of a run in one file: what trains, its average, the weights of its best look, the optimizer's moments, and
-the number of steps done.
+"""The state of a run in one file, run/checkpoint/state.safetensors.
 
-All randomness of a run is a function of (seed, step), so this is everything that a resumed run needs to be the run left
-alone, byte for byte on a CPU. The file is replaced whole or not at all.
+    model/NAME               the parameters that train
+    ema/NAME                 their average
+    best/NAME                their values at the best evaluation so far
+    adam/NAME/KEY            the optimizer's moments and step count
+    header["graft"]          {"kind": "run state", "step": number of steps done}
+
+All randomness of a run is a function of (seed, step). A resumed run with this state is therefore the uninterrupted run,
+byte for byte on a CPU. The file is replaced whole or not at all.
 """
 
 import json
@@ -10,58 +15,59 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
-from weights import safe
+from weights.formats import safe
 
 STATE = Path("checkpoint") / "state.safetensors"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of torch's AdamW
 
 
 class State(NamedTuple):
-    parameters: dict[str, nn.Parameter]  # what trains
-    ema: dict[str, Tensor]  # its average, or {}
-    best: dict[str, Tensor]  # as it was at the best look, or {}
+    """What a run must remember between two steps, apart from the number of steps."""
+
+    parameters: dict[str, nn.Parameter]  # those that train
+    ema: dict[str, Tensor]  # their average, or {}
+    best: dict[str, Tensor]  # their values at the best evaluation, or {}
     optimizer: torch.optim.Optimizer
 
     def weights(self) -> dict[str, Tensor]:
-        """All that have the parameters' shapes, by their names in the file."""
+        """Everything that has the parameters' shapes, by its name in the file."""
         kinds = {"model": self.parameters, "ema": self.ema, "best": self.best}
         return {f"{kind}/{name}": tensor.detach() for kind, named in kinds.items() for name, tensor in named.items()}
 
 
-def save_state(run, state: State, step: int) -> None:
-    """Write run/checkpoint/state.safetensors: weights by name, moments by parameter name."""
+def save_state(run: str | Path, state: State, step: int) -> None:
+    """Write the file of `run` after `step` steps, in one atomic step."""
     tensors = state.weights()
     for name, parameter in state.parameters.items():
         tensors |= {f"adam/{name}/{key}": value for key, value in state.optimizer.state[parameter].items()}
-    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     safe.write(Path(run) / STATE, tensors, {"graft": json.dumps({"kind": "run state", "step": step})})
 
 
-def load_state(run, state: State) -> int:
-    """Put a saved state back in place; returns the number of steps done. ValueError if it is of other parameters."""
+@torch.no_grad()
+def load_state(run: str | Path, state: State) -> int:
+    """Copy a saved state into `state`; returns the number of steps done.
+
+    Raises ValueError for a file that is damaged or holds the state of other parameters.
+    """
     path = Path(run) / STATE
     try:
-        file = safe_open(path, framework="pt")
-    except Exception as error:
-        raise ValueError(f"{path}: cannot resume, {error}") from error
-    with file:
-        names, step = set(file.keys()), json.loads(file.metadata()["graft"])["step"]
-        weights, found = state.weights(), {name for name in names if not name.startswith("adam/")}
-        wanted = set(weights)
-        if wanted != found:
-            raise ValueError(
-                f"{path}: made by another run, {len(wanted - found)} tensors missing and "
-                f"{len(found - wanted)} not expected, first {sorted(wanted ^ found)[0]}"
-            )
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                tensor.copy_(file.get_tensor(name))
-            for name, parameter in state.parameters.items():
-                if f"adam/{name}/step" in names:  # torch's AdamW makes its state at the first step
-                    keys = ("step", "exp_avg", "exp_avg_sq")
-                    state.optimizer.state[parameter] = {
-                        key: file.get_tensor(f"adam/{name}/{key}").to(parameter.device) for key in keys
-                    }
-    return step
+        stored, metadata = safe.read(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"cannot resume: {error}") from error
+    weights, names = state.weights(), {name for name in stored if not name.startswith("adam/")}
+    missing, unknown = weights.keys() - names, names - weights.keys()
+    if missing or unknown:
+        raise ValueError(
+            f"{path}: made by another run, {len(missing)} tensors missing and {len(unknown)} not expected, first "
+            f"{min(missing | unknown)}"
+        )
+    for name, tensor in weights.items():
+        tensor.copy_(stored[name])
+    for name, parameter in state.parameters.items():
+        if f"adam/{name}/step" in stored:  # AdamW makes its state at the first step
+            state.optimizer.state[parameter] = {
+                key: stored[f"adam/{name}/{key}"].to(parameter.device, copy=True) for key in MOMENTS
+            }
+    return safe.graft_header(metadata, path)["step"]

@@ -4,7 +4,7 @@ from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet
 from unet.model import UNet, UNetConfig
 from unet.prompt import encode_prompts
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
 from unet.vae import VAE, VAEConfig
 
@@ -14,7 +14,7 @@ __all__ = [
     "ControlledText",
     "TextConditioned",
     "TextConfig",
-    "TextTower",
+    "TextEncoder",
     "Tokenizer",
     "UNet",
     "UNetConfig",

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from unet.block import Attention, TextBlock
+from unet.block import Attention, TransformerBlock
 from unet.bytepair import WORD_END
 from unet.conditioned import TextConditioned
 from unet.model import UNet
@@ -124,7 +124,7 @@ def cross_attentions(unet: UNet) -> tuple[int, list[Attention]]:
     text = [level for level, has in enumerate(c.text) if has]
     level = max((level for level in text if c.input_size >> level >= SIDE), default=min(text))
     parts = [unet.down[level], unet.up[-1 - level], *([unet.mid] if level == len(c.text) - 1 else [])]
-    return level, [block.attn2 for part in parts for block in part.modules() if isinstance(block, TextBlock)]
+    return level, [block.attn2 for part in parts for block in part.modules() if isinstance(block, TransformerBlock)]
 
 
 def softmax(q: Tensor, k: Tensor, heads: int) -> Tensor:

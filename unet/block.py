@@ -81,7 +81,7 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
-class TextBlock(nn.Module):
+class TransformerBlock(nn.Module):
     """x += attn1(norm1(x));  x += attn2(norm2(x), cond);  x += ff(norm3(x)): the image to itself, then to the text."""
 
     def __init__(self, width: int, text_width: int, heads: int, upcast: bool):
@@ -111,7 +111,7 @@ class SpatialTransformer(nn.Module):
         self.linear = linear
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList([TextBlock(channels, text_width, heads, upcast)])
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, text_width, heads, upcast)])
         self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

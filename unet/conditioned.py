@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 
 from unet.model import UNet
-from unet.text import TextTower
+from unet.text import TextEncoder
 
 
 class TextConditioned(nn.Module):
     """out = unet(x, t, text(tokens)), or unet(x, t, states) where the text has been read before."""
 
-    def __init__(self, unet: UNet, text: TextTower):
+    def __init__(self, unet: UNet, text: TextEncoder):
         super().__init__()
         if text.config.width != unet.config.text_width:
             raise ValueError(

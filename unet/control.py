@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unet.conditioned import TextConditioned
-from unet.model import Descent, UNet, UNetConfig, initialise
-from unet.text import TextTower
+from unet.model import UNet, UNetConfig, UNetEncoder, initialise
+from unet.text import TextEncoder
 
 WIDTHS = (16, 32, 96, 256)  # of the published ControlNets, whose hint is 8 times as large as the latent
 
@@ -58,7 +58,7 @@ class HintEmbedder(nn.Module):
         return self.conv_out(h)
 
 
-class ControlNet(Descent):
+class ControlNet(UNetEncoder):
     """residuals = strength * zero(descend(x, t, cond, hint embedding)): one for each skip, the last for the middle."""
 
     def __init__(self, config: ControlConfig):
@@ -98,7 +98,7 @@ class ControlNet(Descent):
         expected = (len(x), self.config.hint_channels, f * x.shape[-2], f * x.shape[-1])
         if hint.shape != expected:
             raise ValueError(f"hint must be {expected}, {f} times as large as x, found {tuple(hint.shape)}")
-        _, features = self.descend(x, t, cond, self.hint(hint))
+        _, features = self.encode(x, t, cond, self.hint(hint))
         return [strength * zero(feature) for zero, feature in zip([*self.zero, self.zero_mid], features)]
 
 
@@ -108,7 +108,7 @@ class ControlledText(TextConditioned):
     Raises ValueError if the ControlNet was made for another UNet than this one.
     """
 
-    def __init__(self, unet: UNet, text: TextTower, control: ControlNet):
+    def __init__(self, unet: UNet, text: TextEncoder, control: ControlNet):
         super().__init__(unet, text)
         for field in ("text_width", "in_channels", "channels", "layers"):
             ours, theirs = getattr(unet.config, field), getattr(control.config, field)

@@ -142,7 +142,7 @@ class Up(Level):
         return x if self.upsample is None else self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class Descent(nn.Module):
+class UNetEncoder(nn.Module):
     """mid(down(conv_in(x))), every block told emb = silu(mlp(sinusoid(t))) and the text: what a ControlNet copies."""
 
     def __init__(self, config: UNetConfig):
@@ -178,7 +178,7 @@ class Descent(nn.Module):
             raise ValueError(f"cond must be text states ({len(x)}, L, {c.text_width}), found {tuple(cond.shape)}")
 
 
-class UNet(Descent):
+class UNet(UNetEncoder):
     """out = up(mid(down(conv_in(x))), skips), every block told emb = silu(mlp(sinusoid(t))) and the text."""
 
     def __init__(self, config: UNetConfig):
@@ -200,7 +200,7 @@ class UNet(Descent):
         residuals: what a ControlNet adds, one tensor to each skip in the order they are left, the last to the middle.
         Raises ValueError for an x or cond of another shape than the model's, or another number of residuals.
         """
-        emb, (*skips, x) = self.descend(x, t, cond)
+        emb, (*skips, x) = self.encode(x, t, cond)
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
                 raise ValueError(f"expected {len(skips)} residuals and one for the middle, found {len(residuals)}")
@@ -226,7 +226,7 @@ def up_widths(config: UNetConfig) -> list[list[int]]:
     return widths
 
 
-def initialise(model: Descent, *last: nn.Module) -> None:
+def initialise(model: UNetEncoder, *last: nn.Module) -> None:
     """The original's start: torch's own, and zeros at the end of every branch and in the last layers: output 0."""
     ends = [layer.conv2 for layer in model.modules() if isinstance(layer, TimeResBlock)]
     ends += [layer.proj_out for layer in model.modules() if isinstance(layer, SpatialTransformer)]

@@ -19,7 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from unet.text import TextTower
+from unet.text import TextEncoder
 from unet.tokenizer import WORD_END, Tokenizer
 
 STEP = 1.1  # what a pair of brackets multiplies or divides by
@@ -116,7 +116,7 @@ def _cut(units: list[list[Weighted]], tokenizer: Tokenizer) -> list[list[Weighte
     return done + [chunk] if chunk else done
 
 
-def encode_prompts(tower: TextTower, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
+def encode_prompts(tower: TextEncoder, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
     """B prompts -> states (B, 77 n, D) on the tower's device, n the chunks of the longest; the others get empty chunks.
 
     Encode a prompt and its negative in one call and they are equally long. "" and "  " are the empty prompt.

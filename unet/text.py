@@ -99,7 +99,7 @@ class Layer(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-class TextTower(nn.Module):
+class TextEncoder(nn.Module):
     """out = final_norm(layers(token rows + position rows))."""
 
     def __init__(self, config: TextConfig):
@@ -124,7 +124,7 @@ class TextTower(nn.Module):
         return self.final_norm(x)
 
 
-def initialise(tower: TextTower) -> None:
+def initialise(tower: TextEncoder) -> None:
     """Normal weights, with the deviations of OpenAI's code: tables 0.02 and 0.01, q, k, v 1/sqrt(D), fc1 1/sqrt(2D).
 
     What adds to the residual stream (to_out, fc2) has 1/sqrt(2 D layers): its variance does not grow with depth.
@@ -141,7 +141,7 @@ def initialise(tower: TextTower) -> None:
 
 
 @torch.no_grad()
-def add_tokens(tower: TextTower, rows: Tensor) -> None:
+def add_tokens(tower: TextEncoder, rows: Tensor) -> None:
     """Append rows (n, D) to the tower's token table, for tokens that the tokenizer added. ValueError for another D."""
     width = tower.config.width
     if rows.ndim != 2 or rows.shape[1] != width:

@@ -1,14 +1,21 @@
-"""Reading and writing weights: every known layout, this package's own files, adapters on top of them."""
+"""Reading and writing weights: every known layout, this package's own files, adapters on top of them.
 
-from weights.adapter_file import apply_adapters, fingerprint, load_adapter, save_adapter
-from weights.control import load_control, save_control, with_control
-from weights.embeddings import add_embedding, add_words
-from weights.files import read
-from weights.foreign_adapter import is_foreign
-from weights.load import load
-from weights.load_sd import StableDiffusion, is_sd, load_sd
-from weights.native import save_model
-from weights.save_sd import save_sd
+formats/         bytes <-> tensors
+layouts/         which model and which names a file holds, and its config
+models/          a whole model from a file, and into one
+adapter_files/   what a fine-tune trained, in the files of this package and of other tools
+"""
+
+from weights.adapter_files.embeddings import add_embedding, add_words
+from weights.adapter_files.lora_import import is_foreign
+from weights.adapter_files.native import apply_adapters, fingerprint, load_adapter, save_adapter, with_control
+from weights.formats.files import read
+from weights.layouts.scheduler_json import sd_schedule
+from weights.models.controlnet import load_control, save_control
+from weights.models.load import load
+from weights.models.load_sd import StableDiffusion, is_sd, load_sd
+from weights.models.save import save_model
+from weights.models.save_sd import save_sd
 
 __all__ = [
     "StableDiffusion",
@@ -27,5 +34,6 @@ __all__ = [
     "save_control",
     "save_model",
     "save_sd",
+    "sd_schedule",
     "with_control",
 ]

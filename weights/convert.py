@@ -13,7 +13,7 @@
     sd-diffusers        a whole Stable Diffusion: a folder that diffusers' StableDiffusionPipeline opens
     sd-compvis          a whole Stable Diffusion: one file with the names of the original, .safetensors
     kohya, lora-diffusers, learned-embeds, a1111-embedding
-                        an adapter file of this package for other tools (weights/export_adapter.py)
+                        an adapter file of this package for other tools (weights/adapter_files/lora_export.py)
 
 diffusers' DiT computes its timestep embedding with another divisor (127 for 128) and norm2 with eps 1e-5 for 1e-6: with
 equal weights its images differ a little from the original's, and so from this package's.
@@ -24,21 +24,29 @@ from pathlib import Path
 
 import torch
 
-from weights.detect import graft_header
-from weights.export import FOLDERS, check_ending, export, export_pipeline
-from weights.export_adapter import LAYOUTS as ADAPTERS
-from weights.export_adapter import export_adapter
-from weights.files import read
-from weights.layouts import LAYOUTS
-from weights.load import component, load, resolve
-from weights.load_sd import load_sd, read_single
-from weights.native import save_model
-from weights.save_sd import WRITERS, save_sd
+from weights.adapter_files.lora_export import LAYOUTS as ADAPTERS
+from weights.adapter_files.lora_export import export_adapter
+from weights.formats.files import read
+from weights.formats.published import resolve
+from weights.formats.safe import graft_header
+from weights.layouts.exchange import LAYOUTS
+from weights.models.load import component, load
+from weights.models.load_sd import load_sd, read_single
+from weights.models.save import FOLDERS, check_ending, export, export_pipeline, save_model
+from weights.models.save_sd import WRITERS, save_sd
 
 TARGETS = ("native", "dit-official", "vae-compvis", "controlnet-compvis", *FOLDERS, *WRITERS, *ADAPTERS)
 
 
-def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=None, ema=True, **overrides) -> None:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    layout: str,
+    dtype: torch.dtype | None = None,
+    vae: str | Path | None = None,
+    ema: bool = True,
+    **overrides,
+) -> None:
     """Reads `source` (path or name, as weights.load) and writes `target` in the layout.
 
     overrides: config fields that the source does not tell, as in weights.load; for a whole Stable Diffusion the options
@@ -68,7 +76,7 @@ def convert(source, target, layout: str, dtype: torch.dtype | None = None, vae=N
         export(model, Path(target), layout, dtype)
 
 
-def convert_sd(source: Path, target, layout: str, dtype, ema: bool, **options) -> None:
+def convert_sd(source: Path, target: str | Path, layout: str, dtype: torch.dtype | None, ema: bool, **options) -> None:
     """From one file to one file no tokenizer is needed, so that none has to be there."""
     if layout == "sd-compvis" and source.is_file() and "tokenizer" not in options:
         given = {kind: options.get(kind, {}) for kind in ("unet", "text", "vae")}

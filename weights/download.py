@@ -21,8 +21,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data.atomic import replacing
-from weights.files import sniff
-from weights.published import FILES, target
+from weights.formats.files import sniff
+from weights.formats.published import FILES, target
 
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without a byte
@@ -34,13 +34,21 @@ class KeepLinked(urllib.request.HTTPRedirectHandler):
     def __init__(self):
         self.linked = {}
 
-    def redirect_request(self, request, response, code, message, headers, url):
+    def redirect_request(
+        self,
+        request: urllib.request.Request,
+        response: http.client.HTTPResponse,
+        code: int,
+        message: str,
+        headers: http.client.HTTPMessage,
+        url: str,
+    ) -> urllib.request.Request | None:
         self.linked |= {key.lower(): value for key, value in headers.items() if key.lower().startswith("x-linked-")}
         return super().redirect_request(request, response, code, message, headers, url)
 
 
-def download(name: str, folder=None) -> Path:
-    """Fetches a file of weights/published.py into `folder` (the user's cache by default) unless it is there already."""
+def download(name: str, folder: str | Path | None = None) -> Path:
+    """Fetch a file of weights/formats/published.py into `folder`, by default the user's cache, unless it is there."""
     if name not in FILES:
         raise ValueError(f"unknown name {name!r}, the downloadable ones are {', '.join(FILES)}")
     path = target(name, folder)
@@ -77,7 +85,7 @@ def fetch(url: str, path: Path) -> None:
     note.unlink()
 
 
-def open_at(url, part, note):
+def open_at(url: str, part: Path, note: Path) -> tuple[http.client.HTTPResponse, dict[str, str], int]:
     """The answer to a request for what is missing -> (response, redirect's headers, bytes already there)."""
     there = part.stat().st_size if part.exists() and note.exists() else 0
     kept = json.loads(note.read_text()) if there else {}
@@ -105,7 +113,7 @@ def open_at(url, part, note):
     return response, keep.linked, there if resumed else 0
 
 
-def stated(response, linked, done) -> tuple[int | None, str | None]:
+def stated(response: http.client.HTTPResponse, linked: dict[str, str], done: int) -> tuple[int | None, str | None]:
     """(size of the whole file, its hash as hex digits), each None where the server states none."""
     length = response.headers.get("Content-Length")
     size = done + int(length) if length and length.isdigit() else None
@@ -118,7 +126,7 @@ def stated(response, linked, done) -> tuple[int | None, str | None]:
     return size, digest[1] if digest else None
 
 
-def receive(response, part, done, size, label) -> None:
+def receive(response: http.client.HTTPResponse, part: Path, done: int, size: int | None, label: str) -> None:
     """Appends the answer's bytes to the part; a connection that breaks is as one that ends early."""
     with (
         open(part, "ab" if done else "wb") as file,
@@ -133,7 +141,7 @@ def receive(response, part, done, size, label) -> None:
             raise ValueError(f"{response.url}: {got}; run the same command to go on") from None
 
 
-def check_hash(url, part, note, digest) -> None:
+def check_hash(url: str, part: Path, note: Path, digest: str | None) -> None:
     """ValueError, and no part left, if the bytes have another hash than the server or the file's name states."""
     named = re.search(r"-([0-9a-f]{8})\.pth$", url)
     digest = named[1] if named else digest
@@ -153,7 +161,7 @@ def check_hash(url, part, note, digest) -> None:
         raise
 
 
-def check_content(part) -> None:
+def check_content(part: Path) -> None:
     """ValueError unless the bytes are weights, or gzip where that is what the name says."""
     if ".gz" not in part.suffixes:
         sniff(part)
@@ -161,7 +169,7 @@ def check_content(part) -> None:
         raise ValueError(f"{part}: expected a gzip file, found {part.stat().st_size:,} other bytes; fetch it again")
 
 
-def discard(part, note) -> None:
+def discard(part: Path, note: Path) -> None:
     part.unlink(missing_ok=True)
     note.unlink(missing_ok=True)
 

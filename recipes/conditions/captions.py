@@ -22,7 +22,7 @@ from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
 from sampling import batched_cfg
 from unet import TextConditioned, Tokenizer, UNet, encode_prompts
-from unet import TextTower as TextEncoder
+from unet import TextEncoder as TextEncoder
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TEXT_ENCODERS
 
@@ -171,7 +171,7 @@ def new_sd(model: str, vae: str, data: str, template: str, compute: Compute) -> 
     shape = replace(UNETS["UNet-T"], in_channels=channels, out_channels=channels)
     tokenizer = Tokenizer.train(captions_of(data, template), TEXT_ENCODERS["Text-T"].vocab_size)
     text = TextEncoder(replace(TEXT_ENCODERS["Text-T"], vocab_size=len(tokenizer)))
-    schedule = weights.schedule.stable_diffusion()
+    schedule = weights.sd_schedule()
     return placed(weights.StableDiffusion(UNet(shape), text, tokenizer, autoencoder, schedule), compute)
 
 

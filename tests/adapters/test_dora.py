@@ -6,7 +6,7 @@ from test_lora import LAYERS
 from torch import nn
 
 import adapters
-from weights.lora_change import change, difference
+from weights.adapter_files.lora_change import change, difference
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from torch import nn
 from metrics import clip, networks
 from metrics.vit import prepare
 from unet import Tokenizer
-from weights.files import read
+from weights.formats.files import read
 
 transformers = pytest.importorskip("transformers")
 WORDS = Tokenizer.train(["a photo of a crack", "a photo of a screw"] * 3, 530)

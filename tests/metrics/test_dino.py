@@ -6,7 +6,7 @@ import torch
 
 from metrics import dino, networks
 from metrics.vit import ViT, ViTConfig, prepare
-from weights.files import read
+from weights.formats.files import read
 
 SMALL = ViTConfig(width=384, layers=12, heads=6, patch=16, grid=14, hidden=1536)
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4)

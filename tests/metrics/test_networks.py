@@ -6,7 +6,7 @@ import torch
 from metrics import networks
 from metrics.features import Features, embed, to_bytes
 from metrics.features import load as load_features
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 
 def images(count=3, side=64):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from recipes.latent import latent_batches
 
 from data import load
 from data.transforms import Transform, variants
-from recipes.latent import latent_batches
 from recipes.masks import mask_weights
 from train import Config
 

@@ -91,7 +91,7 @@ def test_files_of_two_schedules_do_not_go_onto_one_model(tiny, run, tmp_path):
 
 
 def test_a_diffusers_folder_gets_the_betas(tiny, tmp_path):
-    from weights.export import export_pipeline
+    from weights.models.save import export_pipeline
 
     model = weights.load(tiny / "dit.safetensors")
     for name in ("fixed", "progressive"):

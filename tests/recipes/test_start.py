@@ -8,7 +8,7 @@ from data import load
 from data.transforms import Transform, to_tensor
 from metrics import features
 from sampling import Schedule
-from weights.load import SHIPPED
+from weights.formats.published import SHIPPED
 
 OLD = ["pill/good", "pill/crack", "pill/hole", "tile/good", "tile/crack"]
 NEW = ["nut/crack", "nut/hole", "nut/mould"]

@@ -5,6 +5,8 @@ import json
 import pytest
 import torch
 from PIL import Image
+from recipes.latent import latent_batches
+from recipes.start import superclass_rows
 from test_class_label import encoded, images, labels, seeded
 
 import adapters
@@ -12,8 +14,6 @@ import train
 import weights
 from dit import DiT
 from recipes.class_label import fit_classes, row_names, rows_above, with_superclasses
-from recipes.latent import latent_batches
-from recipes.start import superclass_rows
 from train import Config
 
 NULL = 9

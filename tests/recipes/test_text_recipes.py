@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 from PIL import Image
+from recipes.latent import denoising_loss
+from recipes.tokens import learn_token
 
 import adapters
 import train
 import weights
-from recipes.latent import denoising_loss
 from recipes.text import caption_batches, read_once
-from recipes.tokens import learn_token
-from unet import TextConditioned, TextTower
+from unet import TextConditioned, TextEncoder
 
 FAST = [
     "--data",
@@ -226,7 +226,7 @@ def test_offset_noise_is_part_of_what_is_predicted():
         return torch.zeros_like(x)
 
     cfg = train.Config(noise_offset=10.0)
-    schedule = weights.schedule.Schedule.scaled_linear()
+    schedule = weights.sd_schedule()
     x0 = torch.zeros(2, 3, 8, 8)
     loss, _ = denoising_loss(cfg, model, schedule, torch.Generator().manual_seed(0), x0, None)
     means = seen["x"].mean((2, 3))
@@ -322,7 +322,7 @@ def test_a_new_stable_diffusion_learns_its_vocabulary_from_the_captions(tmp_path
 
 def test_a_word_needs_a_table_that_ends_with_the_vocabulary(tiny_sd):
     sd = weights.load_sd(tiny_sd)
-    wider = TextTower(replace(sd.text.config, vocab_size=sd.text.config.vocab_size + 3))
+    wider = TextEncoder(replace(sd.text.config, vocab_size=sd.text.config.vocab_size + 3))
     cfg = train.Config(model="m", token="<x>", token_start="hazelnut")
     with pytest.raises(ValueError, match="m: a new word needs a token table of one row for each token"):
         learn_token(cfg, sd._replace(text=wider), ["a <x>"])

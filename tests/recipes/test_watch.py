@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from recipes.plot import plot, samples
+from recipes.watch import looks, watcher
 
 import sample
 import train
@@ -16,8 +18,6 @@ from data import load
 from data.transforms import Transform
 from metrics.corruption import best, stage
 from recipes import watch
-from recipes.plot import plot, samples
-from recipes.watch import looks, watcher
 
 IDLE = SimpleNamespace(keep="last", stop_corrupted=False)
 FILES = ("model.safetensors", "checkpoint/state.safetensors")

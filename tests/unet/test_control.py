@@ -8,7 +8,7 @@ import torch
 
 import adapters
 from sampling import cfg, conditional
-from unet import ControlConfig, ControlledText, ControlNet, TextConfig, TextTower, UNet, UNetConfig
+from unet import ControlConfig, ControlledText, ControlNet, TextConfig, TextEncoder, UNet, UNetConfig
 from unet.control import HintEmbedder
 from unet.model import SIZES
 
@@ -29,7 +29,7 @@ def unet(**fields):
 
 
 def text(width=6):
-    return filled(TextTower(TextConfig(20, width=width, layers=1, heads=2, max_length=5)))
+    return filled(TextEncoder(TextConfig(20, width=width, layers=1, heads=2, max_length=5)))
 
 
 def inputs(batch=2, factor=4, hint_channels=3):

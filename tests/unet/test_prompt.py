@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unet.prompt import chunks, emphasise, encode_prompts, parse
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
 
 WORDS = "a photo of red blue green cat dog tree , ( )".split(" ")
@@ -21,7 +21,7 @@ def tokenizer():
 @pytest.fixture(scope="module")
 def tower(tokenizer):
     torch.manual_seed(0)
-    tower = TextTower(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=12))
+    tower = TextEncoder(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=12))
     torch.nn.init.normal_(tower.final_norm.bias, mean=0.5)  # a new norm's mean is 0, which nothing can be restored to
     return tower.eval().requires_grad_(False)
 
@@ -150,6 +150,6 @@ def test_emphasis_keeps_the_dtype_and_leaves_what_has_no_weight():
 def test_what_does_not_fit_is_refused(tower, tokenizer):
     with pytest.raises(ValueError, match="expected a list of prompts, found one prompt, 'cat'"):
         encode_prompts(tower, tokenizer, "cat")
-    small = TextTower(TextConfig(100, width=16, layers=1, heads=2))
+    small = TextEncoder(TextConfig(100, width=16, layers=1, heads=2))
     with pytest.raises(ValueError, match=f"the tokenizer has {len(tokenizer)} tokens, the tower 100 rows for them"):
         encode_prompts(small, tokenizer, ["cat"])

@@ -5,8 +5,8 @@ import re
 import pytest
 import torch
 
-from unet.text import SIZES, TextConfig, TextTower, add_tokens
-from weights.renames import text_transformers
+from unet.text import SIZES, TextConfig, TextEncoder, add_tokens
+from weights.layouts.renames import text_transformers
 
 TINY = TextConfig(vocab_size=50, width=32, layers=3, heads=4, max_length=12)
 TO_TRANSFORMERS = text_transformers("")(None)
@@ -15,7 +15,7 @@ TO_TRANSFORMERS = text_transformers("")(None)
 def random_tower(config):
     """Nothing at 0 or 1, where a swap would not show."""
     torch.manual_seed(0)
-    tower = TextTower(config).eval().requires_grad_(False)
+    tower = TextEncoder(config).eval().requires_grad_(False)
     for parameter in tower.parameters():
         parameter += 0.05 * torch.randn(parameter.shape)
     return tower
@@ -33,12 +33,12 @@ def some_tokens(batch=2, length=12, rows=50):
 @pytest.mark.parametrize("name, parameters, tensors", [("CLIP-L", 123_060_480, 196), ("OpenCLIP-H", 340_387_840, 372)])
 def test_the_full_sizes_have_the_published_numbers_of_parameters(name, parameters, tensors):
     with torch.device("meta"):
-        tower = TextTower(SIZES[name])
+        tower = TextEncoder(SIZES[name])
     assert sum(p.numel() for p in tower.parameters()) == parameters and len(tower.state_dict()) == tensors
 
 
 def test_the_tiny_size_fits_a_laptop():
-    tower = TextTower(SIZES["Text-T"])
+    tower = TextEncoder(SIZES["Text-T"])
     assert tower(torch.zeros(1, 77, dtype=torch.long)).shape == (1, 77, 128)
     assert sum(p.numel() for p in tower.parameters()) < 1_000_000
 
@@ -59,9 +59,9 @@ def test_a_row_may_be_shorter_than_the_table_of_positions_but_not_longer(tower):
 
 
 def test_skipping_the_last_layer_is_a_tower_without_it(tower):
-    penultimate = TextTower(TextConfig(50, 32, 3, 4, max_length=12, skip=1))
+    penultimate = TextEncoder(TextConfig(50, 32, 3, 4, max_length=12, skip=1))
     penultimate.load_state_dict(tower.state_dict())
-    shorter = TextTower(TextConfig(50, 32, 2, 4, max_length=12))
+    shorter = TextEncoder(TextConfig(50, 32, 2, 4, max_length=12))
     shorter.load_state_dict({name: t for name, t in tower.state_dict().items() if not name.startswith("layers.2.")})
     out = penultimate(some_tokens())
     assert torch.equal(out, shorter(some_tokens())) and (out - tower(some_tokens())).abs().max() > 0.1
@@ -83,7 +83,7 @@ def test_a_shape_that_does_not_fit_is_refused(fields, message):
 
 def test_a_new_tower_is_scaled_by_its_width_and_depth():
     torch.manual_seed(0)
-    tower = TextTower(TextConfig(1000, width=64, layers=8, heads=4))
+    tower = TextEncoder(TextConfig(1000, width=64, layers=8, heads=4))
     std = {name: p.std().item() for name, p in tower.named_parameters()}
     assert std["token_embedding.weight"] == pytest.approx(0.02, rel=0.1)
     assert std["layers.3.attn.to_q.weight"] == pytest.approx(64**-0.5, rel=0.1)

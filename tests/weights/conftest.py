@@ -7,10 +7,9 @@ from safetensors.torch import load_file
 import weights
 from dit import DiT, DiTConfig
 from unet import VAE, UNet, UNetConfig, VAEConfig
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
-from weights import StableDiffusion
-from weights.schedule import stable_diffusion
+from weights import StableDiffusion, sd_schedule
 
 
 def randomised(model, seed):
@@ -39,15 +38,15 @@ SD_KNOWN = {  # what the shapes of the two tiny Stable Diffusions do not tell
 
 
 def make_sd(second: bool) -> StableDiffusion:
-    """All names of Stable Diffusion's UNet (686), VAE (248) and of a text tower with three layers."""
+    """All names of Stable Diffusion's UNet (686), VAE (248) and of a text encoder with three layers."""
     known = SD_KNOWN["SD 2" if second else "SD 1"]
     words = Tokenizer.train(["a photo of a crack", "a photo of a screw"] * 3, 600)
     words = Tokenizer(words.vocab, words.merges, pad="!") if second else words
     unet = UNetConfig(channels=(32, 64, 96, 96), text_width=32, linear=second, input_size=16, **known["unet"])
     text = TextConfig(len(words), width=32, layers=3, heads=4, activation="gelu" if second else "quick_gelu")
     vae = VAEConfig(channels=(16, 32, 64, 64), layers=2, groups=8)
-    models = [randomised(UNet(unet), 0), randomised(TextTower(text), 1), randomised(VAE(vae), 2)]
-    return StableDiffusion(models[0], models[1], words, models[2], stable_diffusion("v" if second else "eps"))
+    models = [randomised(UNet(unet), 0), randomised(TextEncoder(text), 1), randomised(VAE(vae), 2)]
+    return StableDiffusion(models[0], models[1], words, models[2], sd_schedule("v" if second else "eps"))
 
 
 @pytest.fixture(scope="session", params=SD_KNOWN)

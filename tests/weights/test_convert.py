@@ -9,7 +9,7 @@ import torch
 import weights
 from dit import DiT
 from weights.convert import convert, export, export_pipeline, main
-from weights.files import read_json
+from weights.formats.files import read_json
 
 
 def equal(a, b):

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from weights import published
 from weights.download import download, fetch, main
+from weights.formats import published
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,0 +1,1 @@
+"""What a fine-tune trained, in the files of this package and of other tools."""

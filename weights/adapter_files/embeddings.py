@@ -1,0 +1,95 @@
+"""Textual inversion files of other tools: a word and its rows of the token table (Gal et al. 2022, arXiv 2208.01618).
+
+    diffusers       {"<cat-toy>": (D,) or (n, D)}
+    A1111           {"string_to_param": {"*": (n, D)}, "name": ...}, which it calls by the name of the file
+    kohya           {"emb_params": (n, D)}
+    a bare tensor   (D,) or (n, D)
+
+A word of n rows stands for n ids in a row, as in diffusers.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from unet.text import TextEncoder, add_tokens
+from unet.tokenizer import Tokenizer
+from weights.adapter_files.lora_import import is_foreign
+from weights.adapter_files.native import load_adapter
+from weights.formats import files, pickled, safe
+from weights.layouts.families import VERSIONS, describe_file
+
+NAMELESS = ("*", "emb_params")  # keys that stand for any word
+
+
+def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tensor]:
+    """-> (token, rows (n, D)). The token is `name`, or the name in the file, or its key, or the file's own name.
+
+    Raises ValueError for a file with several words or of Stable Diffusion XL, and for one that is no embedding.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: expected a textual inversion file, found no such file")
+    content = safe.read(path)[0] if files.sniff(path) == "safetensors" else unpickled(path)
+    inside = None
+    if isinstance(content, dict) and "string_to_param" in content:
+        inside, content = content.get("name"), named(content["string_to_param"])
+    content = {"*": content} if isinstance(content, Tensor) else content
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a textual inversion file, found a {type(content).__name__}")
+    if content.keys() & {"clip_l", "clip_g"}:
+        raise ValueError(
+            f"{path}: an embedding of Stable Diffusion XL, which has rows for two text encoders (clip_l and "
+            "clip_g); expected one of Stable Diffusion 1 or 2"
+        )
+    found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if len(found) != 1 or len(content) != 1:
+        raise ValueError(
+            f"{path}: expected one word and its rows, found {describe_file(found) if found else 'no tensor'}"
+        )
+    ((key, rows),) = found.items()
+    rows = rows.detach()[None] if rows.dim() == 1 else rows.detach()
+    if rows.dim() != 2 or not rows.numel() or not rows.is_floating_point():
+        raise ValueError(f"{path}: expected rows (n, D), found {key!r} {list(rows.shape)} of {rows.dtype}")
+    inside = inside if isinstance(inside, str) else None
+    return name or inside or (key if key not in NAMELESS else path.stem), rows
+
+
+def unpickled(path: Path) -> object:
+    """The object in a torch.save file; the code of the paper's authors saved a ParameterDict in it."""
+    with torch.serialization.safe_globals([nn.ParameterDict]):
+        return pickled.read(path)
+
+
+def named(words: object) -> object:
+    """A plain dict of what string_to_param is; older ParameterDicts keep everything in `_parameters`."""
+    return dict(getattr(words, "_parameters", words)) if isinstance(words, (dict, nn.Module)) else words
+
+
+def add_embedding(tokenizer: Tokenizer, tower: TextEncoder, path: str | Path, name: str | None = None) -> str:
+    """The word of a file into tokenizer and tower, in place; -> the token that prompts call it by.
+
+    Raises ValueError as `read_embedding`, for another width, naming both bases, and for a token that exists.
+    """
+    token, rows = read_embedding(path, name)
+    width, table = tower.config.width, tower.token_embedding.weight
+    if rows.shape[1] != width:
+        theirs, ours = (f"{w} wide, of Stable Diffusion {VERSIONS.get(w, '?')}" for w in (rows.shape[1], width))
+        raise ValueError(f"{path}: an embedding {theirs}, expected one for this text encoder, {ours}")
+    if len(tokenizer) != len(table):
+        raise ValueError(f"{path}: new ids begin at {len(tokenizer)}, and the text encoder has {len(table)} rows")
+    try:
+        tokenizer.add(token, len(rows))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    add_tokens(tower, rows)
+    return token
+
+
+def add_words(tokenizer: Tokenizer, files: list[str]) -> None:
+    """The words that adapter files of this package have learned, into the tokenizer; apply_adapters adds the rows."""
+    for path in files:
+        recipe = {} if is_foreign(path) else load_adapter(path)[1]
+        for token, vectors in (recipe.get("tokens") or {}).items():
+            tokenizer.add(token, vectors)

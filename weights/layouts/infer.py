@@ -1,0 +1,253 @@
+"""Configs of our models: from the shapes of a file's tensors, and from config.json what shapes do not tell.
+
+measure_x(tensors) finds the size on which the renames of a layout depend (weights/layouts/exchange.py), infer_x(...)
+the fields of the config. Both know all layouts of one kind of model. `given` are the caller's overrides; they win.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dit import SIZES
+from unet import VAEConfig
+from unet.model import SIZES as UNETS
+from unet.text import SIZES as TEXT_ENCODERS
+from weights.layouts.diffusers_json import check_fixed
+from weights.layouts.exchange import Layout, file_names
+from weights.layouts.families import check_family
+from weights.layouts.renames import Size
+
+HEADS = {(size["width"], size["depth"]): size["heads"] for size in SIZES.values()}
+SDXL = 0.13025  # scaling factor of Stable Diffusion XL's VAE, whose shapes are those of the first
+KNOWN_UNETS = {(size.channels, size.text_width): size for size in (UNETS["SD-1"], UNETS["SD-2"])}
+KNOWN_TEXT_ENCODERS = {size.width: size for size in (TEXT_ENCODERS["CLIP-L"], TEXT_ENCODERS["OpenCLIP-H"])}
+IN_SD, IN_CONTROL = "model.diffusion_model.", "control_model."
+
+
+def numbers(tensors: dict[str, Tensor], pattern: str) -> set[int]:
+    """The different values of the pattern's one number among the names."""
+    return {int(match[1]) for name in tensors if (match := re.match(pattern, name))}
+
+
+def measure_dit(tensors: dict[str, Tensor]) -> int:
+    """Blocks."""
+    return max(numbers(tensors, r"(?:transformer_)?blocks\.(\d+)\."), default=-1) + 1
+
+
+def measure_vae(tensors: dict[str, Tensor]) -> int:
+    """Levels."""
+    return max(numbers(tensors, r"(?:first_stage_model\.)?encoder\.down(?:_blocks)?\.(\d+)\."), default=-1) + 1
+
+
+def measure_unet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...]]:
+    """(residual blocks a level, for each level whether it has transformers)."""
+    if not any(name.startswith(IN_SD) for name in tensors):
+        levels = len(numbers(tensors, r"down(?:_blocks)?\.(\d+)\."))
+        text = numbers(tensors, r"down(?:_blocks)?\.(\d+)\.attentions\.")
+        layers = len(numbers(tensors, r"down(?:_blocks)?\.0\.resnets\.(\d+)\."))
+        return layers, tuple(level in text for level in range(max(levels, 1)))
+    halvings = numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.weight$")
+    rows = min(halvings, default=len(numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.")))
+    first = [f"{IN_SD}input_blocks.{1 + level * rows}.1.norm.weight" for level in range(len(halvings) + 1)]
+    return rows - 1, tuple(name in tensors for name in first)
+
+
+def control_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of a file that holds a ControlNet beside its Stable Diffusion the ControlNet, its names without their prefix."""
+    found = {name.removeprefix(IN_CONTROL): tensors[name] for name in tensors if name.startswith(IN_CONTROL)}
+    return found or tensors
+
+
+def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...], int]:
+    """(residual blocks a level, for each level whether it has transformers, widths of what reads the hint)."""
+    own = control_part(tensors)
+    reads = [name for name in own if re.match(r"(hint|controlnet_cond_embedding|input_hint_block)\..*weight$", name)]
+    original = "input_hint_block.0.weight" in own
+    return *measure_unet({IN_SD + name: own[name] for name in own} if original else own), len(reads) // 2
+
+
+def measure_text(tensors: dict[str, Tensor]) -> int:
+    """Layers that run: of OpenCLIP's all but the last, unless the file has lost its last one already."""
+    blocks = numbers(tensors, r"(?:cond_stage_model|conditioner\.embedders\.0)\.model\.transformer\.resblocks\.(\d+)\.")
+    if blocks:
+        full = KNOWN_TEXT_ENCODERS[1024]
+        widths = {tensors[name].shape[-1:] for name in tensors if name.endswith(".model.token_embedding.weight")}
+        return len(blocks) - (len(blocks) != full.layers or widths != {(full.width,)})
+    inside = r"(?:cond_stage_model\.transformer\.)?(?:text_model\.){0,2}(?:encoder\.)?layers\.(\d+)\."
+    return len(numbers(tensors, inside))
+
+
+def shapes_of(tensors: dict[str, Tensor], layout: Layout, size: Size, source: str | Path) -> Callable:
+    """shape(name) of the file's tensor that holds ours; ValueError if there is none."""
+
+    def shape(name: str):
+        names = file_names(name, layout, size)
+        if names[0] not in tensors:
+            raise ValueError(f"{source}: expected {names[0]}, which tells the model's shape, found no such tensor")
+        return tensors[names[0]].shape
+
+    return shape
+
+
+class Source(NamedTuple):
+    """What a config is inferred from: a file's tensors in one layout, and what stands beside them."""
+
+    layout: Layout
+    tensors: dict[str, Tensor]
+    metadata: dict
+    size: Size  # as measure_x found it
+    given: dict  # the caller's fields, which win
+    path: str | Path  # named in errors
+
+    @property
+    def config(self) -> dict:
+        """The config.json of a diffusers folder, {} for any other file."""
+        return self.metadata.get("config", {})
+
+    def shape(self, name: str) -> torch.Size:
+        """The shape of our tensor `name` in the file; ValueError if it is not there."""
+        return shapes_of(self.tensors, self.layout, self.size, self.path)(name)
+
+
+def infer_dit(source: Source) -> dict:
+    """A DiT's config; heads from `given`, config.json, the training args or the preset of that size."""
+    shape, given, config, args = source.shape, source.given, source.config, source.metadata.get("args", {})
+    width, channels, patch, _ = shape("x_embedder.proj.weight")
+    out = shape("final_layer.linear.weight")[0] // patch**2
+    rows = shape("y_embedder.embedding_table.weight")[0]
+    classes = given.get("num_classes", args.get("num_classes", config.get("num_embeds_ada_norm")))
+    classes = rows - 1 if classes is None else classes
+    if rows - classes not in (0, 1):
+        raise ValueError(f"{source.path}: expected {classes} class rows, or one more for the null class, found {rows}")
+    heads = given.get("heads", config.get("num_attention_heads", SIZES.get(args.get("model"), {}).get("heads")))
+    heads = heads or HEADS.get((width, source.size))
+    if not heads:
+        raise ValueError(f"{source.path}: width {width} and depth {source.size} are no published size, so give heads=")
+    side = config.get("sample_size")
+    if "pos_embed" in source.tensors:
+        side = patch * round(source.tensors["pos_embed"].shape[1] ** 0.5)
+    side = given.get("input_size", side)
+    if not side:
+        raise ValueError(
+            f"{source.path}: neither pos_embed nor a config.json tells the latent's side, so give input_size="
+        )
+    return dict(
+        depth=source.size,
+        width=width,
+        heads=heads,
+        patch=patch,
+        input_size=side,
+        in_channels=channels,
+        num_classes=classes,
+        class_dropout=0.1 * (rows - classes),
+        learn_sigma=out == 2 * channels,
+        mlp_ratio=shape("blocks.0.mlp.fc1.weight")[0] / width,
+    )
+
+
+def infer_vae(source: Source) -> dict:
+    """A VAE's config; groups and scale from `given`, config.json, the file or Stable Diffusion's values."""
+    shape, config, tensors = source.shape, source.config, source.tensors
+    check_fixed("vae", config, source.path)
+    channels_in = shape("encoder.conv_in.weight")[1]
+    layers = 0
+    while file_names(f"encoder.down.0.res.{layers}.norm1.weight", source.layout, source.size)[0] in tensors:
+        layers += 1
+    latents = shape("encoder.conv_out.weight")[0] // 2
+    if latents == 16:
+        raise ValueError(f"{source.path}: a Stable Diffusion 3 or Flux VAE with 16 latent channels, expected 4")
+    channels = tuple(shape(f"encoder.down.{level}.res.0.conv1.weight")[0] for level in range(source.size))
+    scale = SDXL if any(name.startswith("conditioner.embedders.1.") for name in tensors) else VAEConfig.scaling_factor
+    stored = tensors.get("scale_factor")  # of latent diffusion models that measured config
+    if stored is not None and stored.numel() == 1 and abs(stored.item() / scale - 1) > 1e-3:  # float16 rounds by less
+        scale = stored.item()
+    return dict(
+        in_channels=channels_in,
+        latent_channels=latents,
+        channels=channels,
+        layers=layers,
+        groups=groups_of(channels, source),
+        scaling_factor=config.get("scaling_factor", scale),
+    )
+
+
+def groups_of(channels: tuple[int, ...], source: Source) -> int:
+    """Groups of the GroupNorms, 32 unless something says otherwise."""
+    groups = source.given.get("groups", source.config.get("norm_num_groups", 32))
+    if any(width % groups for width in channels):
+        raise ValueError(f"{source.path}: channels {channels} are no multiples of {groups} groups, so give groups=")
+    return groups
+
+
+def infer_unet(source: Source) -> dict:
+    """A UNet's config; heads, upcast and the latent's side from `given`, config.json or the published size like it."""
+    check_family(source.tensors, source.given.get("in_channels"), source.path)
+    check_fixed("unet", source.config, source.path)
+    return infer_encoder(source) | {"out_channels": source.shape("conv_out.weight")[0]}
+
+
+def infer_controlnet(source: Source) -> dict:
+    """A ControlNet's config, which is that of its UNet and of what reads the hint."""
+    own, shape = control_part(source.tensors), source.shape
+    if "difference" in own:
+        raise ValueError(f"{source.path}: the differences of a ControlNet from its UNet, expected its own weights")
+    check_family(own, source.given.get("in_channels"), source.path)
+    check_fixed("controlnet", source.config, source.path)
+    fields = infer_encoder(source)
+    first, channels = shape("hint.conv_in.weight")[:2]
+    wider = [shape(f"hint.blocks.{2 * i + 1}.weight")[0] for i in range(source.size[2] - 1)]
+    # nothing shows out_channels, and nothing reads them: those of a UNet that takes no more than latents
+    return fields | dict(out_channels=fields["in_channels"], hint_channels=channels, hint_widths=(first, *wider))
+
+
+def infer_encoder(source: Source) -> dict:
+    """What `infer_unet` and `infer_controlnet` share."""
+    shape, given, config, (layers, text) = source.shape, source.given, source.config, source.size[:2]
+    channels = tuple(shape(f"down.{level}.resnets.0.conv1.weight")[0] for level in range(len(text)))
+    text_width = shape("mid.attentions.0.transformer_blocks.0.attn2.to_k.weight")[-1]
+    known = KNOWN_UNETS.get((channels, text_width))
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8 if config else None)
+    heads = given.get("heads", known.heads if heads is None and known else heads)
+    if not heads:
+        raise ValueError(
+            f"{source.path}: channels {channels} and text width {text_width} are no published size, so give "
+            f"heads=, {len(channels)} numbers"
+        )
+    return dict(
+        in_channels=shape("conv_in.weight")[1],
+        channels=channels,
+        text=text,
+        layers=layers,
+        heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads),
+        text_width=text_width,
+        linear=len(shape("mid.attentions.0.proj_in.weight")) == 2,
+        upcast=config.get("upcast_attention", False) if config or not known else known.upcast,
+        groups=groups_of(channels, source),
+        input_size=config.get("sample_size") or 64,
+    )
+
+
+def infer_text(source: Source) -> dict:
+    """A text encoder's config; heads and activation from `given`, config.json or the published size of that width."""
+    shape, given = source.shape, source.given
+    config = source.config.get("text_config") or source.config  # a whole CLIP's config.json
+    check_fixed("text", config, source.path)
+    rows, width = shape("token_embedding.weight")
+    known = KNOWN_TEXT_ENCODERS.get(width)
+    heads = given.get("heads", config.get("num_attention_heads", known.heads if known else None))
+    if not heads:
+        raise ValueError(f"{source.path}: a text encoder of width {width} is no published size, so give heads=")
+    openclip = file_names("final_norm.weight", source.layout, source.size)[0].endswith("ln_final.weight")
+    activation = "gelu" if openclip or width == 1024 and not config else "quick_gelu"
+    return dict(
+        vocab_size=rows,
+        width=width,
+        layers=source.size,
+        heads=heads,
+        max_length=shape("position_embedding.weight")[0],
+        activation=config.get("hidden_act", activation),
+    )

@@ -1,0 +1,122 @@
+"""The kinds of models that this package reads and writes: one row per kind, and what all of them share."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from dit import DiT, DiTConfig
+from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
+from unet.text import TextConfig, TextEncoder
+from weights.layouts import infer
+from weights.layouts.renames import Size
+
+
+class Kind(NamedTuple):
+    """A kind of model. measure(tensors) finds in a file what `size_of` finds in a config."""
+
+    words: str  # its name in errors
+    model: type[nn.Module]
+    config: type
+    measure: Callable[[dict[str, Tensor]], Size]
+    infer: Callable[[infer.Source], dict]  # the fields of the config
+    folder: str  # of a diffusers pipeline
+    stem: str = "diffusion_pytorch_model"  # of the weights in that folder
+
+
+KINDS = {
+    "dit": Kind("a DiT", DiT, DiTConfig, infer.measure_dit, infer.infer_dit, "transformer"),
+    "vae": Kind("a VAE", VAE, VAEConfig, infer.measure_vae, infer.infer_vae, "vae"),
+    "unet": Kind("a UNet", UNet, UNetConfig, infer.measure_unet, infer.infer_unet, "unet"),
+    "controlnet": Kind(
+        "a ControlNet", ControlNet, ControlConfig, infer.measure_controlnet, infer.infer_controlnet, "controlnet"
+    ),
+    "text": Kind(
+        "a text encoder", TextEncoder, TextConfig, infer.measure_text, infer.infer_text, "text_encoder", "model"
+    ),
+}
+Config = DiTConfig | VAEConfig | UNetConfig | ControlConfig | TextConfig
+ANY = ", ".join(kind.words for kind in [*KINDS.values()][:-1]) + f" or {KINDS['text'].words}"
+
+
+def size_of(config: Config) -> Size:
+    """The part of a config on which the names of the model's tensors depend (weights/layouts/renames.py)."""
+    match config:
+        case ControlConfig():
+            return config.layers, config.text, len(config.hint_widths)
+        case UNetConfig():
+            return config.layers, config.text
+        case VAEConfig():
+            return len(config.channels)
+        case DiTConfig():
+            return config.depth
+        case TextConfig():
+            return config.layers
+
+
+class NoInit(TorchFunctionMode):
+    """Random initialisation does nothing: on the meta device it changes nothing either, and torch would import its
+    compiler for it, which takes longer than all the rest of loading a model.
+    """
+
+    def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return None  # no layer looks at what an initialiser returns
+        return function(*args, **(kwargs or {}))
+
+
+def empty(kind: str, config: Config) -> nn.Module:
+    """A model of this shape without memory for its weights (the meta device)."""
+    with torch.device("meta"), NoInit():
+        return KINDS[kind].model(config)
+
+
+REMOVED = (("freq_divisor", None), ("norm2_eps", 1e-6))  # fields of older files, whose only value is a constant today
+
+
+def from_dict(kind: str, values: dict, blame: str) -> Config:
+    """The config with these fields. ValueError, beginning with `blame`, where they do not fit its class."""
+    try:
+        values = {name: value for name, value in values.items() if (name, value) not in REMOVED}
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        config = KINDS[kind].config(**values)
+        size_of(config)
+        return config
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{blame}: {error}") from None
+
+
+def overridden(config: Config, overrides: dict) -> Config:
+    """The config with other values. ValueError for a name that is no field of it, or a value that does not fit."""
+    known = [field.name for field in fields(config)]
+    unknown = [name for name in overrides if name not in known]
+    if unknown:
+        raise ValueError(f"unknown override {unknown[0]!r}, a {type(config).__name__} has {', '.join(known)}")
+    try:
+        return replace(config, **overrides)
+    except TypeError as error:
+        raise ValueError(f"overrides {overrides} do not fit a {type(config).__name__}: {error}") from None
+
+
+def kind_of(model: nn.Module) -> str:
+    """The kind of a model; ValueError for any other class."""
+    for name, kind in KINDS.items():
+        if isinstance(model, kind.model):
+            return name
+    raise ValueError(f"expected {ANY}, found {type(model).__name__}")
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a model without adapters; ValueError naming the first that is not its class's own."""
+    expected = empty(kind_of(model), model.config).state_dict()
+    state = model.state_dict()
+    odd = sorted(expected.keys() ^ state.keys())
+    if odd or any(state[name].shape != tensor.shape for name, tensor in expected.items()):
+        raise ValueError(
+            f"expected the {len(expected)} plain tensors of a {type(model).__name__}, found {len(odd)} others "
+            f"({', '.join(odd[:3])}): adapters must be folded first, and what does not fold is saved by save_adapter"
+        )
+    return state

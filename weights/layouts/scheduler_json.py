@@ -1,0 +1,176 @@
+"""The noise schedule of a Stable Diffusion: from and to scheduler_config.json, and guessed for a single file.
+
+Read are the betas, what the network predicts, the spacing of the steps and where the last one ends. What else stands
+there chooses among samplers, which here is the caller's affair.
+"""
+
+import re
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sampling import Schedule
+from weights.layouts.exchange import ROUNDING
+
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+SPELLINGS = PREDICTIONS | {"eps": "eps", "v": "v", "x0": "x0"}  # of single files' metadata and yaml
+V_SPREAD = 0.09  # standard deviation of a bias in the UNet, above which ComfyUI takes Stable Diffusion 2 to predict v
+
+
+def from_json(values: dict, source: str | Path, prediction: str | None = None) -> Schedule:
+    """The schedule of a scheduler_config.json, whichever scheduler wrote it; `prediction` overrides what it says.
+
+    Raises ValueError, naming the field, for a chain that a Schedule cannot express.
+    """
+    said = values.get("prediction_type", "epsilon")
+    if prediction is None and said not in PREDICTIONS:
+        raise ValueError(f"{source}: prediction_type must be one of {', '.join(PREDICTIONS)}, found {said!r}")
+    if values.get("rescale_betas_zero_snr"):
+        raise ValueError(
+            f"{source}: rescale_betas_zero_snr makes the last step pure noise, alpha_bar 0, and "
+            "a schedule here stays above 0"
+        )
+    for field in ("clip_sample", "thresholding"):
+        if values.get(field):
+            warnings.warn(f"{source}: {field} is set, and no sampler here does it", stacklevel=3)
+    try:
+        chain = chain_of(values, prediction or PREDICTIONS[said])
+        final = 1.0 if values.get("set_alpha_to_one", True) else chain.alpha_bar[0].item()
+        spacing, offset = values.get("timestep_spacing", "leading"), values.get("steps_offset", 0)
+        return replace(chain, spacing=spacing, offset=offset, final_alpha_bar=final)
+    except KeyError as error:
+        kind = values.get("_class_name", "a scheduler")
+        raise ValueError(f"{source}: {kind} without {error.args[0]}, expected the betas of a diffusion chain") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{source}: {error}") from None
+
+
+def chain_of(values: dict, prediction: str) -> Schedule:
+    """The betas. KeyError for a field that is missing, ValueError for a law that is unknown."""
+    if values.get("trained_betas") is not None:
+        return Schedule.from_betas(torch.tensor(values["trained_betas"], dtype=torch.float64), prediction)
+    law, steps = values["beta_schedule"], values.get("num_train_timesteps", 1000)
+    if law == "squaredcos_cap_v2":
+        return Schedule.cosine(steps, prediction=prediction)
+    if law not in ("linear", "scaled_linear"):
+        raise ValueError(f"beta_schedule must be linear, scaled_linear or squaredcos_cap_v2, found {law!r}")
+    return getattr(Schedule, law)(steps, values["beta_start"], values["beta_end"], prediction)
+
+
+def sd_schedule(prediction: str = "eps") -> Schedule:
+    """The schedule that every published Stable Diffusion 1 and 2 comes with (Rombach et al. 2022)."""
+    chain = Schedule.scaled_linear(prediction=prediction)
+    return replace(chain, spacing="leading", offset=1, final_alpha_bar=chain.alpha_bar[0].item())
+
+
+def to_json(schedule: Schedule) -> dict:
+    """scheduler_config.json of diffusers' DDIMScheduler. ValueError for a `final_alpha_bar` that it has no word for."""
+    if schedule.final_alpha_bar not in (1.0, schedule.alpha_bar[0].item()):
+        raise ValueError(
+            f"diffusers' schedulers end at 1 or at alpha_bar_0, found final_alpha_bar={schedule.final_alpha_bar}"
+        )
+    said = next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction)
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": len(schedule.alpha_bar),
+        **betas_json(schedule.alpha_bar),
+        "prediction_type": said,
+        "clip_sample": False,
+        "set_alpha_to_one": schedule.final_alpha_bar == 1.0,
+        "steps_offset": schedule.offset,
+        "timestep_spacing": schedule.spacing,
+        "rescale_betas_zero_snr": False,
+    }
+
+
+def betas_json(alpha_bar: Tensor) -> dict:
+    """The law whose betas give this alpha_bar (T,), else the betas themselves."""
+    betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+    ends = [round(beta, 10) for beta in (betas[0].item(), betas[-1].item())]
+    for law, power in (("scaled_linear", 0.5), ("linear", 1.0)):
+        made = torch.linspace(ends[0] ** power, ends[1] ** power, len(betas), dtype=torch.float64) ** (1 / power)
+        if torch.allclose(made, betas, rtol=1e-8, atol=0):
+            return {"beta_schedule": law, "beta_start": ends[0], "beta_end": ends[1], "trained_betas": None}
+    return {"beta_schedule": "linear", "beta_start": ends[0], "beta_end": ends[1], "trained_betas": betas.tolist()}
+
+
+def is_standard(schedule: Schedule) -> bool:
+    """Whether the chain is that of Stable Diffusion, the only one that a single file stands for."""
+    standard = Schedule.scaled_linear().alpha_bar
+    return standard.shape == schedule.alpha_bar.shape and torch.allclose(standard, schedule.alpha_bar, 1e-9, 0)
+
+
+def of_single_file(
+    tensors: dict[str, Tensor],
+    metadata: dict,
+    source: str | Path,
+    second: bool,
+    bias: Tensor | None,
+    prediction: str | None,
+) -> Schedule:
+    """Stable Diffusion's schedule; what the UNet predicts comes from the best source there is, which is printed.
+
+    second: whether this is Stable Diffusion 2. bias: the UNet's, for `guess_prediction`. prediction: the user's choice.
+    """
+    if "ztsnr" in tensors:
+        raise ValueError(
+            f"{source}: its mark `ztsnr` says that the last step is pure noise, alpha_bar 0, and "
+            "a schedule here stays above 0"
+        )
+    said, why = (prediction, "as asked") if prediction else prediction_from_metadata(tensors, metadata, source)
+    if said is None:
+        said, why = (
+            guess_prediction(bias, source) if second else ("eps", "as every Stable Diffusion 1 does unless it says so")
+        )
+    print(f"{source}: the UNet predicts {said}, {why}")
+    standard, stored = sd_schedule(said), tensors.get("alphas_cumprod")
+    if stored is None:
+        return standard
+    limit = ROUNDING.get(stored.dtype, 1e-5)
+    if stored.shape == (1000,) and (stored.double() - standard.alpha_bar).abs().max() <= limit:
+        return standard
+    warnings.warn(f"{source}: its alphas_cumprod are not Stable Diffusion's; they are kept", stacklevel=3)
+    try:
+        return replace(standard, alpha_bar=stored.double(), final_alpha_bar=stored[0].item())
+    except ValueError as error:
+        raise ValueError(f"{source}: alphas_cumprod: {error}") from None
+
+
+def prediction_from_metadata(tensors: dict[str, Tensor], metadata: dict, source: str | Path) -> tuple[str | None, str]:
+    """(prediction, where it stands): a yaml beside the file, the header, a marker tensor; (None, "") if nowhere."""
+    sidecar = Path(source).with_suffix(".yaml")
+    text = sidecar.read_text("utf-8", errors="replace") if sidecar.is_file() else ""
+    named = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", text, re.MULTILINE)
+    found = []
+    if named or "ldm.models.diffusion" in text:  # the original configs leave eps unsaid
+        found.append((named[1] if named else "eps", f"by {sidecar.name}"))
+    if "modelspec.prediction_type" in metadata:
+        found.append((metadata["modelspec.prediction_type"], "by its header"))
+    if "v_pred" in tensors:
+        found.append(("v", "by its mark `v_pred`"))
+    if not found:
+        return None, ""
+    said, why = found[0]
+    if said not in SPELLINGS:
+        raise ValueError(f"{source}: expected a prediction eps, v or x0 {why}, found {said!r}; give prediction=")
+    return SPELLINGS[said], why
+
+
+def guess_prediction(bias: Tensor | None, source: str | Path) -> tuple[str, str]:
+    """v or eps by the spread of norm1's bias in the UNet's last transformer, ComfyUI's rule for Stable Diffusion 2."""
+    spread = bias.float().std(correction=0).item() if bias is not None else 0.0
+    said = "v" if spread > V_SPREAD else "eps"
+    why = f"which is a guess: a bias of the UNet spreads by {spread:.3g}, and above {V_SPREAD} it would be v"
+    why = why if said == "eps" else f"which is a guess: a bias of the UNet spreads by {spread:.3g}, above {V_SPREAD}"
+    warnings.warn(f"{source}: the UNet predicts {said}, {why}; prediction= settles it", stacklevel=4)
+    return said, why
+
+
+def model_spec(schedule: Schedule, second: bool) -> dict[str, str]:
+    """Metadata of a single file (the ModelSpec convention) that tells a reader what the UNet predicts."""
+    version = "stable-diffusion-v2" if second else "stable-diffusion-v1"
+    said = {"eps": "epsilon", "v": "v", "x0": "sample"}[schedule.prediction]
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": version, "modelspec.prediction_type": said}

@@ -1,0 +1,1 @@
+"""A whole model from a file, and a whole model into one."""

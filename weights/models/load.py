@@ -1,0 +1,180 @@
+"""A model from any file: find it, tell what it is, build it empty, and let its parameters be maps of the file."""
+
+import math
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dit import DiTConfig
+from dit.embed import position_table
+from weights.formats.files import read, read_json
+from weights.formats.published import resolve
+from weights.formats.safe import graft_header
+from weights.layouts import kinds
+from weights.layouts.detect import detect
+from weights.layouts.exchange import LAYOUTS, ROUNDING, fill
+from weights.layouts.infer import Source
+
+POSITIONS = ("pos_embed", "pos_embed.pos_embed")  # the official name, and that of some diffusers files
+SCANNED = 1_000_000_000  # bytes: larger models are searched for NaN only on request, because that reads every page
+EMA = "model_ema."  # in single files: averaged weights, their names without dots
+
+
+def load(
+    path: str | Path,
+    *,
+    expect: str | None = None,
+    dtype: torch.dtype | None = None,
+    ema: bool = True,
+    variant: str | None = None,
+    check: bool | None = None,
+    **overrides,
+) -> nn.Module:
+    """The model in `path`, in eval mode, on the CPU, its weights mapped from the file where nothing converts them.
+
+    path: a file or folder in any known layout, or the name of a shipped or downloaded model ("tiny-dit").
+    expect: "dit", "vae", "unet" or "text"; needed where a file holds several kinds, and checked elsewhere.
+    dtype: of the weights; None keeps the file's, or float32 where the file mixes several.
+    ema: averaged or raw weights of a training checkpoint. variant: infix of a folder's file names, such as "fp16".
+    check: look for NaN and infinity; None does so up to 1 GB of weights, as it reads the whole file.
+    overrides: fields of the model's config that the file does not tell or that shall differ (heads=, input_size=, ...).
+    Where the file names its classes, a DiT's attribute `classes` lists them, and `parents` says which superclass, a
+    row among them, a class has; `noise_schedule` names its betas.
+    Raises ValueError in one sentence with the file, what was expected and what was found.
+    """
+    if expect not in (None, *kinds.KINDS):
+        raise ValueError(f"expect must be one of {', '.join(kinds.KINDS)}, found {expect!r}")
+    path = resolve(path)
+    tensors, metadata = read(path, ema=ema, variant=variant, component=component(path, expect))
+    layout_name = detect(tensors, metadata, path, expect)
+    return assemble(layout_name, tensors, metadata, path, overrides, dtype, ema, check)
+
+
+def assemble(
+    layout_name: str,
+    tensors: dict[str, Tensor],
+    metadata: dict,
+    source: str | Path,
+    overrides: dict,
+    dtype: torch.dtype | None,
+    ema: bool,
+    check: bool | None,
+) -> nn.Module:
+    """The model of this layout among the tensors of a file; the other arguments are those of `load`."""
+    layout = LAYOUTS[layout_name]
+    if layout_name == "unet-in-sd":
+        tensors = averaged(tensors, ema, source)
+    config = configure(layout_name, tensors, metadata, overrides, source)
+    model = kinds.empty(layout.kind, config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    positions = {name: tensors.pop(name) for name in POSITIONS if name in tensors}
+    state = in_one_dtype(fill(tensors, shapes, layout, kinds.size_of(config), source), dtype)
+    if layout.kind == "dit":
+        table = position_parameter(positions, config, "input_size" in overrides, source)
+        state["pos_embed"] = table.to(state["x_embedder.proj.weight"].dtype)
+    model.load_state_dict(state, assign=True)
+    if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
+        check_finite(state, source)
+    card = graft_header(metadata, source).get("card")
+    card = card if isinstance(card, dict) else {}
+    model.classes = class_names(metadata, card) if layout.kind == "dit" else None
+    model.parents, model.noise_schedule = card.get("parents") or {}, card.get("noise_schedule", "fixed")
+    return model.eval()
+
+
+def averaged(tensors: dict[str, Tensor], ema: bool, source: str | Path) -> dict[str, Tensor]:
+    """A single file's tensors with the averaged UNet in place of the raw one, if it holds both and `ema` asks for it.
+
+    A name of the average is "model_ema." + the raw name without "model." and without dots.
+    """
+    raw = [name for name in tensors if name.startswith("model.diffusion_model.")]
+    twins = {name: EMA + name.removeprefix("model.").replace(".", "") for name in raw}
+    there = [name for name, twin in twins.items() if twin in tensors]
+    if not there:
+        return tensors
+    print(f"{source}: {'averaged' if ema else 'raw'} weights of the UNet, ema={not ema} takes the others")
+    if ema and len(there) < len(raw):
+        raise ValueError(
+            f"{source}: expected {len(raw)} averaged weights of the UNet, found {len(there)}; ema=False "
+            "takes the raw ones"
+        )
+    return tensors | {name: tensors[twins[name]] for name in there} if ema else tensors
+
+
+def class_names(metadata: dict, card: dict) -> list[str] | None:
+    """Names of the classes in the order of their ids: of a pipeline's labels, or of our own header's card."""
+    labels = metadata.get("model_index", {}).get("id2label")
+    if isinstance(labels, dict):
+        return [str(labels[key]) for key in sorted(labels, key=int)]
+    return card.get("classes")
+
+
+def component(path: Path, expect: str | None) -> str | None:
+    """The subfolder of a diffusers pipeline to read, None for any other path."""
+    index = path / "model_index.json"
+    if not index.is_file():
+        return None
+    pipeline = read_json(index).get("_class_name")
+    if expect is None and pipeline != "DiTPipeline":
+        raise ValueError(
+            f"{path}: a folder of {pipeline}; weights.load_sd reads a whole Stable Diffusion, "
+            "expect='vae' and the like one part"
+        )
+    return kinds.KINDS[expect or "dit"].folder
+
+
+def configure(
+    layout_name: str, tensors: dict[str, Tensor], metadata: dict, overrides: dict, source: str | Path
+) -> kinds.Config:
+    """The model's config: from our own header, else from shapes and whatever stands beside them."""
+    layout = LAYOUTS[layout_name]
+    kind = kinds.KINDS[layout.kind]
+    size, header = kind.measure(tensors), graft_header(metadata, source)
+    if "config" in header:
+        config = kinds.from_dict(layout.kind, header["config"], f"{source}: the config in its header does not fit")
+        if kinds.size_of(config) != size:
+            raise ValueError(f"{source}: expected {kinds.size_of(config)} blocks by its header, found {size}")
+    else:
+        found = kind.infer(Source(layout, tensors, metadata, size, overrides, source))
+        config = kinds.from_dict(layout.kind, found, str(source))
+    return kinds.overridden(config, overrides)
+
+
+def position_parameter(stored: dict[str, Tensor], config: DiTConfig, resized: bool, source: str | Path) -> Tensor:
+    """The position table (1, T, D) for config.input_size: the file's own, or computed where the file holds none.
+
+    The table is the same sinusoid in every published file, so that another latent side can have its own. A file with
+    other positions keeps them, which is said in a warning, and cannot be resized.
+    """
+    side = config.input_size // config.patch
+    wanted = position_table(config.width, side, side)
+    for name, found in stored.items():
+        edge = math.isqrt(found.shape[1]) if found.dim() == 3 else 0
+        if found.shape != (1, edge**2, config.width) or not (resized or edge == side):
+            raise ValueError(f"{source}: expected {name} of shape {list(wanted.shape)}, found {list(found.shape)}")
+        by = found.float().sub(position_table(config.width, edge, edge)).abs().max().item()
+        same = by <= ROUNDING.get(found.dtype, 1e-5)
+        if not same and edge != side:
+            reason = f"its positions are no sinusoid (difference {by:.2g})"
+            raise ValueError(f"{source}: {reason}, so they cannot be resized from {edge} to {side} patches a side")
+        if not same:
+            warnings.warn(f"{source}: its positions differ from the sinusoid by {by:.2g}; they are kept", stacklevel=3)
+        return found if edge == side else wanted
+    return wanted
+
+
+def in_one_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Every tensor in `dtype`, or as it is where all agree and torch computes in it, or in float32."""
+    found = {tensor.dtype for tensor in state.values()}
+    if dtype is None and len(found) == 1 and found <= {torch.float32, torch.float16, torch.bfloat16, torch.float64}:
+        return state
+    return {name: tensor.to(dtype or torch.float32) for name, tensor in state.items()}
+
+
+def check_finite(state: dict[str, Tensor], source: str | Path) -> None:
+    """ValueError naming the tensors with a NaN or an infinity."""
+    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    if broken:
+        raise ValueError(f"{source}: NaN or infinity in {len(broken)} tensors ({', '.join(broken[:3])})")

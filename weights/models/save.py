@@ -1,0 +1,106 @@
+"""One model written: a file of this package, a file or folder of a published layout, or a DiT pipeline's folder.
+
+A file of this package is safetensors whose header holds the config, so that one file is a whole model:
+
+    header["graft"] = {"kind": "dit" | "vae" | "unet" | "controlnet" | "text", "config": {...}, "card": {...} or null}
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from data.atomic import replacing
+from dit.embed import position_table
+from sampling import dit_schedule
+from weights.formats import safe
+from weights.layouts.diffusers_json import CONFIG_JSON, DIT_SCHEDULER
+from weights.layouts.exchange import LAYOUTS, ROUNDING, spread
+from weights.layouts.kinds import KINDS, kind_of, plain_state, size_of
+from weights.layouts.scheduler_json import betas_json
+from weights.models.load import load
+
+FOLDERS = (
+    "dit-diffusers",
+    "vae-diffusers",
+    "vae-diffusers-old",
+    "unet-diffusers",
+    "controlnet-diffusers",
+    "text-transformers",
+)
+PICKLES = (".pt", ".pth", ".ckpt", ".bin")
+
+
+def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = None, card: dict | None = None) -> None:
+    """Write `model`, of any kind in weights/layouts/kinds.py, without adapters, to `path` (.safetensors) in one step.
+
+    dtype: of the file's floating tensors, None as they are. card: anything worth keeping about the weights (training
+    data, command, class names, license), as JSON. Raises ValueError for any other model or with adapters attached.
+    """
+    graft = {"kind": kind_of(model), "config": asdict(model.config), "card": card}
+    safe.write(path, plain_state(model), {"format": "pt", "graft": json.dumps(graft)}, dtype)
+
+
+def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | None = None) -> None:
+    """Writes one model: a file, or for diffusers' layouts the folder of one component."""
+    config, kind = model.config, kind_of(model)
+    if kind != LAYOUTS[layout].kind:
+        raise ValueError(f"{layout} holds a {LAYOUTS[layout].kind}, found a {kind}")
+    tensors = spread(plain_state(model), LAYOUTS[layout], size_of(config))
+    if layout in FOLDERS:
+        settings = CONFIG_JSON[kind](config)
+        if kind == "dit":
+            check_positions(model)
+        safe.write(target / f"{KINDS[kind].stem}.safetensors", tensors, {"format": "pt"}, dtype)
+        write_json(target / "config.json", settings)
+        return
+    check_ending(target, (".safetensors", *PICKLES))
+    if target.suffix == ".safetensors":
+        safe.write(target, tensors, {"format": "pt"}, dtype)
+        return
+    with replacing(target) as file:
+        torch.save({name: tensor.detach().to(dtype or tensor.dtype).clone() for name, tensor in tensors.items()}, file)
+
+
+def export_pipeline(
+    model: nn.Module,
+    target: Path,
+    dtype: torch.dtype | None = None,
+    vae: nn.Module | str | Path | None = None,
+    classes: list[str] | None = None,
+) -> None:
+    """A DiTPipeline's folder. classes: names by id, for its labels; vae: a VAE, or where to load one."""
+    index = {
+        "_class_name": "DiTPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "transformer": ["diffusers", "DiTTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    if classes is not None:
+        index["id2label"] = {str(i): name for i, name in enumerate(classes)}
+    export(model, target / "transformer", "dit-diffusers", dtype)
+    betas = betas_json(dit_schedule(model.noise_schedule).alpha_bar)
+    write_json(target / "scheduler" / "scheduler_config.json", DIT_SCHEDULER | betas)
+    if vae is not None:
+        export(vae if isinstance(vae, nn.Module) else load(vae, expect="vae"), target / "vae", "vae-diffusers", dtype)
+    write_json(target / "model_index.json", index)
+
+
+def check_positions(model: nn.Module) -> None:
+    """ValueError unless the position table is the sinusoid: a layout without one would lose it."""
+    side = model.config.input_size // model.config.patch
+    by = (model.pos_embed.float() - position_table(model.config.width, side, side)).abs().max().item()
+    if by > ROUNDING.get(model.pos_embed.dtype, 1e-5):
+        raise ValueError(f"dit-diffusers holds no positions, and this model's differ from the sinusoid by {by:.2g}")
+
+
+def check_ending(target: str | Path, endings: tuple[str, ...]) -> None:
+    if Path(target).suffix not in endings:
+        raise ValueError(f"{target}: expected a file name ending in {' or '.join(endings)}")
+
+
+def write_json(path: Path, content: dict) -> None:
+    with replacing(path) as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
