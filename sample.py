@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 import launch
 import weights
-from data.drawn import GRID, file_names
-from data.grid import grid, save_image
 from data.images import decode
+from data.output.grid import grid, save_image
+from data.output.samples import GRID, file_names
 from data.transforms import Transform, to_tensor, to_uint8
 from dit.classes import row_of
 from recipes.consistency import few_steps

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import adapters
 import launch
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
 from recipes import recipes, watch
 from recipes.plot import plot
 from sampling.progressive import NOISE_SCHEDULES

@@ -4,8 +4,8 @@ import argparse
 import sys
 from collections import Counter
 
-from data import captions
-from data.folders import RANKS, describe, recognise
+from data.folders import captions
+from data.folders.layouts import RANKS, describe, recognise
 from data.images import decode_mask, read
 
 

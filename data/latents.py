@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
 from data.transforms import Variant, apply_variant, to_tensor
 
 FORMAT = "graft latents 1"  # part of the name: to be raised when the meaning of a variant or of the file changes
@@ -34,7 +34,7 @@ class LatentCache(NamedTuple):
     reused: bool
 
 
-def latents(
+def encode_latents(
     images: np.ndarray | Sequence[np.ndarray],
     variants: Sequence[Variant],
     encode: Callable[[Tensor], tuple[Tensor, Tensor]],
@@ -71,7 +71,7 @@ def latents(
     return LatentCache(mean, logvar, name, path, False)
 
 
-def sample(
+def sample_latents(
     cache: LatentCache, index: int | Tensor, variant: int | Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
     """z = mean + exp(logvar / 2) eps of the chosen images and variants, float32: (c, h, w), or (B, c, h, w) for (B,)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import folders, makers
-from data.captions import Captions, describe, generated_captions, read_captions
-from data.generated import SPLITS
+from data.folders import layouts
+from data.folders.captions import Captions, describe, generated_captions, read_captions
+from data.generated import makers
+from data.generated.photographs import SPLITS
 from data.images import decode_all, decode_mask
 from data.transforms import Transform
 
@@ -33,7 +34,7 @@ def load(source: str, transform: Transform) -> ImageSet:
     """Read a source at the transform's size. ValueError, with the names, for whatever cannot be used."""
     if source.startswith(GENERATED):
         return load_generated(source, transform.size)
-    layout = folders.recognise(source)
+    layout = layouts.recognise(source)
     images = load_items(layout.items, [item.label for item in layout.items], transform)
     return images._replace(parents=layout.parents)
 
@@ -54,7 +55,7 @@ def classes_of(source: str) -> list[str]:
     """The classes of `load`, in its order, without a look at the images."""
     if source.startswith(GENERATED):
         return [f"{product}/{state}" for product in parse(source)[0] for state in makers.states(product)]
-    return folders.recognise(source).classes
+    return layouts.recognise(source).classes
 
 
 def captions_of(source: str, template: str = "") -> list[str]:

@@ -61,8 +61,8 @@ def make(work: Path, size: Size) -> dict:
     import torch
 
     import launch
-    from data.generated import image
-    from data.grid import save_image
+    from data.generated.photographs import image
+    from data.output.grid import save_image
     from dit import DiT
     from unet import VAE, VAEConfig
     from weights.convert import export

@@ -69,8 +69,8 @@ def make(work: Path, size: Size) -> dict:
 
     import launch
     import weights
-    from data.generated import image
-    from data.grid import save_image
+    from data.generated.photographs import image
+    from data.output.grid import save_image
     from unet import VAE, TextTower, Tokenizer, UNet, model, text, vae
 
     torch.manual_seed(0)

@@ -5,16 +5,17 @@ noisy and unlike, and Gaussian weights soften that. They measured DreamBooth on 
 on 3 images of each state of a hazelnut, without augmentation; and DreamBooth on five photographs with the UNet of
 tiny-sd, in the settings of the paper but for the rate and the number of steps (images one at a time, no average of the
 weights). Each with plain and with Gaussian weights (deviation 0.01); samples of the same seeds are drawn every 60 and
-every 25 steps, and their fidelity and noise are those of metrics/corruption.py.
+every 25 steps, and their feature similarity and noise residual are those of metrics/statistics/corruption.py.
 """
 
 import compare
 from evidence import below, compared, of, planned, spread, table, verdicts
-from metrics.corruption import stage
+from metrics.statistics.corruption import stage
 from recipes.watch import looks
 
 METHODS = {"full": "plain", "full-bnn": "Gaussian"}
-SHAPE = {"last": "fidelity at the end", "fall": "its largest fall", "most": "most noise"}  # of a run's looks
+# of a run's looks
+SHAPE = {"last": "feature similarity at the end", "fall": "its largest fall", "most": "highest noise residual"}
 
 
 def numbers(work, quick):
@@ -32,11 +33,16 @@ def numbers(work, quick):
 
 def section(found):
     rows, subject = ([row | shape(row["looks"]) for row in found[key]] for key in ("classes", "dreambooth"))
-    keys = {"asked_state": "asked class", "kid_x1000": "KID x1000", "coverage": "coverage", "copies": "copies"} | SHAPE
+    keys = {
+        "class_accuracy": "class accuracy",
+        "kid_x1000": "KID x1000",
+        "coverage": "coverage",
+        "copies": "copies",
+    } | SHAPE
     text = "tiny-dit:\n\n" + listed(rows, keys)
     text += verdicts(
         {
-            "with Gaussian weights more samples are of the asked class": sides(rows, "asked_state"),
+            "with Gaussian weights more samples are of the asked class": sides(rows, "class_accuracy"),
             "they are nearer to real images (KID)": below(*sides(rows, "kid_x1000")),
         }
         | steadier(rows)
@@ -77,5 +83,5 @@ def steadier(rows: list[dict]) -> dict:
     """For `verdicts`: what is claimed of the way that the looks take."""
     return {
         "with Gaussian weights they are more like the training images at the end": sides(rows, "last"),
-        "their fidelity falls less on the way": below(*sides(rows, "fall")),
+        "their feature similarity falls less on the way": below(*sides(rows, "fall")),
     }

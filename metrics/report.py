@@ -24,7 +24,9 @@ COLUMNS = (
     Column("megabytes", "on disk, MB", ".2f", "what the run leaves for drawing", 0),
     Column("step_seconds", "s a step", ".3f", "median of the run's steps", 0),
     Column("peak_gib", "peak, GiB", ".2f", "most memory of the training process", 0),
-    Column("asked_state", "asked class", ".2f", "share of samples that the judge takes for the class asked for", 1),
+    Column(
+        "class_accuracy", "class accuracy", ".2f", "share of samples that the judge takes for the class asked for", 1
+    ),
     Column("kid_x1000", "KID x1000", ".1f", "kernel distance to the held-out images, 0 for equal distributions", -1),
     Column("fid", "FID", ".2f", "Frechet distance to them; at few images it rewards copies", -1),
     Column("precision", "precision", ".2f", "share of samples within the real images' neighbourhoods", 1),

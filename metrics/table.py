@@ -10,14 +10,14 @@ from torch.nn import functional as F
 
 from data import ImageSet
 from data.transforms import to_tensor
-from metrics.clusters import intra_cluster
-from metrics.frechet import frechet
-from metrics.inception_score import inception_score
-from metrics.kid import kid, kid_interval
-from metrics.nearest import authentic, by_image, copy_report, ratio, turned
-from metrics.neighbours import density_coverage, precision_recall
 from metrics.networks import Network
-from metrics.rows import distances
+from metrics.statistics.clusters import intra_cluster
+from metrics.statistics.frechet import frechet
+from metrics.statistics.inception_score import inception_score
+from metrics.statistics.kid import kid, kid_interval
+from metrics.statistics.nearest import authentic, by_image, copy_report, ratio, turned
+from metrics.statistics.neighbours import density_coverage, precision_recall
+from metrics.statistics.rows import distances
 
 VIEWS = 8  # of a training image: four quarter turns, mirrored or not
 NEIGHBOURS = 5  # training images that the ratio of distances is of, or all of them
@@ -56,7 +56,7 @@ def measure(
         add("copies_pixels", pixel_copies, fake, real, train)
     add("by_class", by_class, f_real, real, f, fake)
     if judge is not None:
-        numbers |= judged(judge, fake)
+        numbers |= class_accuracy(judge, fake)
     return numbers | ({"left_out": left_out} if left_out else {})
 
 
@@ -100,7 +100,7 @@ def by_class(f_real, real: ImageSet, f, fake: ImageSet) -> dict[str, dict]:
     return {"by_class": found} if found else {}
 
 
-def judged(judge: Network, images: ImageSet) -> dict:
+def class_accuracy(judge: Network, images: ImageSet) -> dict:
     """The share that the judge takes for its own class, of all and by class, and the inception score of its answers."""
     among = answers(judge, images)
     if among is None:
@@ -112,8 +112,8 @@ def judged(judge: Network, images: ImageSet) -> dict:
         if (images.labels == i).any()
     }
     return {
-        "asked_state": right.mean().item(),
-        "asked_state_by_class": shares,
+        "class_accuracy": right.mean().item(),
+        "class_accuracy_by_class": shares,
         "inception_score": inception_score(among)[0],
     }
 
@@ -130,7 +130,7 @@ def as_text(numbers: dict) -> str:
     lines = []
     for name, value in numbers.items():
         if isinstance(value, dict):
-            lines += [] if name == "asked_state_by_class" else [name]
+            lines += [] if name == "class_accuracy_by_class" else [name]
             lines += [f"  {key:<26}{shown(found)}" for key, found in value.items()]
         else:
             lines.append(f"{name:<28}{shown(value)}")

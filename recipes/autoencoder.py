@@ -18,7 +18,7 @@ from torch import Tensor
 
 import adapters
 import weights
-from data.grid import grid, save_image
+from data.output.grid import grid, save_image
 from data.transforms import to_uint8
 from recipes import Recipe
 from recipes.pixels import augmentations, held_out_loss, pixel_batches, train_and_val

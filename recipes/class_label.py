@@ -19,8 +19,8 @@ import adapters
 import launch
 import weights
 from data import ImageSet, load
-from data.grid import grid, save_image
-from data.hierarchy import with_parents
+from data.folders.hierarchy import with_parents
+from data.output.grid import grid, save_image
 from data.transforms import to_uint8
 from dit import SIZES, DiT, resize_classes
 from recipes import Recipe

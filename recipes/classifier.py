@@ -6,8 +6,8 @@ loss = cross-entropy(logits(x), label)
 from torch.nn import functional as F
 
 import adapters
-from data.atomic import write_atomic
-from metrics.features import Features, to_bytes
+from data.output.atomic import write_atomic
+from metrics.networks.features import Features, to_bytes
 from recipes import Recipe
 from recipes.pixels import augmentations, held_out_loss, pixel_batches, train_and_val
 

@@ -23,7 +23,7 @@ import launch
 import sampling
 import weights
 from data import ImageSet
-from data.grid import grid, save_image, sections
+from data.output.grid import grid, save_image, sections
 from data.source import held_out
 from dit import DiT
 from recipes import Recipe, class_label, text

@@ -18,7 +18,7 @@ import adapters
 import launch
 import weights
 from data import ImageSet, load
-from data.grid import grid, save_image
+from data.output.grid import grid, save_image
 from data.transforms import apply_variant, to_uint8
 from dit import ControlledDiT
 from recipes import Recipe, class_label, text

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 import weights
 from data import ImageSet
-from data.grid import save_image
 from data.images import decode
+from data.output.grid import save_image
 from recipes import Recipe
 from recipes.text import captioned, fine_tune, load, painter
 from unet import TextConditioned

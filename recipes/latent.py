@@ -15,7 +15,7 @@ from torch import Tensor
 import launch
 import weights
 from data import ImageSet
-from data.latents import LatentCache, latents, sample
+from data.latents import LatentCache, encode_latents, sample_latents
 from recipes import watch
 from sampling import diffusion_loss
 from unet import VAE
@@ -32,7 +32,7 @@ def encode(cfg, vae: VAE, images: ImageSet, options: list, device) -> LatentCach
             mean, logvar = vae.encode(x.to(device))
         return mean.float(), logvar.float()
 
-    return latents(images.pixels, options, run, key + cfg.precision, cfg.cache or None)
+    return encode_latents(images.pixels, options, run, key + cfg.precision, cfg.cache or None)
 
 
 def latent_batches(encoded, labels, scale: float, null: int | None, drop: float, maps=None, above=None, lift=0.0):
@@ -50,7 +50,7 @@ def latent_batches(encoded, labels, scale: float, null: int | None, drop: float,
             chance = torch.rand(len(y), generator=generator)
             y = y if above is None else torch.where((drop <= chance) & (chance < drop + lift), above[y], y)
             y = y if null is None else torch.where(chance < drop, null, y)
-        drawn = {"x0": scale * sample(encoded, index, variant, generator), "y": y}
+        drawn = {"x0": scale * sample_latents(encoded, index, variant, generator), "y": y}
         return drawn | {name: values[index, variant] for name, values in (maps or {}).items()}
 
     return batch

@@ -1,16 +1,15 @@
 """The picture of a run: its losses, and what its looks measured, with the corruption stage marked."""
 
-import json
-
-from metrics.corruption import best, stage
+from metrics.log import read_log
+from metrics.statistics.corruption import best, stage
 from recipes.watch import looks
 
 
 def plot(run) -> None:
     """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise.
 
-    Where samples were measured, below it their fidelity and their noise; the corruption stage is grey, and a ring is
-    around the best look.
+    Where samples were measured, below it their feature similarity and their noise residual; the corruption stage is
+    grey, and a ring is around the best look.
     """
     seen = looks(run)
     found = stage(*seen)
@@ -23,7 +22,7 @@ def plot(run) -> None:
         return
     rows = 2 if seen[0] else 1
     panels = Figure(figsize=(7, 1 + 3 * rows), layout="tight").subplots(rows, squeeze=False, sharex=True)[:, 0]
-    losses(panels[0], [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()])
+    losses(panels[0], read_log(run))
     panels[0].set(title=run.name)
     if seen[0]:
         samples(panels[1], *seen)
@@ -52,7 +51,7 @@ def samples(axes, steps: list, fidelity: list, residual: list, noise: list) -> N
     if found:
         axes.axvspan(*found, color="0.85", lw=6)  # a stage of one look would have no width
         axes.text(sum(found) / 2, 1.02, "corruption stage", ha="center", transform=axes.get_xaxis_transform())
-    axes.set_ylabel("fidelity to the training images", color="C0")
+    axes.set_ylabel("feature similarity to the training images", color="C0")
     other = axes.twinx()
     other.errorbar(steps, residual, of_residual, fmt="s--", lw=1, ms=3, color="C3", capsize=2)
-    other.set_ylabel("noise, that of the images = 1", color="C3")
+    other.set_ylabel("noise residual, that of the images = 1", color="C3")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from data import ImageSet
 from data.transforms import to_tensor
-from metrics import features
+from metrics.networks import features
 from sampling import Schedule
 from weights.load import SHIPPED
 
@@ -81,7 +81,7 @@ def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None
     on both sides; here the network is tiny-features.) old: the names of the old classes, in the order of their `rows`;
     a checkpoint without names has those of `known`. ValueError for an old class without f_k.
     """
-    network, names = features.load(SHIPPED / "tiny-features" / "model.safetensors")
+    network, names = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")
     vectors = network.head.weight
     if known is not None:
         names, vectors = known.classes, class_means(network, known)

@@ -15,9 +15,9 @@ import adapters
 import launch
 import weights
 from data import ImageSet
-from data.captions import Captions
-from data.grid import grid, save_image, sections
+from data.folders.captions import Captions
 from data.latents import LatentCache
+from data.output.grid import grid, save_image, sections
 from data.source import captions_of, held_out, load_captioned
 from data.transforms import to_uint8
 from recipes import Recipe

@@ -5,7 +5,6 @@ levels it happened to draw, and it goes on falling while samples are spoiled. So
 The numbers go to log.jsonl and are read from there again: a resumed run decides as the run left alone.
 """
 
-import json
 import sys
 from collections.abc import Callable
 
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 
 from data.transforms import to_tensor
-from metrics import features
-from metrics.corruption import best, deviation, fidelity, residual, stage
+from metrics.log import read_log
+from metrics.networks import features
+from metrics.statistics.corruption import best, deviation, feature_similarity, noise_residual, stage
 from weights.load import SHIPPED
 
 RECIPES = ("class_label", "text", "dreambooth", "textual_inversion")  # whose looks are measured
@@ -39,12 +39,12 @@ def acts(cfg) -> bool:
 
 
 def watcher(cfg, pixels: np.ndarray, known: list[str], shown: list[str], device) -> Callable[[np.ndarray], dict]:
-    """measure(samples) -> fidelity and residual of samples uint8 (N, S, S, 3), each with its noise.
+    """measure(samples) -> feature similarity and noise residual of samples uint8 (N, S, S, 3), with their deviations.
 
     pixels (M, S, S, 3), known: the training images and the class or caption of each; shown: those of the samples, which
-    are compared with images of the same, or with all if there is none. As in metrics/corruption.py; features are those
-    of tiny-features, the residual is a multiple of the images' own. {} for a single sample, which does not tell how far
-    another might be from it; ValueError if anything depends on it.
+    are compared with images of the same, or with all if there is none. See metrics/statistics/corruption.py; the
+    features are those of tiny-features, the residual is a multiple of the images' own. {} for a single sample, which
+    does not tell how far another might be from it; ValueError if anything depends on it.
     """
     if len(shown) < 2:
         if acts(cfg):
@@ -53,13 +53,13 @@ def watcher(cfg, pixels: np.ndarray, known: list[str], shown: list[str], device)
                 "give a higher --count"
             )
         return lambda samples: {}
-    network = features.load(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
+    network = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
 
     def seen(images) -> tuple[Tensor, Tensor]:
         parts = [to_tensor(images[i : i + 64]).to(device) for i in range(0, len(images), 64)]
         return (
             torch.cat([features.embed(network, x)[0] for x in parts]),  # (N, D)
-            torch.cat([residual(x) for x in parts]),
+            torch.cat([noise_residual(x) for x in parts]),
         )  # (N,)
 
     every = -(-len(pixels) // KNOWN)
@@ -70,23 +70,24 @@ def watcher(cfg, pixels: np.ndarray, known: list[str], shown: list[str], device)
 
     def measure(samples: np.ndarray) -> dict:
         found, left = seen(samples)
-        alike, left = fidelity(found, train, same), left / usual
+        alike, left = feature_similarity(found, train, same), left / usual
         return {
-            "fidelity": alike.mean().item(),
-            "fidelity_noise": deviation(alike),
-            "residual": left.mean().item(),
-            "residual_noise": deviation(left),
+            "feature_similarity": alike.mean().item(),
+            "feature_similarity_deviation": deviation(alike),
+            "noise_residual": left.mean().item(),
+            "noise_residual_deviation": deviation(left),
         }
 
     return measure
 
 
 def looks(run) -> tuple[list, list, list, list]:
-    """Steps, fidelity, residual and noise of the measured looks in run/log.jsonl, what metrics/corruption.py takes."""
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    found = [line for line in lines if "fidelity" in line]
-    steps, fidelities, residuals = ([line[name] for line in found] for name in ("step", "fidelity", "residual"))
-    return steps, fidelities, residuals, [(line["fidelity_noise"], line["residual_noise"]) for line in found]
+    """Of the evaluations in run/log.jsonl that measured samples: steps, feature similarities, noise residuals, and the
+    deviations of both, as metrics/statistics/corruption.py takes them."""
+    lines = [line for line in read_log(run) if "feature_similarity" in line]
+    names = ("step", "feature_similarity", "noise_residual")
+    deviations = [(line["feature_similarity_deviation"], line["noise_residual_deviation"]) for line in lines]
+    return *([line[name] for line in lines] for name in names), deviations
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.atomic import replacing
+from data.output.atomic import replacing
 from weights.files import sniff
 from weights.published import FILES, target
 

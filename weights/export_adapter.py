@@ -20,7 +20,7 @@ from torch import Tensor
 
 import adapters
 from adapters.lora import ATTENTION
-from data.atomic import replacing
+from data.output.atomic import replacing
 from unet import TextConditioned
 from weights import safe
 from weights.adapter_file import check_base, fingerprint, load_adapter

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.atomic import replacing
+from data.output.atomic import replacing
 
 HEADER_LIMIT = 100_000_000  # bytes of JSON, the reference reader's own limit
 DTYPES = {

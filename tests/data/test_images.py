@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.folders import Item
+from data.folders.layouts import Item
 from data.images import MAX_PIXELS, decode, decode_all, decode_mask, image_format, read
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import ImageSet
-from metrics.kid import kid
+from metrics.statistics.kid import kid
 from metrics.table import as_text, measure
 
 
@@ -44,15 +44,15 @@ def test_classes_that_the_judge_knows_are_counted():
     """Asked for blue, blue, red, red; drawn blue, green, red, red. Green is not among the run's classes."""
     fake = coloured([2, 1, 0, 0], ["blue", "red"], [0, 0, 1, 1])
     numbers = measure(Colours(), fake, HELD_OUT, TRAIN, JUDGE)
-    by_class = numbers["asked_state_by_class"]
+    by_class = numbers["class_accuracy_by_class"]
     assert by_class["red"] == 1.0 and by_class["blue"] in (0.5, 1.0)  # green must be called blue or red
-    assert numbers["asked_state"] == (by_class["red"] + by_class["blue"]) / 2
+    assert numbers["class_accuracy"] == (by_class["red"] + by_class["blue"]) / 2
     assert 1 < numbers["inception_score"] <= 2
 
 
 def test_classes_that_it_does_not_know_are_not_told():
     numbers = measure(Colours(), coloured([2, 1], ["crack"], [0, 0]), HELD_OUT, TRAIN, JUDGE)
-    assert not {"asked_state", "asked_state_by_class", "inception_score"} & numbers.keys()
+    assert not {"class_accuracy", "class_accuracy_by_class", "inception_score"} & numbers.keys()
 
 
 def test_every_number_says_of_how_many_and_of_what():
@@ -140,15 +140,15 @@ def test_text_has_two_columns_and_classes_under_their_mean():
     numbers = {
         "network": "tiny-features",
         "samples": 8,
-        "asked_state": 0.5,
-        "asked_state_by_class": {"crack": 0.25},
+        "class_accuracy": 0.5,
+        "class_accuracy_by_class": {"crack": 0.25},
         "by_class": {"crack": {"fid": 1.5, "samples": 4}},
     }
     lines = as_text(numbers).splitlines()
     assert [line.split() for line in lines] == [
         ["network", "tiny-features"],
         ["samples", "8"],
-        ["asked_state", "0.500"],
+        ["class_accuracy", "0.500"],
         ["crack", "0.250"],
         ["by_class"],
         ["crack", "fid", "1.500", "samples", "4"],

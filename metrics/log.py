@@ -1,0 +1,39 @@
+"""The numbers that a run leaves in its files: log.jsonl, one line a step or an evaluation, and metrics.json, the table.
+
+Some keys had other names once. Files that were written then are read under the names of today.
+"""
+
+import json
+from pathlib import Path
+
+RENAMED = {  # key once -> key today
+    "asked_state": "class_accuracy",
+    "asked_state_by_class": "class_accuracy_by_class",
+    "asked_state_real": "class_accuracy_real",
+    "asked_state_decoded": "class_accuracy_decoded",
+    "fidelity": "feature_similarity",
+    "fidelity_noise": "feature_similarity_deviation",
+    "residual": "noise_residual",
+    "residual_noise": "noise_residual_deviation",
+}
+
+
+def read_log(run: Path) -> list[dict]:
+    """The lines of run/log.jsonl in order, without a last line that a killed run cut short; [] without the file.
+
+    Raises ValueError (JSONDecodeError) for a line that is not JSON.
+    """
+    file = run / "log.jsonl"
+    text = file.read_text() if file.exists() else ""
+    return [renamed(json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def read_numbers(run: Path) -> dict:
+    """The table of run/metrics.json; {} without the file. ValueError (JSONDecodeError) if it is not JSON."""
+    file = run / "metrics.json"
+    return renamed(json.loads(file.read_text())) if file.exists() else {}
+
+
+def renamed(numbers: dict) -> dict:
+    """The same numbers in the same order under the keys of today."""
+    return {RENAMED.get(key, key): value for key, value in numbers.items()}

@@ -1,0 +1,115 @@
+"""DINO and DINOv2: vision transformers that learned from images alone (Caron et al. 2021, arXiv 2104.14294; Oquab et
+al. 2023, arXiv 2304.07193).
+
+    image (N, 3, S, S) in [-1, 1] -> bicubic, antialiased, to 256 px -> the middle 224 px -> ViT -> class token (N, D)
+
+Files of the original code, their training checkpoints, of which the teacher is read, and transformers' folders. DINOv2
+is trained at 518 px, so that its table of positions is resized to 16 x 16 patches. DINOv2 differs by its layer scale,
+and its giant by SwiGLU. The same tensors from another training (DeiT, MAE) cannot be told from DINO's.
+"""
+
+import math
+import re
+
+from torch import Tensor
+
+from metrics.networks.build import filled
+from metrics.networks.vit import ViT, ViTConfig, prepare
+from weights.infer import numbers, shapes_of
+from weights.layouts import Layout, file_names
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RESIZE, CROP = 256, 224
+
+
+def original(size) -> list[tuple]:
+    """facebookresearch's code; its names are ours."""
+    return [(r"^patches\.", "patch_embed.proj.")]
+
+
+def dinov2(size) -> list[tuple]:
+    """transformers' Dinov2Model and Dinov2WithRegistersModel, query, key and value cut to one letter."""
+    return [
+        (r"^patches\.", "embeddings.patch_embeddings.projection."),
+        (r"^pos_embed$", "embeddings.position_embeddings"),
+        (r"^(cls|register)_token", r"embeddings.\1_token"),
+        (r"^norm\.", "layernorm."),
+        (r"^blocks\.", "encoder.layer."),
+        (r"\.attn\.qkv\.", ".attention.attention.{part}."),
+        (r"\.attn\.proj\.", ".attention.output.dense."),
+        (r"\.ls([12])\.gamma", r".layer_scale\1.lambda1"),
+        (r"\.w12\.", ".weights_in."),
+        (r"\.w3\.", ".weights_out."),
+    ]
+
+
+def dino(size) -> list[tuple]:
+    """transformers' ViTModel."""
+    return dinov2(size) + [
+        (r"\.norm1\.", ".layernorm_before."),
+        (r"\.norm2\.", ".layernorm_after."),
+        (r"\.mlp\.fc1\.", ".intermediate.dense."),
+        (r"\.mlp\.fc2\.", ".output.dense."),
+    ]
+
+
+HEADS = r"(dino_|ibot_)?head\.(mlp|last_layer)\."
+IGNORE = r"(^|\.)mask_token$|^pooler\."  # used in training only
+SIGNS = {  # a name that only this layout has
+    "blocks.0.norm1.weight": Layout("vision transformer", original, IGNORE),
+    "encoder.layer.0.norm1.weight": Layout("vision transformer", dinov2, IGNORE),
+    "encoder.layer.0.layernorm_before.weight": Layout("vision transformer", dino, IGNORE),
+}
+
+
+def normalised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Names without what training adds: the heads beside the backbone, and blocks in chunks; q, k, v as letters."""
+    found = {}
+    for name, tensor in tensors.items():
+        name = re.sub(r"^(module\.)?(backbone\.)?", "", name)
+        name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
+        name = re.sub(r"\.attention\.([qkv])(uery|ey|alue)\.", r".attention.\1.", name)
+        if not re.match(HEADS, name):
+            found[name] = tensor
+    return found
+
+
+def layout_of(tensors: dict[str, Tensor]) -> Layout | None:
+    """The layout of normalised tensors, None for another network's."""
+    tokens = {"cls_token", "embeddings.cls_token"} & tensors.keys()
+    return next((layout for sign, layout in SIGNS.items() if tokens and sign in tensors), None)
+
+
+def build(tensors: dict[str, Tensor], metadata: dict, source) -> ViT:
+    """The network of `normalised` tensors. Raises ValueError for tensors that do not fit."""
+    layout = layout_of(tensors)
+    shape = shapes_of(tensors, layout, None, source)
+
+    def has(name: str) -> bool:
+        return file_names(name, layout, None)[0] in tensors
+
+    width, _, patch, _ = shape("patches.weight")
+    swiglu = has("blocks.0.mlp.w12.weight")
+    config = ViTConfig(
+        width,
+        len(numbers(tensors, r"(?:blocks|encoder\.layer)\.(\d+)\.")),
+        metadata.get("config", {}).get("num_attention_heads", max(1, width // 64)),
+        patch,
+        math.isqrt(shape("pos_embed")[1]),
+        shape(f"blocks.0.mlp.{'w3' if swiglu else 'fc1'}.weight")[int(swiglu)],
+        "swiglu" if swiglu else "gelu",
+        scaled=has("blocks.0.ls1.gamma"),
+        registers=shape("register_tokens")[1] if has("register_tokens") else 0,
+    )
+    return filled(lambda: ViT(config), tensors, layout, source)
+
+
+def features(network: ViT, x: Tensor) -> Tensor:
+    """x (N, 3, S, S) in [-1, 1] -> (N, D), not normalised."""
+    return network(prepare(x, RESIZE, CROP, MEAN, STD))
+
+
+def name_of(network: ViT) -> str:
+    """Such as "DINOv2 ViT-S/14 with 4 registers"."""
+    c = network.config
+    return f"DINO{'v2' * c.scaled} {c.name}" + (f" with {c.registers} registers" if c.registers else "")
