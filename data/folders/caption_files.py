@@ -1,6 +1,6 @@
 """Files that hold captions: metadata.jsonl, metadata.csv, and the text file beside an image.
 
-A caption is UTF-8 text (a byte order mark is passed over), neither empty nor longer than any caption is.
+A caption is UTF-8 text (a byte order mark is skipped), neither empty nor longer than MAX_CHARACTERS.
 """
 
 import csv
@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from data.folders.masks import few
+from data.folders.tree import first_few
 
 TEXT_COLUMNS = ("text", "caption", "prompt")
-MAX_CHARACTERS = 10_000  # a text tower reads some 77 tokens: what is this long is no caption but another file
+MAX_CHARACTERS = 10_000  # a text encoder reads 77 tokens: a text this long is another file
 NUMBER = re.compile(r"[-+.0-9eE]*")
 NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # control characters and halves of characters
 
@@ -43,12 +43,12 @@ def read_metadata(file: Path, images: list[Path]) -> dict[Path, str]:
         ("images that no row names", unnamed),
     ):
         if names:
-            raise ValueError(f"{file}: {fault}, {few(names)}")
+            raise ValueError(f"{file}: {fault}, {first_few(names)}")
     return captions
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
-    """(line number, row); blank lines are none."""
+    """(line number, row) of each line that is not blank."""
     for number, line in enumerate(read_utf8(file).split("\n"), 1):
         if not line.strip():
             continue
@@ -62,7 +62,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _csv(file: Path) -> Iterator[tuple[int, dict]]:
-    """(number of the row's last line, row)."""
+    """(number of the row's last line, row) of each row."""
     reader = csv.reader(io.StringIO(read_utf8(file), newline=""), strict=True)
     try:
         head = next(reader, [])
@@ -81,7 +81,7 @@ def _csv(file: Path) -> Iterator[tuple[int, dict]]:
 
 
 def _text_column(file: Path, rows: list[dict]) -> str:
-    """text, caption or prompt, whichever is there; else the one other column of strings that are not all numbers."""
+    """The column of captions: text, caption or prompt, else the one other column of strings that are not numbers."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     if "file_name" not in columns:
         raise ValueError(f"{file}: no column file_name; found {', '.join(columns) or 'no row'}")
@@ -99,7 +99,10 @@ def _text_column(file: Path, rows: list[dict]) -> str:
 
 
 def read_sidecar(file: Path) -> tuple[str, bool]:
-    """(caption, whether more lines follow). The caption is the first line alone, as kohya's sd-scripts read it."""
+    """(caption, whether more lines follow). The caption is the first line alone, as kohya's sd-scripts read it.
+
+    Raises ValueError for a file that is too large, not UTF-8, or begins with no caption.
+    """
     size = file.stat().st_size
     if size > 4 * MAX_CHARACTERS:  # UTF-8 takes at most 4 bytes for a character
         raise ValueError(f"{file}: {size} bytes; a caption has at most {MAX_CHARACTERS} characters")
@@ -109,7 +112,8 @@ def read_sidecar(file: Path) -> tuple[str, bool]:
 
 
 def checked(text: object, where: str) -> str:
-    """The caption without spaces at its ends; ValueError if it is no text, empty, too long or not printable."""
+    """The caption without spaces at its ends. ValueError, which begins with `where`, if it is no text, empty, too long
+    or not printable."""
     if not isinstance(text, str):
         raise ValueError(f"{where}: a caption is text, found {'nothing' if text is None else type(text).__name__}")
     text = text.strip()
@@ -123,6 +127,7 @@ def checked(text: object, where: str) -> str:
 
 
 def read_utf8(file: Path) -> str:
+    """The text of a file. ValueError names the first byte that is not UTF-8."""
     data = file.read_bytes()
     try:
         return data.decode("utf-8").removeprefix("\ufeff")  # Windows editors begin a file so

@@ -1,14 +1,15 @@
-"""The caption of every image of a folder, for training on text, and where each caption was found.
+"""The caption of every image in a folder, for training on text, and where each caption comes from.
 
     metadata     root/metadata.jsonl or root/metadata.csv: one row for each image, its file_name and its text
     sidecar      1.png and 1.txt (or 1.caption) beside it: the first line, as kohya's sd-scripts read it
     folder name  root/<repeats>_<token class>/*.png, kohya's too: "token class", each image shown `repeats` times
     template     root/*.png and "a photo of sks dog" (DreamBooth: one call for the instance, one for the class images),
-                 or any layout of folders.py and "a photo of a {superclass} with a {class}"
+                 or any layout of layouts.py and "a photo of a {superclass} with a {class}"
 
-Metadata speaks for all images or for none. Below it, the first row that has a caption for an image gives it. In a
-template {class} and {superclass} are the folders' names with spaces for underscores, and for iNaturalist's species
-genus and epithet. Spaces at both ends of a caption go; it is never changed otherwise.
+Metadata has the captions of all images or of none. Without it, each image takes its caption from the first of the rows
+below that has one. In a template {class} and {superclass} are the names of the folders, with spaces for underscores;
+for a species of iNaturalist they are genus and epithet. A caption loses the spaces at its ends and changes in no other
+way.
 """
 
 import re
@@ -17,12 +18,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data.folders import layouts
 from data.folders.caption_files import checked, read_metadata, read_sidecar
-from data.folders.layouts import SPECIES, Item
-from data.folders.masks import few, split_masks
-from data.folders.tree import Node, draw_tree, read_tree
-from data.generated import makers
+from data.folders.layouts import SPECIES, Item, match_tree
+from data.folders.masks import split_masks
+from data.folders.tree import Node, draw_tree, first_few, read_tree
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 SIDECARS = (".txt", ".caption")
@@ -32,7 +31,7 @@ FIELD = re.compile(r"\{([^{}]*)\}")
 
 
 class Captioned(NamedTuple):
-    """One image: `repeats` times in a pass; `origin` is metadata.jsonl, sidecar .txt, folder name, template, ..."""
+    """One image with its caption, `repeats` times in a pass. origin: metadata.jsonl, sidecar .txt, folder name, ..."""
 
     path: Path
     caption: str
@@ -42,22 +41,22 @@ class Captioned(NamedTuple):
 
 
 class Captions(NamedTuple):
-    """Every image of a source, in the order of the paths; notes: what was found and is not used."""
+    """The images of a source in the order of their paths. notes: what the folder holds and nothing uses."""
 
     items: tuple[Captioned, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def places(self) -> list[int]:
-        """The image at each place of a pass, in which it has as many as its repeats."""
+        """The index of the image at each place of a pass; an image has as many places as repeats."""
         return [i for i, item in enumerate(self.items) for _ in range(item.repeats)]
 
 
 def read_captions(root: str | Path, template: str = "") -> Captions:
-    """All images under `root` with their captions and masks. An empty template is none.
+    """All images under `root` with their captions and masks. An empty template is no template.
 
     Raises ValueError naming the files: images without a caption, a caption that is empty, no text or too long, a file
-    that is not UTF-8, rows and images that do not match, a tree that no layout of this module or folders.py has.
+    that is not UTF-8, rows and images that do not match, a tree in no layout of this module or layouts.py.
     """
     node, mask_of = split_masks(read_tree(root))
     images = list(_images(node))
@@ -80,13 +79,7 @@ def read_captions(root: str | Path, template: str = "") -> Captions:
     return Captions(tuple(item._replace(mask=mask_of.get(item.path)) for item in items), tuple(notes))
 
 
-def generated_captions(names: Iterable[str]) -> Captions:
-    """Captions of generated photographs from their names in source.ImageSet, "product/state/split/index"."""
-    parts = [name.split("/") for name in names]
-    return Captions(tuple(Captioned(Path(*part), makers.caption(*part[:2]), 1, "the generator") for part in parts))
-
-
-def describe(captions: Captions, examples: int = 3) -> str:
+def describe_captions(captions: Captions, examples: int = 3) -> str:
     """ "20 images: 18 captions from sidecar .txt, 2 from the template", then the first captions and the notes."""
     items = captions.items
     called = {"folder name": "the folder name", "template": "the template"}
@@ -106,7 +99,7 @@ def _images(node: Node) -> Iterator[Path]:
 
 
 def _place(node: Node, template: str) -> tuple[list[Item], list[str]]:
-    """(items, notes) of a flat folder, whose images have no class, or of a layout of folders.py."""
+    """(items, notes) of a flat folder, whose images have no class, or of a layout of layouts.py."""
     inside = [path for folder in node.folders for path in _images(folder)]
     if node.images and inside:
         raise ValueError(
@@ -116,7 +109,7 @@ def _place(node: Node, template: str) -> tuple[list[Item], list[str]]:
     if node.images:
         return [Item(path, "") for path in node.images], []
     try:
-        kind, items, notes = layouts.match_tree(node, "class")
+        kind, items, notes = match_tree(node, "class")
         if kind == "two-level":
             _refuse_kohya_below(items)
     except ValueError as error:
@@ -124,28 +117,30 @@ def _place(node: Node, template: str) -> tuple[list[Item], list[str]]:
     return items, notes
 
 
-def _caption_each(items: list[Item], sidecars: dict[Path, Path], template: str, root: Path):
+def _caption_each(
+    items: list[Item], sidecars: dict[Path, Path], template: str, root: Path
+) -> tuple[list[Captioned], list[str]]:
     """(items with their captions, notes): sidecar before folder name before template."""
     words = folder_words({item.label for item in items}, template)
-    found, without, longer = [], [], []
+    captioned, without, longer = [], [], []
     for item in items:
         repeats, name = words.get(item.label, (1, ""))
         if (file := sidecars.get(item.path)) is not None:
             caption, more = read_sidecar(file)
-            found.append(Captioned(item.path, caption, repeats, f"sidecar {file.suffix.lower()}"))
+            captioned.append(Captioned(item.path, caption, repeats, f"sidecar {file.suffix.lower()}"))
             longer += [file.name] * more
         elif name:
-            found.append(Captioned(item.path, name, repeats, "folder name"))
+            captioned.append(Captioned(item.path, name, repeats, "folder name"))
         elif template:
-            found.append(Captioned(item.path, fill(template, item), 1, "template"))
+            captioned.append(Captioned(item.path, fill(template, item), 1, "template"))
         else:
             without.append(item.path.relative_to(root).as_posix())
     if without:
         raise ValueError(
-            f"{root}: of {len(items)} images these have no caption, {few(without)}; give a template, a "
+            f"{root}: of {len(items)} images these have no caption, {first_few(without)}; give a template, a "
             f".txt beside each, or a {METADATA[0]}"
         )
-    return found, [f"only the first line is the caption in {few(longer)}"] if longer else []
+    return captioned, [f"only the first line is the caption in {first_few(longer)}"] if longer else []
 
 
 def _find_sidecars(images: list[Path]) -> tuple[dict[Path, Path], list[str]]:
@@ -155,15 +150,15 @@ def _find_sidecars(images: list[Path]) -> tuple[dict[Path, Path], list[str]]:
         for path in folder.iterdir():
             if path.suffix.lower() in SIDECARS and not path.name.startswith(".") and path.is_file():
                 by_stem[folder / path.stem].append(path)
-    found = {}
+    sidecars = {}
     for image in images:
         files = sorted(by_stem.pop(image.parent / image.stem, []))
         if len(files) > 1:
             raise ValueError(f"{image} has two captions, {files[0].name} and {files[1].name}: remove one")
         if files:
-            found[image] = files[0]
+            sidecars[image] = files[0]
     lost = sorted(path.name for paths in by_stem.values() for path in paths)
-    return found, [f"caption files of no image, {few(lost)}"] if lost else []
+    return sidecars, [f"caption files of no image, {first_few(lost)}"] if lost else []
 
 
 def folder_words(names: Iterable[str], template: str = "") -> dict[str, tuple[int, str]]:
@@ -172,9 +167,9 @@ def folder_words(names: Iterable[str], template: str = "") -> dict[str, tuple[in
     Raises ValueError if some names are and some are not, for 0 or over MAX_REPEATS repeats, and where the template
     asks for a {class}, because then the names would be two things at once.
     """
-    found = {name: KOHYA.fullmatch(name) for name in sorted(names) if not SPECIES.fullmatch(name)}
-    plain = [name for name, match in found.items() if match is None]
-    kohya = {name: (int(match[1]), checked(match[2], f"folder {name}/")) for name, match in found.items() if match}
+    matches = {name: KOHYA.fullmatch(name) for name in sorted(names) if not SPECIES.fullmatch(name)}
+    plain = [name for name, match in matches.items() if match is None]
+    kohya = {name: (int(match[1]), checked(match[2], f"folder {name}/")) for name, match in matches.items() if match}
     if not kohya:
         return {}
     first = next(iter(kohya))
@@ -228,5 +223,5 @@ def _metadata_file(root: Path, images: list[Path]) -> Path | None:
         return there[0] if there else None
     raise ValueError(
         f"{root}: one metadata file, in the folder itself, speaks for all its images; found "
-        f"{few([path.relative_to(root).as_posix() for path in there])}"
+        f"{first_few([path.relative_to(root).as_posix() for path in there])}"
     )

@@ -1,4 +1,4 @@
-"""Which superclass each class belongs to: data, told by the folders (superclass/class) or by a file of pairs.
+"""The superclass of each class: from the folders (superclass/class) or from a file of pairs.
 
     "crack" = "damaged"          one line a class in a .toml file
     {"crack": "damaged"}         one entry a class in a .json file
@@ -10,30 +10,30 @@ import json
 import tomllib
 from pathlib import Path
 
-from data.source import ImageSet
+from data.image_set import ImageSet
 
 
 def with_parents(images: ImageSet, file: str = "") -> ImageSet:
-    """The same images, `parents` naming the superclass of each class: the file's if there is one, else the folders'.
+    """The same images with the superclass of each class in `parents`: from the file if one is named, else the folders.
 
     Raises ValueError for a file that cannot be read, a class without a superclass, and a name that is both.
     """
-    told, where = (read(file), file) if file else (images.parents, "the images' folders")
-    alone = [name for name in images.classes if name not in told]
+    parents, where = (read_hierarchy(file), file) if file else (images.parents, "the images' folders")
+    alone = [name for name in images.classes if name not in parents]
     if alone:
         raise ValueError(
             f"{where}: no superclass of {len(alone)} of {len(images.classes)} classes "
             f"({', '.join(alone[:3])}); it takes superclass/class folders or --hierarchy FILE"
         )
-    parents = {name: told[name] for name in images.classes}
+    parents = {name: parents[name] for name in images.classes}
     both = sorted(set(parents.values()) & set(images.classes))
     if both:
         raise ValueError(f"{where}: {both[0]!r} is the name of a class and of a superclass")
     return images._replace(parents=parents)
 
 
-def read(file: str) -> dict[str, str]:
-    """class -> superclass of a .toml or .json file."""
+def read_hierarchy(file: str) -> dict[str, str]:
+    """{class: superclass} of a .toml or .json file. ValueError, with the file's name, for any other content."""
     parsers = {".toml": tomllib.loads, ".json": json.loads}
     if Path(file).suffix not in parsers:
         raise ValueError(f"{file}: a hierarchy is a .toml or .json file of class = superclass pairs")

@@ -1,4 +1,4 @@
-"""Which layout of labelled images a folder has, and its items: path, class, superclass, mask.
+"""The layout of a folder of labelled images, and its items: path, class, superclass, mask.
 
     classes           root/<class>/*.png
     two-level         root/<superclass>/<class>/*.png
@@ -6,13 +6,14 @@
     defect-spectrum   [root/][DS-MVTec/]<product>/{image/<defect>, mask/<defect>/*_mask.png}, or images/ and masks/
     inaturalist       root/<id>_<kingdom>_<phylum>_<class>_<order>_<family>_<genus>_<epithet>/*.jpg
 
-In the others a mask lies beside its image or in a folder of masks, see masks.py; under mask/<defect> and the like it
-may also have just its image's name. A layout is recognised as a whole or refused: the error shows the tree that was
-found and the nearest valid one.
+In the other layouts a mask lies beside its image or in a folder of masks, see masks.py; under mask/<defect> and
+ground_truth/<defect> it may also have the name of its image alone. A layout is recognised as a whole or refused: the
+error shows the tree and the nearest valid one.
 """
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ LAYOUTS = __doc__.split("\n\n")[1]
 
 
 class Item(NamedTuple):
-    """One image: `label` names its class ("crack", "hazelnut/crack"), `parent` its superclass; `mask` a file."""
+    """One image: its file, class ("crack", "hazelnut/crack"), superclass and mask file."""
 
     path: Path
     label: str
@@ -36,7 +37,7 @@ class Item(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A recognised folder: `kind` as in the module's table, items sorted by path, skipped files counted by reason."""
+    """A recognised folder: `kind` as in the module's table, items sorted by path, {reason: skipped files}, notes."""
 
     kind: str
     root: Path
@@ -56,7 +57,7 @@ class Layout(NamedTuple):
 
 
 def recognise(root: str | Path, rank: str = "class") -> Layout:
-    """Read the folder `root` as one of the layouts of this module. `rank` is iNaturalist's superclass.
+    """The folder `root` as one of the layouts of this module. rank: the superclass of iNaturalist's species.
 
     Raises ValueError for any other tree, an empty class folder (named), and what `read_tree` refuses.
     """
@@ -73,8 +74,8 @@ def recognise(root: str | Path, rank: str = "class") -> Layout:
     return Layout(kind, node.path, tuple(items), dict(sorted(node.all_skipped.items())), tuple(notes))
 
 
-def describe(layout: Layout, limit: int = 40) -> str:
-    """What was recognised, in lines: kind, superclasses, classes with their counts, masks, skipped files, notes."""
+def describe_layout(layout: Layout, limit: int = 40) -> str:
+    """Lines of text: kind, superclasses, classes with their images and masks, skipped files, notes."""
     images = Counter(item.label for item in layout.items)
     masks = Counter(item.label for item in layout.items if item.mask is not None)
     parents = sorted(set(layout.parents.values()))
@@ -95,7 +96,7 @@ def describe(layout: Layout, limit: int = 40) -> str:
 
 
 def match_tree(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
-    """(kind, items, notes), or ValueError with the reason."""
+    """(kind, items, notes) of a tree. ValueError with the reason if it has no layout of this module."""
     if node.images:
         raise ValueError(f"{len(node.images)} images lie directly in the folder, so they have no class")
     if not node.folders:
@@ -145,8 +146,8 @@ def _match_classes(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
     return "two-level", items, notes
 
 
-def _items(folders: tuple[Node, ...], name_of, masks: Node | None = None) -> list[Item]:
-    """Items of class folders; `name_of(folder)` -> (label, parent); masks/<class>/<stem>[_mask].png where given."""
+def _items(folders: tuple[Node, ...], name_of: Callable, masks: Node | None = None) -> list[Item]:
+    """Items of class folders. name_of(folder) -> (label, parent); masks: the folder of <class>/<stem>[_mask].png."""
     items = []
     for folder in folders:
         label, parent = name_of(folder)
@@ -184,7 +185,7 @@ def _spectrum(products: list[Node]) -> tuple[list[Item], list[str]]:
 
 
 def _products(products: list[Node], parts: tuple[str, ...], truths: tuple[str, ...]) -> tuple[list[Item], list[str]]:
-    """Class = product/defect, superclass = product. train/good and test/good are one class."""
+    """(items, notes): class = product/defect, superclass = product. train/good and test/good are one class."""
     items, unread, masks = [], Counter(), 0
     for product in products:
         truth = next(filter(None, map(product.folder, truths)), None)
@@ -198,7 +199,7 @@ def _products(products: list[Node], parts: tuple[str, ...], truths: tuple[str, .
 
 
 def _nearest(node: Node, rank: str) -> str:
-    """A folder below that is valid, else the list of layouts."""
+    """For an error: a folder below `node` that has a layout, else the list of layouts."""
     for folder in (*node.folders, *(inner for outer in node.folders for inner in outer.folders)):
         try:
             kind, items, _ = match_tree(folder, rank)

@@ -1,19 +1,18 @@
-"""Which file is the mask of which image, by name; masks leave the tree, so that none is taken for an image.
+"""The mask of each image, by file name. Masks leave the tree, so that no mask is taken for an image.
 
     beside     1.png and 1_mask.png
     inside     1.png and masks/1.png (or mask/; in there the stem may also be 1_mask)
     sibling    photos/1.png and masks/1.png
 
 A folder named mask or masks that holds images is a mask folder, never a class. The masks of MVTec and DefectSpectrum
-trees (ground_truth/<defect>/, mask/<defect>/) lie elsewhere: folders.py pairs them, and they stay in the tree.
-Whether a mask is as large as its image is checked where both are decoded, in source.load_masks.
+trees (ground_truth/<defect>/, mask/<defect>/) stay in the tree: layouts.py pairs them. source.load_masks, where both
+are decoded, checks that a mask is as large as its image.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 
-from data.folders.tree import Node
+from data.folders.tree import Node, first_few
 
 FOLDERS = ("mask", "masks")
 SUFFIX = "_mask"
@@ -27,9 +26,9 @@ def split_masks(node: Node) -> tuple[Node, dict[Path, Path]]:
     folders, mask_of = [], {}
     for folder in node.folders:
         if not _is_mask_folder(folder):
-            inner, found = split_masks(folder)
+            inner, inner_masks = split_masks(folder)
             folders.append(inner)
-            mask_of |= found
+            mask_of |= inner_masks
     images, pairs = _beside(node.images)
     owners = defaultdict(list)
     for image in [*images, *(image for folder in folders for image in folder.images)]:
@@ -60,19 +59,14 @@ def _beside(paths: tuple[Path, ...]) -> tuple[tuple[Path, ...], list[tuple[Path,
 
 
 def _inside(folder: Node, owners: dict[str, list[Path]]) -> list[tuple[Path, Path]]:
-    """The pairs (image, mask) of a mask folder; `owners` are the images that it may speak of, by their stems."""
+    """The pairs (image, mask) of a mask folder. owners: {stem: the images that a mask of that name may belong to}."""
     if folder.folders:
         raise ValueError(f"{folder.path} is a folder of masks, yet it holds folders, {folder.folders[0].name}/ for one")
-    found = [(owners.get(mask.stem) or owners.get(mask.stem.removesuffix(SUFFIX)), mask) for mask in folder.images]
-    lost = [mask.name for images, mask in found if not images]
+    pairs = [(owners.get(mask.stem) or owners.get(mask.stem.removesuffix(SUFFIX)), mask) for mask in folder.images]
+    lost = [mask.name for images, mask in pairs if not images]
     if lost:
-        raise ValueError(f"{folder.path} is a folder of masks, but to no image belong {few(lost)}")
-    for images, mask in found:
+        raise ValueError(f"{folder.path} is a folder of masks, but to no image belong {first_few(lost)}")
+    for images, mask in pairs:
         if len(images) > 1:
             raise ValueError(f"{mask} could be the mask of {images[0]} and of {images[1]}: move it beside its image")
-    return [(images[0], mask) for images, mask in found]
-
-
-def few(names: Sequence[str], limit: int = 3) -> str:
-    """ "4: a, b, c, ..." for an error that must stay one line."""
-    return f"{len(names)}: " + ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+    return [(images[0], mask) for images, mask in pairs]

@@ -1,7 +1,8 @@
-"""A folder read once into a tree: what is an image, what is skipped and counted, what is refused."""
+"""A folder, read once into a tree: which files are images, which are skipped and counted, which are refused."""
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ DEPTH = 6  # the deepest layout has 4 levels; the bound also ends a symbolic lin
 
 
 class Node(NamedTuple):
-    """One folder: its images and folders, both sorted by name, and what was skipped directly in it, by reason."""
+    """One folder: its images and folders, sorted by name, and how many files were skipped in it for each reason."""
 
     path: Path
     images: tuple[Path, ...]
@@ -21,19 +22,22 @@ class Node(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The last part of the path."""
         return self.path.name
 
     def folder(self, name: str) -> "Node | None":
+        """The folder of that name directly in this one, or None."""
         return next((node for node in self.folders if node.name == name), None)
 
     @property
     def all_skipped(self) -> Counter:
+        """{reason: skipped files} of this folder and all below it."""
         return sum((node.all_skipped for node in self.folders), self.skipped)
 
 
 def read_tree(root: str | Path) -> Node:
-    """The tree under `root`. Order is by name, never the file system's. A file is an image by its suffix (any case), or
-    by its first bytes where the suffix says nothing; whether it decodes is decided in images.py.
+    """The tree under `root`, in the order of names and never in that of the file system. A file is an image by its
+    suffix (any case), or by its first bytes where the suffix is not an image's; images.py finds out whether it decodes.
 
     Raises ValueError for a root that is no folder, a symbolic link that leaves the root or leads nowhere, and two
     images of one folder that differ in the suffix only (a.jpg and a.png: which one has the mask a_mask.png?).
@@ -96,7 +100,7 @@ def _check_stems(images: list[Path]) -> None:
 
 
 def draw_tree(node: Node, indent: str = "  ", depth: int = 3, width: int = 4) -> str:
-    """The first folders of each level with their numbers of images, for an error message."""
+    """Lines for an error message: the first folders of each level with their numbers of images."""
     lines = []
     for folder in node.folders[:width]:
         lines.append(f"{indent}{folder.name}/  {_counts(folder)}")
@@ -114,3 +118,8 @@ def _counts(node: Node) -> str:
     parts = [f"{len(node.folders)} folders"] if node.folders else []
     parts += [f"{len(node.images)} images"] if node.images or not node.folders else []
     return ", ".join(parts + [f"{n} skipped ({reason})" for reason, n in sorted(node.skipped.items())])
+
+
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """ "4: a, b, c, ...": how many names and the first of them, for an error of one line."""
+    return f"{len(names)}: " + ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -1,17 +1,19 @@
-"""A file is either the old one or the whole new one: temporary file in the same folder, fsync, os.replace."""
+"""Atomic writing: a file is the old one or the whole new one. Temporary file in the same folder, fsync, os.replace."""
 
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path):
-    """Opens a temporary file beside `path` for writing bytes; on success it takes the place of `path` in one step.
+def replacing(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a temporary file beside `path` for writing bytes; on success it replaces `path` in one step.
 
-    A crash, a full disk or a kill at any moment leaves the old file as it was. The temporary file begins with a dot, so
-    that nothing that reads the folder takes it for a finished one. Missing parent folders are made.
+    After a crash, a full disk or a kill at any moment the old file is as it was. The name of the temporary file begins
+    with a dot, so that no reader of the folder takes it for a finished file. Missing parent folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -29,6 +31,6 @@ def replacing(path: str | Path):
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
-    """`content` as the whole of `path`. Raises OSError (disk full, read-only folder), the old file still in place."""
+    """`content` becomes the whole of `path`. OSError (disk full, read-only folder) leaves the old file in place."""
     with replacing(path) as file:
         file.write(content)

@@ -1,4 +1,4 @@
-"""Pictures of results: columns are classes with their names above, rows are samples; grids with titles side by side."""
+"""Images in one picture: a grid whose columns are classes and whose rows are samples; grids beside each other; PNG."""
 
 import io
 import math
@@ -18,10 +18,12 @@ GAP, TEXT, TITLE = 4, 14, 20  # pixels
 def grid(
     columns: Mapping[str, Sequence[np.ndarray]], rows: Sequence[str] | None = None, min_side: int = 128
 ) -> Image.Image:
-    """class name -> its (H, W, 3) uint8 images, one column per class; `rows` are labels left of the rows.
+    """{class name: its (H, W, 3) uint8 images} -> one column for each class; `rows` are labels left of the rows.
 
-    Every image is enlarged by the same whole factor, pixels repeated, until the largest side reaches `min_side`, so
-    that 64 pixels are visible and none is invented. A column may be shorter than the others: its cells stay empty.
+    All images are enlarged by one whole factor, by repeating pixels, until the largest side reaches `min_side` pixels:
+    64 pixels are visible and none is invented. A column may be shorter than the others: its cells stay empty.
+
+    Raises ValueError for no image, images of another type or shape, and another number of row labels than rows.
     """
     if not columns or not any(len(column) for column in columns.values()):
         raise ValueError("a grid needs at least one image")
@@ -38,7 +40,14 @@ def grid(
     return _draw(columns, rows, count, height * factor, width * factor, factor)
 
 
-def _draw(columns, rows, count: int, height: int, width: int, factor: int) -> Image.Image:
+def _draw(
+    columns: Mapping[str, Sequence[np.ndarray]],
+    rows: Sequence[str] | None,
+    count: int,
+    height: int,
+    width: int,
+    factor: int,
+) -> Image.Image:
     font = ImageFont.load_default(size=TEXT)
     names = [_wrap(name, font, width) for name in columns]
     widths = [max(width, _text_size(name, font)[0]) for name in names]
@@ -61,7 +70,10 @@ def _draw(columns, rows, count: int, height: int, width: int, factor: int) -> Im
 
 
 def sections(parts: Mapping[str, Image.Image], beside: bool = True) -> Image.Image:
-    """title -> grid, e.g. "few-shot images", "before", "after": side by side, or stacked if not `beside`."""
+    """{title: grid}, such as "images", "before", "after" -> one picture, side by side, or stacked if not `beside`.
+
+    Raises ValueError for no grid.
+    """
     if not parts:
         raise ValueError("no sections to draw")
     font = ImageFont.load_default(size=TITLE)
@@ -83,7 +95,10 @@ def sections(parts: Mapping[str, Image.Image], beside: bool = True) -> Image.Ima
 
 
 def save_image(path: str | Path, image: Image.Image | np.ndarray) -> None:
-    """Write a PNG whole or not at all; an array is (H, W, 3) or (H, W) uint8. ValueError for another suffix."""
+    """Write a PNG whole or not at all. image: Pillow's, or (H, W, 3) or (H, W) uint8.
+
+    Raises ValueError for a suffix other than .png and an array of another type.
+    """
     if Path(path).suffix.lower() != ".png":
         raise ValueError(f"{path}: images are written as .png")
     if isinstance(image, np.ndarray):
@@ -95,8 +110,8 @@ def save_image(path: str | Path, image: Image.Image | np.ndarray) -> None:
     write_atomic(path, content.getvalue())
 
 
-def _wrap(name: str, font, width: int) -> str:
-    """Break a class name after / _ - or a space where a line would be wider than its column."""
+def _wrap(name: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """A class name with line breaks after / _ - or a space where a line would be wider than its column."""
     lines = [""]
     for word in re.findall(r"[^/_\- ]*[/_\- ]?", name):
         if lines[-1] and _text_size(lines[-1] + word, font)[0] > width:
@@ -105,7 +120,7 @@ def _wrap(name: str, font, width: int) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _text_size(text: str, font) -> tuple[int, int]:
+def _text_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
     """(width, height) in pixels of one or more lines."""
     left, _, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font=font)
     return math.ceil(right - left), math.ceil(bottom)

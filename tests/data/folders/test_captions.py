@@ -4,9 +4,9 @@ import os
 import pytest
 from PIL import Image
 
-from data.folders.captions import describe, generated_captions, read_captions
+from data.folders.captions import describe_captions, read_captions
 from data.folders.tree import read_tree
-from data.source import load_generated, load_masks
+from data.source import generated_captions, load_generated, load_masks
 from data.transforms import Transform
 
 
@@ -42,7 +42,9 @@ def test_metadata_jsonl_names_files_in_subfolders_in_any_order(tmp_path):
         "b.png": ("a cat", 1, "metadata.jsonl"),
         "dogs/old/a.png": ("a dög \n on a lawn", 1, "metadata.jsonl"),
     }
-    assert describe(captions, 1) == f"2 images: 2 captions from metadata.jsonl\n  {tmp_path.name}/b.png: 'a cat'"
+    assert (
+        describe_captions(captions, 1) == f"2 images: 2 captions from metadata.jsonl\n  {tmp_path.name}/b.png: 'a cat'"
+    )
 
 
 def test_metadata_csv_with_quotes_bom_and_windows_line_ends(tmp_path):
@@ -143,7 +145,7 @@ def test_sidecars_win_over_the_template_and_the_sentence_counts_both(tmp_path):
     for i in range(18):
         (tmp_path / f"{i:02}.{'TXT' if i == 3 else 'txt'}").write_text(f"hat {i}\n")
     captions = read_captions(tmp_path, "a photo of a hat")
-    assert describe(captions, 0) == "20 images: 18 captions from sidecar .txt, 2 from the template"
+    assert describe_captions(captions, 0) == "20 images: 18 captions from sidecar .txt, 2 from the template"
     assert captions.items[3].caption == "hat 3" and captions.items[19].caption == "a photo of a hat"
 
 
@@ -161,7 +163,7 @@ def test_the_first_line_is_the_caption_and_further_lines_are_noted(tmp_path):
         "caption files of no image, 1: readme.txt",
         "only the first line is the caption in 1: a.txt",
     )
-    assert "note: caption files of no image" in describe(captions)
+    assert "note: caption files of no image" in describe_captions(captions)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +213,7 @@ def test_kohya_folders_give_repeats_and_words_and_sidecars_win(tmp_path):
         "10_sks dog/a.png": ("sks dog", 10, "folder name"),
         "10_sks dog/b.png": ("sks dog asleep", 10, "sidecar .txt"),
     }
-    assert describe(captions, 0) == (
+    assert describe_captions(captions, 0) == (
         "3 images: 2 captions from the folder name, 1 from sidecar .txt; 21 with their repeats"
     )
     assert read_captions(tmp_path, "a dog").notes == ("the template is used for no image",)
@@ -285,7 +287,7 @@ def test_generated_photographs_have_the_captions_of_their_grammar():
     captions = generated_captions(images.names)
     assert [item.path.as_posix() for item in captions.items] == images.names
     assert captions.items[0].caption == "a photo of a flawless metal nut"
-    assert describe(captions, 0) == "15 images: 15 captions from the generator"
+    assert describe_captions(captions, 0) == "15 images: 15 captions from the generator"
 
 
 @pytest.mark.parametrize(
@@ -304,7 +306,7 @@ def test_each_layout_of_masks_is_found_and_no_mask_is_an_image(tmp_path, image, 
     pictures(tmp_path, image, mask)
     (item,) = read_captions(tmp_path, "a photo").items
     assert item.path == tmp_path.resolve() / image and item.mask == tmp_path.resolve() / mask
-    assert describe(read_captions(tmp_path, "a photo"), 0).split("; ")[1] == "1 masks"
+    assert describe_captions(read_captions(tmp_path, "a photo"), 0).split("; ")[1] == "1 masks"
 
 
 def test_iron_mask_alone_is_an_image_and_images_may_lack_a_mask(tmp_path):

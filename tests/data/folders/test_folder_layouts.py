@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data.folders.layouts import Item, describe, recognise
+from data.folders.layouts import Item, describe_layout, recognise
 
 
 def picture(path, colour=(10, 20, 30), size=(4, 4)):
@@ -54,7 +54,7 @@ def test_what_is_skipped_is_counted_and_an_odd_suffix_is_decided_by_content(tmp_
     layout = recognise(tmp_path)
     assert [item.path.name for item in layout.items] == ["a.png", "b"]
     assert layout.skipped == {"hidden": 2, "Thumbs.db": 1, "__MACOSX": 1, ".txt": 1, "no suffix": 1, ".png": 1}
-    assert "skipped: " in describe(layout) and "2 hidden" in describe(layout)
+    assert "skipped: " in describe_layout(layout) and "2 hidden" in describe_layout(layout)
 
 
 def test_two_levels_give_superclasses(tmp_path):
@@ -192,7 +192,7 @@ def test_a_long_tree_is_shortened_in_the_error(tmp_path):
 def test_one_image_in_total_is_allowed(tmp_path):
     picture(tmp_path / "logo" / "1.png")
     layout = recognise(tmp_path)
-    assert layout.notes == ("one image in total",) and "note: one image in total" in describe(layout)
+    assert layout.notes == ("one image in total",) and "note: one image in total" in describe_layout(layout)
 
 
 def test_same_stem_twice_is_an_error(tmp_path):
@@ -240,10 +240,10 @@ def test_a_root_that_is_missing_or_a_file(tmp_path):
 
 def test_describe_prints_superclasses_masks_and_shortens_a_long_list(tmp_path):
     mvtec_product(tmp_path / "hazelnut")
-    text = describe(recognise(tmp_path))
+    text = describe_layout(recognise(tmp_path))
     assert text.startswith("mvtec: 2 classes, 5 images, 2 masks in ")
     assert "1 superclasses: hazelnut" in text and "hazelnut/crack     2 images     2 masks" in text
-    assert "... and 1 more classes" in describe(recognise(tmp_path), limit=1)
+    assert "... and 1 more classes" in describe_layout(recognise(tmp_path), limit=1)
 
 
 @pytest.mark.parametrize("masks", ["crack/1_mask", "crack/masks/1", "masks/1"])

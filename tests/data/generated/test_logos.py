@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from data import load
-from data.folders.captions import generated_captions
 from data.generated import logos, makers, photographs
-from data.source import captions_of, held_out
+from data.source import captions_of, generated_captions, held_out
 from data.transforms import Transform
 
 
