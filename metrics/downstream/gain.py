@@ -1,4 +1,4 @@
-"""Downstream gain: does a classifier of real images profit from synthetic ones in its training?
+"""Downstream gain: does a classifier of real images gain from synthetic images in its training?
 
     gain = accuracy(real + synthetic) - accuracy(real)
 
@@ -29,17 +29,20 @@ from torch.nn import functional as F
 from metrics.networks.features import Features
 
 STEPS, BATCH, LR, WARMUP = 500, 32, 1e-3, 20
+Source = tuple[Tensor, Tensor]  # images (N, 3, S, S) in [-1, 1], labels (N,)
 WIDTHS = (16, 32, 64, 96)  # of a network with random weights
 
 
-def arms(real, synthetic, more=None, seed: int = 0) -> dict[str, tuple[list, bool]]:
-    """Name of each arm -> its sources, pairs of images (N, 3, S, S) and labels (N,), and whether to augment strongly.
+def arms(
+    real: Source, synthetic: Source, more: Source | None = None, seed: int = 0
+) -> dict[str, tuple[list[Source], bool]]:
+    """{name of an arm: (its sources, whether to augment strongly)}.
 
-    real, synthetic, more: such pairs; without `more`, real images besides `real`, there is no oracle.
+    more: real images besides `real`; without them there is no oracle.
     """
     x, y = synthetic
     shuffled = x, y[torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))]
-    found = {
+    named = {
         "real": ([real], False),
         "real twice": ([real, real], False),
         "real, strong": ([real], True),
@@ -48,11 +51,11 @@ def arms(real, synthetic, more=None, seed: int = 0) -> dict[str, tuple[list, boo
         "real + shuffled": ([real, shuffled], False),
         "synthetic": ([synthetic], False),
     }
-    return found | ({"oracle": ([real, more], False)} if more else {})
+    return named | ({"oracle": ([real, more], False)} if more else {})
 
 
 def probe(
-    sources: list[tuple[Tensor, Tensor]],
+    sources: list[Source],
     classes: int,
     seed: int,
     strong: bool = False,
@@ -60,7 +63,10 @@ def probe(
     steps: int = STEPS,
     bf16: bool = False,
 ) -> Features:
-    """The classifier of one arm, from random weights or `start`. ValueError for a source without a class."""
+    """The trained classifier of one arm, from random weights or those of `start` with a new head, in eval mode.
+
+    Raises ValueError for a source without an image of some class.
+    """
     rows = [[(y == label).nonzero()[:, 0] for label in range(classes)] for _, y in sources]
     empty = [(i, label) for i, of_class in enumerate(rows) for label in range(classes) if not len(of_class[label])]
     if empty:
@@ -85,8 +91,11 @@ def probe(
     return network.eval()
 
 
-def balanced_batch(sources, rows, generator) -> tuple[Tensor, Tensor]:
-    """BATCH images (B, 3, S, S) and labels (B,): sources in turn, of each the classes in turn, starting anywhere."""
+def balanced_batch(sources: list[Source], rows: list[list[Tensor]], generator: torch.Generator) -> Source:
+    """BATCH images and labels: the sources in turn, and within each the classes in turn, from a random start.
+
+    rows[source][class]: indices of the images of that class.
+    """
     start = int(torch.randint(len(sources) * len(rows[0]), (1,), generator=generator))
     images, labels = [], []
     for place in range(start, start + BATCH):
@@ -99,7 +108,7 @@ def balanced_batch(sources, rows, generator) -> tuple[Tensor, Tensor]:
 
 
 def augmented(x: Tensor, generator: torch.Generator, strong: bool = False) -> Tensor:
-    """Images (B, 3, S, S) each flipped and turned at random; if strong, altered further."""
+    """Images (B, 3, S, S), each flipped and turned at random, and `altered` if strong."""
     flips, turns = (torch.randint(n, (len(x),), generator=generator).tolist() for n in (2, 4))
     x = torch.stack(
         [(image.flip(-1) if flip else image).rot90(turn, (1, 2)) for image, flip, turn in zip(x, flips, turns)]
@@ -108,10 +117,10 @@ def augmented(x: Tensor, generator: torch.Generator, strong: bool = False) -> Te
 
 
 def altered(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image of x (B, 3, S, S) scaled by 0.8 to 1.25, moved by up to an eighth of its side, its contrast scaled by
-    0.7 to 1.4 and its brightness moved by up to 0.2, and a square of a quarter of its side covered with grey."""
+    """Images (B, 3, S, S), each scaled by 0.8 to 1.25 and moved by up to an eighth of its side, with the contrast times
+    0.7 to 1.4, the brightness plus up to 0.2 either way, and a grey square of a quarter of the side on it."""
 
-    def uniform(low, high):
+    def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(x), generator=generator)
 
     scale = 1.25 ** uniform(-1, 1)
@@ -132,7 +141,10 @@ def altered(x: Tensor, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def recalls(network: Features, x: Tensor, y: Tensor, classes: int) -> list[float]:
-    """Of each class, the share of its images that the network recognises; their mean is the balanced accuracy."""
+    """The share of recognised images of each class; the mean over classes is the balanced accuracy.
+
+    x (N, 3, S, S) in [-1, 1], y (N,).
+    """
     right = torch.cat([network(part).argmax(1) for part in x.split(64)]) == y
     return [right[y == label].double().mean().item() for label in range(classes)]
 
@@ -140,7 +152,8 @@ def recalls(network: Features, x: Tensor, y: Tensor, classes: int) -> list[float
 def gain(ours: list[float], baseline: list[float]) -> tuple[float, float]:
     """Accuracies of two arms with the same seeds -> mean difference, and half the width of its 95 % interval.
 
-    Student's t over the pairs: mean +- t_{0.975, n-1} std / sqrt(n), NaN for a single one.
+    Student's t over the n pairs: mean +- t_{0.975, n-1} std / sqrt(n); NaN for one pair. Raises ValueError for arms of
+    different lengths.
     """
     if len(ours) != len(baseline):
         raise ValueError(f"arms are compared seed by seed, found {len(ours)} and {len(baseline)}")

@@ -1,4 +1,4 @@
-"""A linear probe: logistic regression on what a trained network sees, for few images.
+"""A linear probe: logistic regression on the activations of a trained network, for few images.
 
     p(class | x) = softmax(W (h(x) - mean) / std + b),    W, b = argmin  sum_i a_i CE_i + PENALTY |W|^2
 
@@ -19,7 +19,7 @@ PENALTY = 0.01
 
 
 class Linear(nn.Module):
-    """logits = W (h(x) - mean) / std + b."""
+    """logits = W (h(x) - mean) / std + b; W and b are zero at first."""
 
     def __init__(self, network: Features, mean: Tensor, std: Tensor, classes: int):
         super().__init__()
@@ -29,12 +29,12 @@ class Linear(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 3, S, S) -> logits (B, classes)."""
-        return self.head((seen(self.network, x) - self.mean) / self.std)
+        """x (B, 3, S, S) in [-1, 1] -> logits (B, classes)."""
+        return self.head((activations(self.network, x) - self.mean) / self.std)
 
 
 def linear_probe(network: Features, sources: list[tuple[Tensor, Tensor]], shares: list[float], classes: int) -> Linear:
-    """The probe of `views`, one pair a source; shares: of the loss, one a source. It reads images (B, 3, S, S)."""
+    """The trained probe. sources: one pair of `views` each; shares: of the loss, one for each source."""
     weight = torch.cat(
         [share / classes / torch.bincount(y, minlength=classes)[y] for share, (_, y) in zip(shares, sources)]
     )
@@ -43,7 +43,7 @@ def linear_probe(network: Features, sources: list[tuple[Tensor, Tensor]], shares
     z, head = (h - probe.mean) / probe.std, probe.head
     optimizer = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
 
-    def loss():
+    def loss() -> Tensor:
         optimizer.zero_grad()
         total = (weight * F.cross_entropy(head(z), y, reduction="none")).sum() + PENALTY * head.weight.square().sum()
         total.backward()
@@ -54,19 +54,19 @@ def linear_probe(network: Features, sources: list[tuple[Tensor, Tensor]], shares
 
 
 def views(network: Features, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, S, S) with labels (N,) in all flips and quarter turns: h (8 N, D), labels (8 N,)."""
-    return seen(network, turned(x)), y.repeat(8)
+    """Images (N, 3, S, S) and labels (N,) -> h (8 N, D), labels (8 N,) of all flips and quarter turns."""
+    return activations(network, turned(x)), y.repeat(8)
 
 
 @torch.no_grad()
-def seen(network: Features, x: Tensor, batch: int = 64) -> Tensor:
-    """h of images (N, 3, S, S): (N, 2 sum of widths)."""
+def activations(network: Features, x: Tensor, batch: int = 64) -> Tensor:
+    """h of images (N, 3, S, S) in [-1, 1] -> (N, 2 sum of widths)."""
     rows = []
     for part in x.split(batch):
-        h, found = F.relu(network.stem(part)), []
+        h, pooled = F.relu(network.stem(part)), []
         for i, block in enumerate(network.blocks):
             h = block(h)
             if i % 2:  # the second block of a size
-                found += [h.mean((2, 3)), h.amax((2, 3))]  # (B, width) each
-        rows.append(torch.cat(found, 1))
+                pooled += [h.mean((2, 3)), h.amax((2, 3))]  # (B, width) each
+        rows.append(torch.cat(pooled, 1))
     return torch.cat(rows)

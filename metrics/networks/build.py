@@ -1,6 +1,7 @@
-"""The tensors of a published file -> a network of the metrics: every name used or passed over, every shape equal."""
+"""Tensors of a published file -> a network of the metrics. Every name is used or ignored, every shape is equal."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +11,17 @@ from weights.layouts import Layout, fill
 from weights.load import check_finite
 
 
-def filled(network: Callable[[], nn.Module], tensors: dict[str, Tensor], layout: Layout, source) -> nn.Module:
-    """The network in eval mode, frozen and in float32; what is float32 in the file stays a map of it.
+def build_network(
+    make: Callable[[], nn.Module], tensors: dict[str, Tensor], layout: Layout, source: str | Path
+) -> nn.Module:
+    """The network of make() with these tensors: in eval mode, frozen, in float32. A float32 file stays memory-mapped.
 
-    network() makes one of the right shape. Raises ValueError for all that does not fit, and for NaN and infinity.
+    Raises ValueError, with `source`, for tensors that do not fit, NaN and infinity.
     """
     with torch.device("meta"), NoDraws():
-        made = network()
-    shapes = {name: tuple(tensor.shape) for name, tensor in made.state_dict().items()}
+        network = make()
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     state = {name: tensor.float() for name, tensor in fill(tensors, shapes, layout, None, source).items()}
     check_finite(state, source)
-    made.load_state_dict(state, assign=True)
-    return made.eval().requires_grad_(False)
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)

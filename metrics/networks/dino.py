@@ -1,19 +1,20 @@
-"""DINO and DINOv2: vision transformers that learned from images alone (Caron et al. 2021, arXiv 2104.14294; Oquab et
+"""DINO and DINOv2, vision transformers trained on images alone (Caron et al. 2021, arXiv 2104.14294; Oquab et
 al. 2023, arXiv 2304.07193).
 
     image (N, 3, S, S) in [-1, 1] -> bicubic, antialiased, to 256 px -> the middle 224 px -> ViT -> class token (N, D)
 
-Files of the original code, their training checkpoints, of which the teacher is read, and transformers' folders. DINOv2
-is trained at 518 px, so that its table of positions is resized to 16 x 16 patches. DINOv2 differs by its layer scale,
-and its giant by SwiGLU. The same tensors from another training (DeiT, MAE) cannot be told from DINO's.
+It reads files of the original code, their training checkpoints (the teacher alone) and folders of transformers. DINOv2
+was trained at 518 px, so its table of positions is resized to 16 x 16 patches. DINOv2 differs by its layer scale, and
+its giant by SwiGLU. The same tensors from another training (DeiT, MAE) look like DINO's.
 """
 
 import math
 import re
+from pathlib import Path
 
 from torch import Tensor
 
-from metrics.networks.build import filled
+from metrics.networks.build import build_network
 from metrics.networks.vit import ViT, ViTConfig, prepare
 from weights.infer import numbers, shapes_of
 from weights.layouts import Layout, file_names
@@ -22,13 +23,13 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESIZE, CROP = 256, 224
 
 
-def original(size) -> list[tuple]:
-    """facebookresearch's code; its names are ours."""
+def original(size: None) -> list[tuple]:
+    """Names in the original code, which this package has too."""
     return [(r"^patches\.", "patch_embed.proj.")]
 
 
-def dinov2(size) -> list[tuple]:
-    """transformers' Dinov2Model and Dinov2WithRegistersModel, query, key and value cut to one letter."""
+def dinov2(size: None) -> list[tuple]:
+    """Names in transformers' Dinov2Model and Dinov2WithRegistersModel, with q, k, v for query, key, value."""
     return [
         (r"^patches\.", "embeddings.patch_embeddings.projection."),
         (r"^pos_embed$", "embeddings.position_embeddings"),
@@ -43,8 +44,8 @@ def dinov2(size) -> list[tuple]:
     ]
 
 
-def dino(size) -> list[tuple]:
-    """transformers' ViTModel."""
+def dino(size: None) -> list[tuple]:
+    """Names in transformers' ViTModel."""
     return dinov2(size) + [
         (r"\.norm1\.", ".layernorm_before."),
         (r"\.norm2\.", ".layernorm_after."),
@@ -63,24 +64,24 @@ SIGNS = {  # a name that only this layout has
 
 
 def normalised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Names without what training adds: the heads beside the backbone, and blocks in chunks; q, k, v as letters."""
-    found = {}
+    """The backbone's tensors alone, under names without chunks of blocks, with q, k, v for query, key, value."""
+    backbone = {}
     for name, tensor in tensors.items():
         name = re.sub(r"^(module\.)?(backbone\.)?", "", name)
         name = re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", name)
         name = re.sub(r"\.attention\.([qkv])(uery|ey|alue)\.", r".attention.\1.", name)
         if not re.match(HEADS, name):
-            found[name] = tensor
-    return found
+            backbone[name] = tensor
+    return backbone
 
 
 def layout_of(tensors: dict[str, Tensor]) -> Layout | None:
-    """The layout of normalised tensors, None for another network's."""
+    """The layout of `normalised` tensors; None for those of another network."""
     tokens = {"cls_token", "embeddings.cls_token"} & tensors.keys()
     return next((layout for sign, layout in SIGNS.items() if tokens and sign in tensors), None)
 
 
-def build(tensors: dict[str, Tensor], metadata: dict, source) -> ViT:
+def build(tensors: dict[str, Tensor], metadata: dict, source: str | Path) -> ViT:
     """The network of `normalised` tensors. Raises ValueError for tensors that do not fit."""
     layout = layout_of(tensors)
     shape = shapes_of(tensors, layout, None, source)
@@ -101,15 +102,15 @@ def build(tensors: dict[str, Tensor], metadata: dict, source) -> ViT:
         scaled=has("blocks.0.ls1.gamma"),
         registers=shape("register_tokens")[1] if has("register_tokens") else 0,
     )
-    return filled(lambda: ViT(config), tensors, layout, source)
+    return build_network(lambda: ViT(config), tensors, layout, source)
 
 
 def features(network: ViT, x: Tensor) -> Tensor:
-    """x (N, 3, S, S) in [-1, 1] -> (N, D), not normalised."""
+    """x (N, 3, S, S) in [-1, 1] -> (N, D), of any length."""
     return network(prepare(x, RESIZE, CROP, MEAN, STD))
 
 
 def name_of(network: ViT) -> str:
-    """Such as "DINOv2 ViT-S/14 with 4 registers"."""
+    """A name such as "DINOv2 ViT-S/14 with 4 registers"."""
     c = network.config
     return f"DINO{'v2' * c.scaled} {c.name}" + (f" with {c.registers} registers" if c.registers else "")

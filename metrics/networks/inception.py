@@ -3,19 +3,20 @@
     image (N, 3, S, S) in [-1, 1] -> bilinear to 299 px, without antialiasing -> 64, 192, 768 or 2048 features
     logits = W features_2048         1008 of them, without their bias, as TensorFlow's Inception Score takes them
 
-It is not torchvision's: average pools do not count the padding, the last block pools by maximum, there is no auxiliary
-head, and pixels are scaled to [-1, 1] only. Earlier taps are averaged over the image like the last. Weights are a
-conversion of the file of 2015-12-05 from TensorFlow, whose own resizing differs slightly; so do implementations that
-antialias (clean-fid), and their numbers are not to be mixed.
+It differs from torchvision's: average pools do not count the padding, the last block pools by maximum, there is no
+auxiliary head, and pixels are scaled to [-1, 1] only. Features of every depth are means over the image. The weights are
+a conversion of TensorFlow's file of 2015-12-05. TensorFlow's own resizing differs slightly, and so do implementations
+that antialias (clean-fid): do not mix their numbers.
 """
 
 from functools import partial, reduce
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metrics.networks.build import filled
+from metrics.networks.build import build_network
 from weights.layouts import Layout
 from weights.renames import same
 
@@ -29,11 +30,12 @@ POOLS = {
 }
 
 # A unit is (name, channels, kernel, stride, padding), by default of stride 1 and padded to keep the size. A block is
-# (name, chains), a chain a list of steps, a step a unit, a block, a pool or a tuple of two units. What the chains of a
-# block or the units of a tuple make of their one input is concatenated.
+# (name, chains), a chain is a list of steps, a step is a unit, a block, a pool or a tuple of two units. The outputs of
+# the chains of a block, and of the units of a tuple, are concatenated.
 
 
 def mixed_5(pool: int) -> list:
+    """Chains of a block at 35 x 35; pool: channels of the chain that pools."""
     return [
         [("branch1x1", 64, 1)],
         [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
@@ -50,6 +52,7 @@ MIXED_6A = [
 
 
 def mixed_6(inside: int) -> list:
+    """Chains of a block at 17 x 17; inside: channels between its convolutions."""
     return [
         [("branch1x1", 192, 1)],
         [("branch7x7_1", inside, 1), ("branch7x7_2", inside, (1, 7)), ("branch7x7_3", 192, (7, 1))],
@@ -77,6 +80,7 @@ MIXED_7A = [
 
 
 def mixed_7(pool: str) -> list:
+    """Chains of a block at 8 x 8; pool: "mean" or "max"."""
     return [
         [("branch1x1", 320, 1)],
         [("branch3x3_1", 384, 1), (("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1)))],
@@ -112,7 +116,7 @@ NETWORK = [
 
 
 class Norm(nn.Module):
-    """weight (x - mean) / sqrt(var + 0.001) + bias, with the mean and variance of the training."""
+    """weight (x - mean) / sqrt(var + 0.001) + bias, mean and variance from the training."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -127,7 +131,9 @@ class Norm(nn.Module):
 class Unit(nn.Module):
     """relu(norm(conv(x)))."""
 
-    def __init__(self, channels: int, out: int, kernel, stride: int = 1, padding="same"):
+    def __init__(
+        self, channels: int, out: int, kernel: int | tuple[int, int], stride: int = 1, padding: int | str = "same"
+    ):
         super().__init__()
         self.conv = nn.Conv2d(channels, out, kernel, stride, padding, bias=False)
         self.bn = Norm(out)
@@ -138,7 +144,7 @@ class Unit(nn.Module):
 
 
 class Branches(nn.Module):
-    """cat over the chains of step_n(... step_2(step_1(x))), the modules named as in the table."""
+    """cat over the chains of step_n(... step_2(step_1(x))). Modules have the names of the table."""
 
     def __init__(self, channels: int, chains: list):
         super().__init__()
@@ -146,7 +152,7 @@ class Branches(nn.Module):
         self.out = sum(self.build(channels, chain) for chain in chains)
 
     def build(self, channels: int, chain: list) -> int:
-        """The modules of one chain for an input of so many channels -> the channels of its output."""
+        """Adds the modules of one chain for an input of so many channels -> the channels of its output."""
         for step in chain:
             if isinstance(step, str):
                 continue
@@ -156,8 +162,8 @@ class Branches(nn.Module):
             channels = sum(self.get_submodule(name).out for name, *_ in together(step))
         return channels
 
-    def step(self, step, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> (N, C', H', W')."""
+    def step(self, step: str | tuple, x: Tensor) -> Tensor:
+        """One step of a chain: x (N, C, H, W) -> (N, C', H', W')."""
         if isinstance(step, str):
             return POOLS[step](x)
         return torch.cat([self.get_submodule(name)(x) for name, *_ in together(step)], 1)
@@ -168,7 +174,7 @@ class Branches(nn.Module):
 
 
 def together(step: tuple) -> tuple:
-    """The units that make a step, one or two."""
+    """The units of a step, one or two."""
     return step if isinstance(step[0], tuple) else (step,)
 
 
@@ -180,7 +186,7 @@ class Inception(Branches):
         self.fc = nn.Linear(self.out, 1008)
 
     def taps(self, x: Tensor) -> dict[int, Tensor]:
-        """x (N, 3, S, S) in [-1, 1] -> {channels: the last map that has so many}; 64, 192, 768, 2048 are published."""
+        """x (N, 3, S, S) in [-1, 1] -> {C: the last map (N, C, H, W)}; 64, 192, 768 and 2048 are published."""
         x, maps = resized(x), {}
         for step in NETWORK:
             x = self.step(step, x)
@@ -188,7 +194,7 @@ class Inception(Branches):
         return maps
 
     def features(self, x: Tensor, tap: int = 2048) -> Tensor:
-        """x (N, 3, S, S) in [-1, 1] -> (N, tap)."""
+        """x (N, 3, S, S) in [-1, 1] -> means over the map of `tap` channels (N, tap)."""
         return self.taps(x)[tap].mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -197,10 +203,10 @@ class Inception(Branches):
 
 
 def resized(x: Tensor) -> Tensor:
-    """x (N, 3, S, S) -> (N, 3, 299, 299): each pixel from the four around its place, however many lie between."""
+    """x (N, 3, S, S) -> (N, 3, 299, 299), bilinear without antialiasing."""
     return F.interpolate(x, (SIDE, SIDE), mode="bilinear")
 
 
-def build(tensors: dict[str, Tensor], source) -> Inception:
-    """The network of a published file's tensors. ValueError if they are another's."""
-    return filled(Inception, tensors, LAYOUT, source)
+def build(tensors: dict[str, Tensor], source: str | Path) -> Inception:
+    """The network of a published file's tensors. ValueError for tensors of another network."""
+    return build_network(Inception, tensors, LAYOUT, source)

@@ -2,12 +2,12 @@
 
     d(x, y) = sum_k mean_hw sum_c w_kc (f_kc(x) - f_kc(y))^2
 
-f_k are five layers of an ImageNet classifier, VGG16 or AlexNet, after their ReLU, each position of length 1 over the
-channels; the weights w_k >= 0 were fitted to what people see (version 0.1). So d is the squared Euclidean distance of
-vectors sqrt(w_kc / (H_k W_k)) f_kc, and all pairs of images need every image through the network only once.
+f_k are five layers of an ImageNet classifier, VGG16 or AlexNet, after their ReLU, each position scaled to length 1 over
+the channels. The weights w_k >= 0 were fitted to the judgement of people (version 0.1). So d is the squared Euclidean
+distance of vectors sqrt(w_kc / (H_k W_k)) f_kc: the distances of all pairs need each image in the network once.
 
-Two files: the linear weights, `vgg.pth` or `alex.pth`, and beside it torchvision's classifier, `vgg16*.pth` or
-`alexnet*.pth`; or one file that holds both. Images are compared at the size they have.
+Two files: the linear weights, `vgg.pth` or `alex.pth`, and beside them torchvision's classifier, `vgg16*.pth` or
+`alexnet*.pth`; or one file with both. Images are compared at their own size.
 """
 
 import re
@@ -16,51 +16,29 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from metrics.networks.build import filled
+from metrics.networks.build import build_network
 from weights.files import read
 from weights.layouts import Layout
 from weights.load import resolve
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 SIGN = "lin0.model.1.weight"
-COLUMNS = 2**16  # of the vectors that are in float64 at once
+COLUMNS = 2**16  # of the vectors, in float64 at a time
 # an int is a 3x3 convolution with so many channels, a tuple (channels, kernel, stride, padding); a tap is no layer
 TRUNKS = {
-    "vgg": (
-        64,
-        64,
-        "tap",
-        "pool",
-        128,
-        128,
-        "tap",
-        "pool",
-        256,
-        256,
-        256,
-        "tap",
-        "pool",
-        512,
-        512,
-        512,
-        "tap",
-        "pool",
-        512,
-        512,
-        512,
-        "tap",
-    ),
+    "vgg": (64, 64, "tap", "pool", 128, 128, "tap", "pool", 256, 256, 256, "tap", "pool")
+    + (512, 512, 512, "tap", "pool", 512, 512, 512, "tap"),
     "alex": ((64, 11, 4, 2), "tap", "pool", (192, 5, 1, 2), "tap", "pool", 384, "tap", 256, "tap", 256, "tap"),
 }
 POOLS = {"vgg": 2, "alex": 3}  # kernel, of stride 2
-FILES = {"vgg": "vgg16", "alex": "alexnet"}  # how torchvision's file names begin, and names in weights/published.py
+FILES = {"vgg": "vgg16", "alex": "alexnet"}  # torchvision's file names begin so; names in weights/published.py
 LAYOUT = Layout(
     "LPIPS network", lambda size: [(r"^lins\.(\d)", r"lin\1.model.1.weight")], r"^(classifier|lins|scaling_layer)\."
 )
 
 
 class LPIPS(nn.Module):
-    """d(x, y) = || embed(x) - embed(y) ||^2."""
+    """d(x, y) = || embed(x) - embed(y) ||^2. trunk: "vgg" or "alex"."""
 
     def __init__(self, trunk: str):
         super().__init__()
@@ -79,7 +57,7 @@ class LPIPS(nn.Module):
         self.lins = nn.ParameterList(torch.ones(1, width, 1, 1) for width in widths)
 
     def embed(self, x: Tensor) -> Tensor:
-        """x (N, 3, H, W) in [-1, 1] -> (N, D), D growing with H W: of VGG 0.5 million at 64 px, 8 million at 256."""
+        """x (N, 3, H, W) in [-1, 1] -> (N, D). D grows with H W: VGG has 0.5 million at 64 px, 8 million at 256."""
         shift, scale = (x.new_tensor(values)[:, None, None] for values in (SHIFT, SCALE))  # (3, 1, 1)
         x, lins, parts = (x - shift) / scale, iter(self.lins), []
         for i, layer in enumerate(self.features):
@@ -91,7 +69,7 @@ class LPIPS(nn.Module):
 
 
 def distance(network: LPIPS, x: Tensor, y: Tensor) -> Tensor:
-    """d of x (N, 3, H, W) and y (N, 3, H, W) in [-1, 1], image by image -> (N,)."""
+    """d of x (N, 3, H, W) and y (N, 3, H, W) in [-1, 1], each image with one -> (N,)."""
     with torch.no_grad():
         return (network.embed(x) - network.embed(y)).square().sum(1)
 
@@ -99,8 +77,8 @@ def distance(network: LPIPS, x: Tensor, y: Tensor) -> Tensor:
 def pairwise(network: LPIPS, x: Tensor, y: Tensor | None = None, batch: int = 16) -> Tensor:
     """d of all pairs of x (N, 3, H, W) and y (M, 3, H, W), or of x with itself -> (N, M), float64.
 
-    The vectors of all images are kept: 2 MB an image at 64 px, 34 MB at 256 px (VGG). Differences of large sums lose
-    digits, so those are taken in float64, where equal images come out below 1e-12.
+    All vectors are in memory: 2 MB an image at 64 px, 34 MB at 256 px (VGG). Differences of large sums lose digits, so
+    they are taken in float64, where equal images have a distance below 1e-12.
     """
     with torch.no_grad():
         a = torch.cat([network.embed(part) for part in x.split(batch)])
@@ -112,10 +90,10 @@ def pairwise(network: LPIPS, x: Tensor, y: Tensor | None = None, batch: int = 16
     return total.clamp(min=0)
 
 
-def load_lpips(path) -> LPIPS:
-    """The network of a file with linear weights and of the classifier beside it, or of one file with both.
+def load_lpips(path: str | Path) -> LPIPS:
+    """The network of a file with linear weights and the classifier beside it, or of one file with both.
 
-    path: a file or a downloaded name ("lpips-vgg"). ValueError for other files, and where the classifier is missing.
+    path: a file or a downloaded name ("lpips-vgg"). Raises ValueError for other files and without the classifier.
     """
     path = resolve(path)
     tensors, _ = read(path)
@@ -126,19 +104,19 @@ def load_lpips(path) -> LPIPS:
     tensors = {re.sub(r"^net\.slice\d\.", "features.", name): tensor for name, tensor in tensors.items()}
     if not any(name.startswith("features.") for name in tensors):
         tensors = read(beside(path, trunk))[0] | tensors
-    network = filled(lambda: LPIPS(trunk), tensors, LAYOUT, path)
+    network = build_network(lambda: LPIPS(trunk), tensors, LAYOUT, path)
     if any((weight < 0).any() for weight in network.lins):
         raise ValueError(f"{path}: expected weights of 0 or more, found negative ones")
     return network
 
 
 def beside(path: Path, trunk: str) -> Path:
-    """The classifier in the folder of the linear weights; ValueError if there is none."""
+    """The file of the classifier in the folder of the linear weights. ValueError if there is none."""
     name = FILES[trunk]
-    found = sorted(file for file in path.parent.glob(f"{name}*") if file.suffix in (".pth", ".pt", ".safetensors"))
-    if not found:
+    files = sorted(file for file in path.parent.glob(f"{name}*") if file.suffix in (".pth", ".pt", ".safetensors"))
+    if not files:
         raise ValueError(
             f"{path}: expected the classifier that these weights are for beside it, found no {name}*.pth; "
             f"`python -m weights.download {name}` fetches it"
         )
-    return found[0]
+    return files[0]

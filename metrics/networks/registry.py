@@ -1,12 +1,12 @@
-"""A name or a file -> the network that the metrics measure in: images (N, 3, S, S) in [-1, 1] -> features (N, D).
+"""A name or a file -> the network of the metrics: images (N, 3, S, S) in [-1, 1] -> features (N, D).
 
     tiny-features    the classifier that ships (metrics/networks/features.py), D 64, images at 64 px
     pixels           the images themselves, pooled: grey at 16 x 16 and colour at 4 x 4, D 304
     a file           of FID's Inception (D 2048), CLIP, DINO or DINOv2, or the name of a downloaded one ("dino-vits16");
-                     what it is is told by the names of its tensors
+                     the names of its tensors show which network it is
 
-How each network resizes and scales its images stands in its own file. Features are as they are published: those that
-are compared by direction are not normalised here.
+The file of each network says how it resizes and scales images. Features are as published: those that are compared by
+direction have their own lengths here.
 """
 
 from collections.abc import Callable
@@ -31,39 +31,39 @@ BATCH = 32
 
 
 class Network(NamedTuple):
-    """What the metrics measure in. Everything comes back on the CPU, without a gradient."""
+    """A network of the metrics. All results are on the CPU, without a gradient."""
 
-    name: str  # what the tables print
+    name: str  # in the tables
     embed: Callable[[Tensor], Tensor]  # images (N, 3, S, S) in [-1, 1] -> features (N, D)
     logits: Callable[[Tensor], Tensor] | None = None  # images -> (N, classes)
-    classes: tuple[str, ...] = ()  # names of the logits, where the file tells them
+    classes: tuple[str, ...] = ()  # names of the logits, if the file has them
     texts: Callable[[list[str]], Tensor] | None = None  # CLIP: N texts -> features (N, D) in the space of the images
-    scale: float | None = None  # CLIP: what the cosines of images and texts are multiplied with to be logits
+    scale: float | None = None  # CLIP: logits are this times the cosines of images and texts
 
 
-def load_network(spec, device="cpu") -> Network:
-    """The network of a name or a file, on a device. ValueError in one sentence for a file that is something else."""
+def load_network(spec: str | Path, device: str | torch.device = "cpu") -> Network:
+    """The network of a name or a file, on a device. ValueError in one sentence for a file of anything else."""
     if str(spec) == "pixels":
         return Network("pixels, pooled", batched(pixels, device))
     path = resolve(spec)
     tensors, metadata = read(path)
     if graft_header(metadata, path).get("kind") == "features":
-        return classifier(path, device)
+        return classifier_network(path, device)
     if inception.SIGN in tensors:
         network = inception.build(tensors, path).to(device)
         return Network(f"FID's Inception ({path.name})", batched(network.features, device), batched(network, device))
     if clip.SIGNS.keys() & tensors.keys():
-        return both_towers(clip.build(tensors, metadata, path).to(device), path, device)
-    inside = dino.normalised(tensors)
-    if dino.layout_of(inside):
-        network = dino.build(inside, metadata, path).to(device)
+        return clip_network(clip.build(tensors, metadata, path).to(device), path, device)
+    backbone = dino.normalised(tensors)
+    if dino.layout_of(backbone):
+        network = dino.build(backbone, metadata, path).to(device)
         name = f"{dino.name_of(network)} ({path.name})"
         return Network(name, batched(lambda x: dino.features(network, x), device))
-    raise ValueError(f"{path}: expected {KNOWN}, found {stranger(tensors)}")
+    raise ValueError(f"{path}: expected {KNOWN}, found {describe_unknown(tensors)}")
 
 
-def stranger(tensors: dict[str, Tensor]) -> str:
-    """What a file holds that is none of these networks."""
+def describe_unknown(tensors: dict[str, Tensor]) -> str:
+    """What a file that is none of these networks holds, for an error message."""
     if "visual.layer1.0.conv1.weight" in tensors:
         return "CLIP with a ResNet as its image tower"
     if lpips.SIGN in tensors:
@@ -73,8 +73,11 @@ def stranger(tensors: dict[str, Tensor]) -> str:
     return " and ".join(KINDS[kind].words for kind in parts(tensors)) or other(tensors)
 
 
-def batched(function: Callable[[Tensor], Tensor], device) -> Callable[[Tensor], Tensor]:
-    """The function of images, applied to a few at a time, on the device. ValueError for what is no such images."""
+def batched(function: Callable[[Tensor], Tensor], device: str | torch.device) -> Callable[[Tensor], Tensor]:
+    """The same function of images (N, 3, S, S), run on the device on BATCH images at a time.
+
+    It raises ValueError for images of another shape or beyond [-1, 1].
+    """
 
     @torch.no_grad()
     def run(images: Tensor) -> Tensor:
@@ -90,13 +93,13 @@ def batched(function: Callable[[Tensor], Tensor], device) -> Callable[[Tensor], 
 
 
 def pixels(x: Tensor) -> Tensor:
-    """x (N, 3, S, S) -> (N, 304): means of grey over a grid of 16 x 16, then means of each colour over one of 4 x 4."""
+    """x (N, 3, S, S) -> (N, 304): means of grey over 16 x 16 cells, then means of each colour over 4 x 4 cells."""
     grey, colour = F.adaptive_avg_pool2d(x.mean(1), 16), F.adaptive_avg_pool2d(x, 4)  # (N, 16, 16), (N, 3, 4, 4)
     return torch.cat([grey.flatten(1), colour.flatten(1)], 1)
 
 
-def classifier(path: Path, device) -> Network:
-    """A feature network of this package."""
+def classifier_network(path: Path, device: str | torch.device) -> Network:
+    """The network of a classifier of this package, metrics/networks/features.py."""
     network, classes = features.load_classifier(path / "model.safetensors" if path.is_dir() else path)
     network.to(device)
 
@@ -110,8 +113,8 @@ def classifier(path: Path, device) -> Network:
     return Network(name, batched(embed, device), batched(logits, device), tuple(classes))
 
 
-def both_towers(network: clip.CLIP, path: Path, device) -> Network:
-    """CLIP, its tokenizer read when the first text comes."""
+def clip_network(network: clip.CLIP, path: Path, device: str | torch.device) -> Network:
+    """The network of a CLIP. Its tokenizer is read when the first text comes."""
 
     @cache
     def tokenizer() -> Tokenizer:
@@ -128,17 +131,17 @@ def both_towers(network: clip.CLIP, path: Path, device) -> Network:
 
 
 def find_tokenizer(path: Path, rows: int) -> Tokenizer:
-    """The tokenizer in the folder of a CLIP, or the downloaded one; ValueError without one that fits the tower."""
+    """The tokenizer in the folder of a CLIP, or the downloaded one. ValueError if none has `rows` tokens."""
     folder, downloaded = path if path.is_dir() else path.parent, published.target("clip-tokenizer")
     if any((folder / name).exists() for name in ("vocab.json", "tokenizer.json")):
-        found = Tokenizer.from_folder(folder)
+        tokenizer = Tokenizer.from_folder(folder)
     elif downloaded.exists():
-        found = Tokenizer.from_openai(downloaded)
+        tokenizer = Tokenizer.from_openai(downloaded)
     else:
         raise ValueError(
             f"{path}: texts need a tokenizer, vocab.json and merges.txt in {folder} or {downloaded}: run "
             "`python -m weights.download clip-tokenizer`"
         )
-    if len(found) != rows:
-        raise ValueError(f"{path}: a tokenizer of {len(found)} tokens, the text tower has {rows}")
-    return found
+    if len(tokenizer) != rows:
+        raise ValueError(f"{path}: a tokenizer of {len(tokenizer)} tokens, the text tower has {rows}")
+    return tokenizer

@@ -1,10 +1,10 @@
-"""The vision transformer of CLIP, DINO and DINOv2 (Dosovitskiy et al. 2021, arXiv 2010.11929), and how images enter it.
+"""The vision transformer of CLIP, DINO and DINOv2 (Dosovitskiy et al. 2021, arXiv 2010.11929), and its preprocessing.
 
-    h = [class, patches] + positions;   registers, where there are some, go between class and patches
+    h = [class, patches] + positions;   registers, in models that have some, go between class and patches
     h = h + g1 attn(norm1(h));   h = h + g2 mlp(norm2(h))      g: DINOv2's layer scale, 1 elsewhere
     out = norm(h)_class
 
-Registers are those of Darcet et al. 2023 (arXiv 2309.16588). Names of parameters are DINO's where they differ.
+Registers: Darcet et al. 2023 (arXiv 2309.16588). Where names of parameters differ, those of DINO are used.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ops import attention
 from unet.text import ACTIVATIONS
 
-LETTERS = {384: "S", 768: "B", 1024: "L", 1280: "H", 1408: "g", 1536: "g", 1664: "bigG"}  # of the widths
+LETTERS = {384: "S", 768: "B", 1024: "L", 1280: "H", 1408: "g", 1536: "g", 1664: "bigG"}  # by width
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class ViTConfig:
     activation: str = "gelu"  # "quick_gelu", or "swiglu": silu(a) b of two projections
     eps: float = 1e-6  # of the norms; CLIP's is 1e-5
     entrance: bool = False  # CLIP: a norm before the first block, and patches without a bias
-    scaled: bool = False  # DINOv2: a factor for each channel of what a block adds
+    scaled: bool = False  # DINOv2: a factor for each channel of a block's two branches
     registers: int = 0
 
     @property
     def name(self) -> str:
-        """Such as ViT-L/14."""
+        """A name such as ViT-L/14."""
         return f"ViT-{LETTERS.get(self.width, self.width)}/{self.patch}"
 
 
@@ -90,6 +90,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x (B, T, D) -> (B, T, D)."""
         return self.gamma * x
 
 
@@ -125,9 +126,9 @@ class ViT(nn.Module):
         self.norm = nn.LayerNorm(c.width, c.eps)
 
     def positions(self, side: int) -> Tensor:
-        """The table for side x side patches (1, 1 + side^2, D), resized where it is made for another grid.
+        """The table of positions (1, 1 + side^2, D) for side x side patches, resized if it is for another grid.
 
-        As in DINO's and DINOv2's code: models with registers antialias, the others stretch by (side + 0.1) / grid.
+        As in the code of DINO and DINOv2, models with registers antialias, and others scale by (side + 0.1) / grid.
         """
         grid = self.config.grid
         if side == grid:
@@ -140,7 +141,7 @@ class ViT(nn.Module):
         return torch.cat([self.pos_embed[:, :1], rearrange(table, "b d h w -> b (h w) d")], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, 3, S, S), normalised, S a multiple of the patch -> (B, D)."""
+        """x (B, 3, S, S) from `prepare`, S a multiple of the patch -> (B, D)."""
         h = rearrange(self.patches(x), "b d h w -> b (h w) d")  # (B, T, D)
         h = torch.cat([self.cls_token.expand(len(x), -1, -1), h], dim=1)  # (B, 1 + T, D)
         h = h + self.positions(x.shape[-1] // self.config.patch)
@@ -149,10 +150,12 @@ class ViT(nn.Module):
         return self.norm(self.blocks(self.entrance(h))[:, 0])
 
 
-def prepare(x: Tensor, resize: int, crop: int, mean: tuple, std: tuple) -> Tensor:
-    """Images (N, 3, S, S) in [-1, 1] -> (N, 3, crop, crop) of mean 0 and deviation 1 on the network's own data.
+def prepare(
+    x: Tensor, resize: int, crop: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+) -> Tensor:
+    """Images (N, 3, S, S) in [-1, 1] -> (N, 3, crop, crop), (x - mean) / std of images in [0, 1].
 
-    Resized as Pillow does, bicubically with antialiasing and clamped, to `resize` pixels, of which the middle is cut.
+    They are resized to `resize` pixels as Pillow does, bicubic, antialiased and clamped, and cropped at the centre.
     """
     x = F.interpolate(x, (resize, resize), mode="bicubic", antialias=True).clamp(-1, 1)
     edge = (resize - crop) // 2

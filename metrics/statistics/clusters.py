@@ -3,8 +3,8 @@
     cluster(c) = samples whose nearest training image is c,    score = mean_c mean_{i < j in cluster(c)} d(x_i, x_j)
 
 d is any distance; the paper's is LPIPS, over at most 50 samples of each of 10 clusters. A generator that returns its
-training images has 0, however well it covers them, and identical samples count with their 0. Clusters of fewer than two
-samples have no distance: they are left out of the mean, and counted.
+training images has 0, however well it covers them; identical samples count with their 0. A cluster of fewer than two
+samples has no distance: the mean leaves it out, and it is counted.
 """
 
 import math
@@ -14,9 +14,10 @@ from torch import Tensor
 
 
 def intra_cluster(to_train: Tensor, between: Tensor) -> dict[str, float | int]:
-    """Distances to T training images (N, T) and between samples (N, N) -> the mean and what clusters it is made of.
+    """Distances to T training images (N, T) and between samples (N, N) -> the mean and the numbers of clusters.
 
-    clusters: those of two samples at least; single, empty: of one and of none. The mean is nan if `clusters` is 0.
+    clusters: of two samples at least; single, empty: of one and of none. The mean is nan if `clusters` is 0. Raises
+    ValueError for other shapes.
     """
     n = len(to_train)
     if to_train.dim() != 2 or between.shape != (n, n):
@@ -37,7 +38,7 @@ def intra_cluster(to_train: Tensor, between: Tensor) -> dict[str, float | int]:
 
 
 def pairwise_diversity(between: Tensor) -> float:
-    """Distances between N samples (N, N), N at least 2 -> their mean over the pairs i < j, zeros included."""
+    """Distances between samples (N, N) -> their mean over the pairs i < j, zeros included. ValueError for N below 2."""
     n = len(between)
     if n < 2 or between.shape != (n, n):
         raise ValueError(f"expected distances between 2 samples or more, (N, N), found {tuple(between.shape)}")

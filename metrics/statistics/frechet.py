@@ -6,10 +6,10 @@ The sum of singular values of A1 A2^T needs no matrix root and nothing added to 
 matrix: Mathiasen & Hvilshoj 2020, arXiv 2009.14075). A is the centred features over sqrt(N - 1), or where N > D their
 triangular factor, so the matrix has min(N, D) x min(M, D) entries.
 
-With few images the number misleads: at N <= D the covariances lack directions, the value is too large by an amount that
-differs from model to model (Chong & Forsyth 2019, arXiv 1911.07023), and samples that vary too little can come out
-nearer than fresh real images do. Compare equal N only, in few dimensions, beside the coverage and the distance to the
-training images. KID has no such bias.
+With few images the number misleads. At N <= D the covariances lack directions, the value is too large by an amount that
+differs from model to model (Chong & Forsyth 2019, arXiv 1911.07023), and samples that vary too little can be nearer
+than fresh real images. Compare equal N only, in few dimensions, beside the coverage and the distance to the training
+images. KID has no such bias.
 """
 
 import torch
@@ -30,17 +30,3 @@ def frechet(x: Tensor, y: Tensor) -> float:
 def root(x: Tensor) -> Tensor:
     """A (min(N, D), D) of A^T A = the covariance of x (N, D)."""
     return torch.linalg.qr(x - x.mean(0), mode="r").R / (len(x) - 1) ** 0.5
-
-
-def frechet_by_class(x: Tensor, labels_x: Tensor, y: Tensor, labels_y: Tensor) -> dict[int, tuple[float, int, int]]:
-    """Features x (N, D) and y (M, D) with labels (N,) and (M,) -> class: (FID, its rows of x, its rows of y).
-
-    Raises ValueError if a class of one set has fewer than 2 images in the other.
-    """
-    result = {}
-    for label in sorted({*labels_x.tolist(), *labels_y.tolist()}):
-        of_x, of_y = x[labels_x == label], y[labels_y == label]
-        if min(len(of_x), len(of_y)) < 2:
-            raise ValueError(f"FID of class {label} needs 2 and 2 images at least, found {len(of_x)} and {len(of_y)}")
-        result[label] = frechet(of_x, of_y), len(of_x), len(of_y)
-    return result

@@ -1,9 +1,9 @@
-"""Inception score: are the samples of clear classes, and of all of them (Salimans 2016, arXiv 1606.03498)?
+"""Inception score: is each sample clearly of one class, and all together of many (Salimans 2016, arXiv 1606.03498)?
 
     IS = exp mean_n KL(p(y | x_n) || p(y)) = exp(H(mean_n p_n) - mean_n H(p_n)),    1 <= IS <= number of classes K
 
-It reads no real images, so it neither sees a copy nor an image that is unlike them. Inception's classes are those of
-ImageNet; a classifier of one's own gives the score over one's own classes.
+It reads no real images, so it sees neither copies nor images that are unlike them. Inception's classes are those of
+ImageNet; another classifier gives the score over its own classes.
 """
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 def inception_score(logits: Tensor, splits: int = 1, generator: torch.Generator | None = None) -> tuple[float, float]:
     """logits (N, K) -> mean and standard deviation of the score over `splits` equal parts of the shuffled samples.
 
-    One part by default: the score of ten samples says nothing. The papers' ten parts suit 50,000 samples.
-    Raises ValueError for parts without a sample or without a generator that shuffles them.
+    One part by default: the score of ten samples says nothing. The papers' ten parts suit 50,000 samples. Raises
+    ValueError for other shapes, NaN, parts without a sample, and several parts without a generator to shuffle by.
     """
     n = len(logits)
     if logits.dim() != 2:
@@ -33,6 +33,6 @@ def inception_score(logits: Tensor, splits: int = 1, generator: torch.Generator 
 
 
 def score(p: Tensor) -> Tensor:
-    """Probabilities (N, K) -> the exponential of the information that a sample has about its class."""
+    """Probabilities (N, K) -> exp(H(mean_n p_n) - mean_n H(p_n)), a scalar."""
     entropy = torch.special.entr  # -p log p, 0 at 0
     return (entropy(p.mean(0)).sum() - entropy(p).sum(1).mean()).exp()

@@ -2,13 +2,13 @@
 
     CLIP-T    cos(f, g)                                               f an image, g its prompt
     CLIP-IQA  softmax(s cos(f, g_good), s cos(f, g_bad))_good         opposite prompts, s the network's logit scale
-    fidelity  p = softmax_k(s cos(f, g_k))_true, and the share of images whose true prompt is the likeliest
+    accuracy  of p = softmax_k(s cos(f, g_k)): the share of images whose true prompt is the likeliest
 
-(Ruiz et al. 2023, arXiv 2208.12242; Wang et al. 2022, arXiv 2207.12396.) The alternatives g_k of the last differ from
-the true prompt in one attribute each. It is what the study of a logo asked for (De Man, sec. 6): a detector is content
-with a black sweater where the prompt says a blue one. Features are those of CLIP (arXiv 2103.00020) or of any network
-that embeds images and texts together. For generated photographs a classifier's softmax over the classes that
-`alternatives` of data/generated/photographs.py and data/generated/logos.py name takes their place.
+(Ruiz et al. 2023, arXiv 2208.12242; Wang et al. 2022, arXiv 2207.12396.) Each alternative g_k
+differs from the true prompt in one attribute. The study of a logo asked for this (De Man, sec. 6): a detector accepts a
+black sweater where the prompt says a blue one. Features are those of CLIP (arXiv 2103.00020) or of any network that
+embeds images and texts together. For generated photographs, a classifier's softmax over the classes of `alternatives`
+in data/generated/photographs.py and data/generated/logos.py takes their place.
 """
 
 import re
@@ -28,9 +28,10 @@ PAIRS = {
 
 
 def clip_t(images: Tensor, texts: Tensor) -> Tensor:
-    """Features of images and of the prompt of each, (N, D) and (N, D) or (1, D) -> cosines (N,); their mean is CLIP-T.
+    """Features of images (N, D) and of the prompt of each, (N, D) or (1, D) -> cosines (N,); their mean is CLIP-T.
 
-    Prompts stand here without the learned word, which means nothing to the network: "a sweater", no "a <new> sweater".
+    Leave the learned word out of the prompts, since the network does not know it: "a sweater", not "a <new> sweater".
+    Raises ValueError for another number of prompts.
     """
     if len(texts) not in (1, len(images)):
         raise ValueError(f"CLIP-T compares each of {len(images)} images with its prompt, found {len(texts)} prompts")
@@ -38,14 +39,14 @@ def clip_t(images: Tensor, texts: Tensor) -> Tensor:
 
 
 def choose(images: Tensor, texts: Tensor, scale: float) -> Tensor:
-    """Features (N, D) of images and (K, D) of K prompts, the logit scale -> probabilities of the prompts (N, K)."""
+    """Features of images (N, D) and of K prompts (K, D), logit scale -> probabilities of the prompts (N, K)."""
     return (scale * F.normalize(images.double()) @ F.normalize(texts.double()).T).softmax(1)
 
 
 def clip_iqa(images: Tensor, pair: Tensor, scale: float) -> Tensor:
-    """Features (N, D) of images and (2, D) of two opposite prompts -> the probability of the first (N,).
+    """Features of images (N, D) and of two opposite prompts (2, D) -> the probability of the first (N,).
 
-    Only numbers of one network and one pair can be compared.
+    Compare numbers of one network and one pair only. Raises ValueError unless there are 2 prompts.
     """
     if len(pair) != 2:
         raise ValueError(f"CLIP-IQA compares 2 opposite prompts, found {len(pair)}")
@@ -53,10 +54,10 @@ def clip_iqa(images: Tensor, pair: Tensor, scale: float) -> Tensor:
 
 
 def prompt_accuracy(choices: Sequence[Tensor]) -> dict[str, float]:
-    """For each prompt the probabilities (N_i, K_i) of its images, those of the true prompt in column 0 -> a row.
+    """For each prompt the probabilities (N_i, K_i) of its images, the true prompt in column 0 -> numbers of the table.
 
-    right: share of images whose true prompt is likelier than every other, so a tie is not right; probability: its mean;
-    chance: 1 / K, the mean over the images, for both.
+    accuracy: share of images whose true prompt is likelier than every other (a tie is wrong); probability: mean of the
+    true prompt's; chance: mean of 1 / K. Raises ValueError for no image and for fewer than two prompts.
     """
     if not sum(map(len, choices)) or min(p.shape[1] for p in choices) < 2:
         raise ValueError(
@@ -77,7 +78,8 @@ def prompt_accuracy(choices: Sequence[Tensor]) -> dict[str, float]:
 def alternatives(template: str) -> list[str]:
     """ "a {blue|black|red} {sweater|hat}" -> the prompt of all first choices, then those that differ from it in one.
 
-    An empty choice leaves the attribute out: "a sweater{ with a logo|}".
+    An empty choice leaves the attribute out: "a sweater{ with a logo|}". Raises ValueError for a template that offers
+    no choice.
     """
     parts = re.split(r"\{([^{}]*)\}", template)
     choices = [part.split("|") for part in parts]  # texts between the attributes are attributes of one choice

@@ -1,13 +1,13 @@
-"""Features, one row an image, as the statistics compare them: checked, and in float64 (on the CPU, as MPS has none)."""
+"""Features, one row an image: checked and in float64 on the CPU (MPS has no float64) before statistics compare them."""
 
 import torch
 from torch import Tensor
 
 
 def pair(what: str, x: Tensor, y: Tensor, least: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Features x (N, D) and y (M, D), as they are -> the same in float64, for the statistic called `what`.
+    """Features x (N, D) and y (M, D) -> the same in float64.
 
-    Raises ValueError unless they share D, have `least` rows and are finite.
+    Raises ValueError, with `what`, the name of the statistic, unless they share D, have `least` rows and are finite.
     """
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"{what} compares features (N, D) and (M, D), found {tuple(x.shape)} and {tuple(y.shape)}")
@@ -19,5 +19,5 @@ def pair(what: str, x: Tensor, y: Tensor, least: tuple[int, int]) -> tuple[Tenso
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Euclidean distances of the rows of x (N, D) and y (M, D) -> (N, M); of equal rows exactly 0."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")  # by inner products a copy is not at 0
+    """Euclidean distances between the rows of x (N, D) and y (M, D) -> (N, M); exactly 0 for equal rows."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")  # inner products would not give 0

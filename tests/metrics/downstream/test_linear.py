@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metrics.downstream.linear import PENALTY, linear_probe, seen, views
+from metrics.downstream.linear import PENALTY, activations, linear_probe, views
 from metrics.networks.features import Features
 
 
@@ -38,12 +38,12 @@ def test_the_gradient_vanishes_and_every_class_and_source_has_its_weight(network
         for label in (0, 1):
             own = images[labels == label]
             ways = torch.cat([side.rot90(k, (2, 3)) for k in range(4) for side in (own, own.flip(-1))])
-            z = (seen(network, ways) - probe.mean) / probe.std
+            z = (activations(network, ways) - probe.mean) / probe.std
             total = total - share / 2 * head(z).log_softmax(1)[:, label].mean()
     gradient = torch.autograd.grad(total + PENALTY * head.weight.square().sum(), head.weight)[0]
     assert gradient.abs().max() < 1e-3
 
 
 def test_the_largest_value_of_a_channel_is_seen(network):
-    h = seen(network, bars(2, 1)[0], batch=3)
+    h = activations(network, bars(2, 1)[0], batch=3)
     assert h.shape == (4, 2 * (8 + 16)) and (h[:, 8:16] >= h[:, :8]).all() and (h[:, 32:] >= h[:, 16:32]).all()

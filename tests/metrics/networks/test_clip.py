@@ -149,9 +149,9 @@ def test_openais_torchscript_in_half_precision(tmp_path):
 
 def test_the_rule_for_single_files_without_a_config():
     layouts = list(clip.SIGNS.values())
-    assert clip.trained_with(None, {}, layouts[1], 1024) == "quick_gelu"  # OpenAI's ViT-L/14
-    assert clip.trained_with(None, {}, layouts[1], 1280) == "gelu"  # OpenCLIP's ViT-H/14
-    assert clip.trained_with({}, {}, layouts[1], 1280) == "quick_gelu"  # what transformers takes then
+    assert clip.activation_of(None, {}, layouts[1], 1024) == "quick_gelu"  # OpenAI's ViT-L/14
+    assert clip.activation_of(None, {}, layouts[1], 1280) == "gelu"  # OpenCLIP's ViT-H/14
+    assert clip.activation_of({}, {}, layouts[1], 1280) == "quick_gelu"  # what transformers takes then
 
 
 def test_images_are_resized_as_by_pillow():

@@ -1,10 +1,10 @@
-"""Frechet distance: Gaussians with exact moments, torchmetrics, sets with fewer images than dimensions, classes."""
+"""Frechet distance: Gaussians with exact moments, torchmetrics, sets with fewer images than dimensions."""
 
 import pytest
 import torch
 from torch import nn
 
-from metrics.statistics.frechet import frechet, frechet_by_class
+from metrics.statistics.frechet import frechet
 
 
 def normal(count, dim, seed=0, dtype=torch.float64):
@@ -83,22 +83,6 @@ def test_few_images_reward_samples_that_vary_too_little():
 
     assert mean(20, 0.6) < mean(20, 1.0)
     assert mean(1000, 0.6) > mean(1000, 1.0)
-
-
-def test_classes_are_measured_apart_with_their_counts():
-    x, y = normal(12, 4), normal(9, 4, 1)
-    labels_x, labels_y = torch.tensor([7] * 5 + [2] * 7), torch.tensor([2, 7, 7] * 3)
-    assert frechet_by_class(x, labels_x, y, labels_y) == {
-        2: (frechet(x[5:], y[::3]), 7, 3),
-        7: (frechet(x[:5], y[[1, 2, 4, 5, 7, 8]]), 5, 6),
-    }
-
-
-@pytest.mark.parametrize("labels_y, n", [([0, 0, 0, 1], 1), ([0, 0, 0, 0], 0)])
-def test_a_class_with_one_image_or_none_has_no_covariance(labels_y, n):
-    x = normal(4, 3)
-    with pytest.raises(ValueError, match=f"FID of class 1 needs 2 and 2 images at least, found 2 and {n}"):
-        frechet_by_class(x, torch.tensor([0, 0, 1, 1]), x, torch.tensor(labels_y))
 
 
 @pytest.mark.parametrize(
