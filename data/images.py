@@ -54,11 +54,7 @@ def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> tu
     return _to_rgb(image, background), facts
 
 
-def decode_all(
-    items: Iterable,
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    background: tuple[int, int, int] = WHITE,
-) -> list[np.ndarray]:
+def decode_all(items: Iterable, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> list[np.ndarray]:
     """All images in order, each decoded once: a list of (H, W, 3) uint8. One ValueError names all the bad files.
 
     An item is a path or has a `.path`. `transform` runs right after decoding, so that memory holds the transformed
@@ -69,7 +65,7 @@ def decode_all(
         path = Path(getattr(item, "path", item))
         count += 1
         try:
-            image = decode(path, background)
+            image = decode(path)
         except ValueError as error:
             bad.append(str(error))
             continue

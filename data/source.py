@@ -100,22 +100,17 @@ def load_masks(
 def load_generated(source: str, size: int) -> ImageSet:
     """All classes of the products that a source names, COUNT images of each, computed at `size` pixels a side."""
     products, split, count = parse(source)
-    classes = [(product, state) for product in products for state in makers.states(product)]
+    pairs = [(product, state) for product in products for state in makers.states(product)]
+    classes, parents = ["/".join(pair) for pair in pairs], {"/".join(pair): pair[0] for pair in pairs}
     wanted = [(label, index) for label in range(len(classes)) for index in range(count)]
-    shown = tqdm(wanted, desc=source, disable=len(wanted) < 2000)
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     masks = np.empty((len(wanted), size, size), bool)
-    for i, (label, index) in enumerate(shown):
-        pixels[i], mask, _ = makers.image(*classes[label], split, index, size)
+    for i, (label, index) in enumerate(tqdm(wanted, desc=source, disable=len(wanted) < 2000)):
+        pixels[i], mask, _ = makers.image(*pairs[label], split, index, size)
         masks[i] = mask > 0
-    return ImageSet(
-        pixels,
-        torch.tensor([label for label, _ in wanted]),
-        [f"{p}/{s}" for p, s in classes],
-        [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted],
-        masks,
-        {f"{p}/{s}": p for p, s in classes},
-    )
+    labels = torch.tensor([label for label, _ in wanted])
+    names = [f"{classes[label]}/{split}/{index}" for label, index in wanted]
+    return ImageSet(pixels, labels, classes, names, masks, parents)
 
 
 def generated_captions(names: Iterable[str]) -> Captions:

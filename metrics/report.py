@@ -59,25 +59,24 @@ def used(rows: list[dict]) -> list[Column]:
     scored = {
         name: Column(name, name, ".2f", "mean of the scorer", 1) for row in rows for name in row.get("scores", {})
     }
-    return [column for column in (*COLUMNS, *scored.values()) if any(number(row, column) is not None for row in rows)]
+    return [column for column in (*COLUMNS, *scored.values()) if values(rows, column)]
 
 
-def number(row: dict, column: Column) -> float | None:
-    """The row's number for a column, None without one."""
-    return row.get(column.key, row.get("scores", {}).get(column.key))
+def values(rows: list[dict], column: Column) -> list[float]:
+    """The numbers of a column, one for each row that has it."""
+    numbers = (row.get(column.key, row.get("scores", {}).get(column.key)) for row in rows)
+    return [number for number in numbers if number is not None]
 
 
 def cell(rows: list[dict], column: Column) -> str:
     """ "0.90 (0.88 to 0.93)" over the seeds, "0.90" where all are equal, "" without a number."""
-    values = [value for row in rows if (value := number(row, column)) is not None]
-    if not values:
-        return ""
-    return spread(values, column.format)
+    numbers = values(rows, column)
+    return spread(numbers, column.format) if numbers else ""
 
 
-def spread(values: list[float], digits: str = ".2f") -> str:
+def spread(numbers: list[float], digits: str = ".2f") -> str:
     """The mean, then the smallest and the largest value unless all three print alike."""
-    low, middle, high = (format(value, digits) for value in (min(values), mean(values), max(values)))
+    low, middle, high = (format(value, digits) for value in (min(numbers), mean(numbers), max(numbers)))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -135,11 +134,7 @@ def html(rows: list[dict], images: dict[str, Path], title: str, protocol: str) -
 
 def winner(groups: dict[str, list[dict]], column: Column) -> str | None:
     """The name of the row with the best mean; None if the column has no best or fewer than two rows."""
-    means = {
-        name: mean(values)
-        for name, group in groups.items()
-        if (values := [value for row in group if (value := number(row, column)) is not None])
-    }
+    means = {name: mean(numbers) for name, group in groups.items() if (numbers := values(group, column))}
     if not column.best or len(means) < 2:
         return None
     return max(means, key=lambda name: column.best * means[name])

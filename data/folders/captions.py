@@ -14,7 +14,7 @@ way.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ def read_captions(root: str | Path, template: str = "") -> Captions:
     that is not UTF-8, rows and images that do not match, a tree in no layout of this module or layouts.py.
     """
     node, mask_of = split_masks(read_tree(root))
-    images = list(_images(node))
+    images = node.all_images
     if not images:
         raise ValueError(f"{root}: there is no image in it\nfound:\n{draw_tree(node)}")
     _check_template(template)
@@ -92,15 +92,9 @@ def describe_captions(captions: Captions, examples: int = 3) -> str:
     return "\n".join([head, *lines, *(f"note: {note}" for note in captions.notes)])
 
 
-def _images(node: Node) -> Iterator[Path]:
-    yield from node.images
-    for folder in node.folders:
-        yield from _images(folder)
-
-
 def _place(node: Node, template: str) -> tuple[list[Item], list[str]]:
     """(items, notes) of a flat folder, whose images have no class, or of a layout of layouts.py."""
-    inside = [path for folder in node.folders for path in _images(folder)]
+    inside = node.all_images[len(node.images) :]
     if node.images and inside:
         raise ValueError(
             f"{node.path}: {len(node.images)} images lie directly in it and {len(inside)} in its folders: "

@@ -101,15 +101,15 @@ def match_tree(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
         raise ValueError(f"{len(node.images)} images lie directly in the folder, so they have no class")
     if not node.folders:
         raise ValueError("there is no class folder in it")
-    for kind, is_product, items_of in (("mvtec", _is_mvtec, _mvtec), ("defect-spectrum", _is_spectrum, _spectrum)):
+    for kind, is_product, parts, truths in PRODUCT_LAYOUTS:
         if is_product(node):
-            return kind, *items_of([node])
+            return kind, *_products([node], parts, truths)
         products = [folder for folder in node.folders if is_product(folder)]
         if products and len(products) < len(node.folders):
             other = next(folder.name for folder in node.folders if folder not in products)
             raise ValueError(f"{products[0].name}/ is a product of the {kind} layout, but {other}/ is not")
         if products:
-            return kind, *items_of(products)
+            return kind, *_products(products, parts, truths)
     if (wrapped := node.folder("DS-MVTec")) is not None:
         left = [folder.name for folder in node.folders if folder is not wrapped]
         kind, items, notes = match_tree(wrapped, rank)
@@ -176,12 +176,10 @@ def _is_spectrum(node: Node) -> bool:
     return bool(images) and any(node.folder(name) is not None for name in MASKS)
 
 
-def _mvtec(products: list[Node]) -> tuple[list[Item], list[str]]:
-    return _products(products, ("train", "test"), ("ground_truth",))
-
-
-def _spectrum(products: list[Node]) -> tuple[list[Item], list[str]]:
-    return _products(products, IMAGES, MASKS)
+PRODUCT_LAYOUTS = (  # kind, whether a folder is a product of it, folders of its images and of its masks
+    ("mvtec", _is_mvtec, ("train", "test"), ("ground_truth",)),
+    ("defect-spectrum", _is_spectrum, IMAGES, MASKS),
+)
 
 
 def _products(products: list[Node], parts: tuple[str, ...], truths: tuple[str, ...]) -> tuple[list[Item], list[str]]:

@@ -30,6 +30,11 @@ class Node(NamedTuple):
         return next((node for node in self.folders if node.name == name), None)
 
     @property
+    def all_images(self) -> list[Path]:
+        """The images of this folder, then those of each folder below it."""
+        return [*self.images, *(image for node in self.folders for image in node.all_images)]
+
+    @property
     def all_skipped(self) -> Counter:
         """{reason: skipped files} of this folder and all below it."""
         return sum((node.all_skipped for node in self.folders), self.skipped)

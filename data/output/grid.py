@@ -37,17 +37,7 @@ def grid(
     height = max(image.shape[0] for column in columns.values() for image in column)
     width = max(image.shape[1] for column in columns.values() for image in column)
     factor = max(1, math.ceil(min_side / max(height, width)))
-    return _draw(columns, rows, count, height * factor, width * factor, factor)
-
-
-def _draw(
-    columns: Mapping[str, Sequence[np.ndarray]],
-    rows: Sequence[str] | None,
-    count: int,
-    height: int,
-    width: int,
-    factor: int,
-) -> Image.Image:
+    height, width = height * factor, width * factor
     font = ImageFont.load_default(size=TEXT)
     names = [_wrap(name, font, width) for name in columns]
     widths = [max(width, _text_size(name, font)[0]) for name in names]

@@ -27,11 +27,7 @@ def smallest_side(folder: str | Path) -> int:
 
     Raises ValueError if there is no image.
     """
-    nodes, sides = [read_tree(folder)], []
-    while nodes:
-        node = nodes.pop()
-        nodes += node.folders
-        sides += [min(read_image(path)[1].size) for path in node.images if path.name != GRID]
+    sides = [min(read_image(path)[1].size) for path in read_tree(folder).all_images if path.name != GRID]
     if not sides:
         raise ValueError(f"{folder}: expected images, found none")
     return min(sides)

@@ -103,14 +103,9 @@ def classifier_network(path: Path, device: str | torch.device) -> Network:
     network, classes = features.load_classifier(path / "model.safetensors" if path.is_dir() else path)
     network.to(device)
 
-    def embed(x: Tensor) -> Tensor:
-        return features.embed(network, x)[0]
-
-    def logits(x: Tensor) -> Tensor:
-        return features.embed(network, x)[1]
-
+    embed, logits = (batched(lambda x, i=i: features.embed(network, x)[i], device) for i in range(2))
     name = path.stem if path.is_file() else path.name
-    return Network(name, batched(embed, device), batched(logits, device), tuple(classes))
+    return Network(name, embed, logits, tuple(classes))
 
 
 def clip_network(network: clip.CLIP, path: Path, device: str | torch.device) -> Network:

@@ -13,8 +13,6 @@ middle part is the corruption stage (Wu et al. 2024, arXiv 2405.19931), which th
 from the first corrupted evaluation to the last one before an evaluation that is not corrupted.
 """
 
-from itertools import takewhile
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -77,10 +75,12 @@ def stage(
     steps: list[int], similarity: list[float], residual: list[float], deviations: list[tuple[float, float]]
 ) -> tuple[int, int] | None:
     """(first, last) step of the corruption stage, the first stage if there are several; None if there is none."""
-    flags = list(zip(steps, corrupted(similarity, residual, deviations)))
-    first = next((i for i, (_, bad) in enumerate(flags) if bad), len(flags))
-    inside = [step for step, _ in takewhile(lambda flag: flag[1], flags[first:])]
-    return (inside[0], inside[-1]) if inside else None
+    flags = corrupted(similarity, residual, deviations)
+    if True not in flags:
+        return None
+    first = flags.index(True)
+    length = (flags[first:] + [False]).index(False)
+    return steps[first], steps[first + length - 1]
 
 
 def best(
