@@ -9,7 +9,7 @@ import numpy as np
 from data.generated.products import Surface, paint, soft, to_segment
 
 
-def polygon(u, v, half):
+def polygon(u: np.ndarray, v: np.ndarray, half: np.ndarray) -> np.ndarray:
     """Signed distance, negative inside, to the polygon of the corners `half` (K, 2), right of the middle, and their
     mirror images.
     """
@@ -22,7 +22,15 @@ def polygon(u, v, half):
     return np.where(inside, -away, away)
 
 
-def cloth(u, v, half, dye, grain, weave, seams=0.0):
+def cloth(
+    u: np.ndarray,
+    v: np.ndarray,
+    half: list,
+    dye: np.ndarray,
+    grain: np.ndarray,
+    weave: np.ndarray,
+    seams: np.ndarray | float = 0.0,
+) -> Surface:
     """Soft cloth of an outline: round at its edge, in folds, darker where `seams` (H, W) is 1."""
     distance = polygon(u, v, np.array(half)) - 0.03
     folds = np.sin(4 * u + 2 * v + 1.5 * grain) + 0.5 * grain
@@ -30,12 +38,13 @@ def cloth(u, v, half, dye, grain, weave, seams=0.0):
     return Surface(distance, height, dye * (1 + 0.05 * grain + 0.10 * weave - 0.35 * seams), 0.06)
 
 
-def line(distance, width=0.018):
+def line(distance: np.ndarray, width: float = 0.018) -> np.ndarray:
     """1 on the zero of a distance, 0 beside it."""
     return np.exp(-((distance / width) ** 2))
 
 
-def t_shirt(u, v, rng, dye, grain):
+def t_shirt(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+    """A t-shirt: short sleeves and a round collar."""
     collar = np.hypot(u, (v + 0.86) * 1.25)
     seams = line(collar - 0.36) + line(v - 0.80) + line(np.abs(u) - 0.60 - 0.12 * (v + 0.3)) * (v < -0.12)
     half = [
@@ -51,7 +60,8 @@ def t_shirt(u, v, rng, dye, grain):
     return cloth(u, v, half, dye, grain, 0.4 * np.sin(70 * u) * np.sin(70 * v), seams)
 
 
-def sweater(u, v, rng, dye, grain):
+def sweater(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+    """A sweater: long sleeves and a ribbed hem."""
     ribs = np.sin(75 * u) * (v > 0.68)
     sleeve = line(np.abs(u) - 0.62 - 0.05 * v) * (v > -0.45)
     half = [
@@ -69,14 +79,16 @@ def sweater(u, v, rng, dye, grain):
     return cloth(u, v, half, dye, grain, np.sin(48 * u + 1.5 * np.sin(24 * v)) + 2 * ribs, seams)
 
 
-def shorts(u, v, rng, dye, grain):
+def shorts(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+    """Shorts with a waistband."""
     band = (v < -0.46) * (1 + np.sin(60 * u)) / 2
     half = [(0.02, 0.30), (0.08, 0.84), (0.98, 0.76), (0.74, -0.70)]
     seams = line(v + 0.46) + line(u, 0.015) * (v < 0.30) + line(v - 0.74)
     return cloth(u, v, half, dye, grain, np.sin(60 * (u + v)) + band, seams)
 
 
-def hat(u, v, rng, dye, grain):
+def hat(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+    """A knitted hat with a turned-up brim."""
     band = v > 0.02
     ribs = np.sin(np.where(band, 44, 30) * u / np.sqrt(np.clip(1.3 - 0.6 * np.clip(-v, 0, 1) ** 2, 0.2, None)))
     half = [
@@ -92,7 +104,7 @@ def hat(u, v, rng, dye, grain):
     return cloth(u, v, half, dye, grain, ribs * np.where(band, 0.6, 1.0), line(v - 0.02, 0.03))
 
 
-def billboard(u, v, rng, dye, grain):
+def billboard(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
     """A panel on two posts, before sky and grass: a surface that fills the picture."""
     panel = np.maximum(np.abs(u) - 0.80, np.abs(v + 0.22) - 0.44)
     posts = np.maximum(np.abs(np.abs(u) - 0.45) - 0.055, 0.2 - v)
@@ -109,7 +121,7 @@ def billboard(u, v, rng, dye, grain):
     )
 
 
-def perfume(u, v, rng, dye, grain):
+def perfume(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
     """A flacon with a dark cap, its scent seen through the glass."""
     body = np.maximum(np.abs(u) - 0.56, np.abs(v - 0.24) - 0.50) - 0.08
     neck = np.maximum(np.abs(u) - 0.16, np.abs(v + 0.38) - 0.08)

@@ -35,14 +35,14 @@ PRODUCTS = tuple(PRODUCT_STATES)
 GROUPS = {mark: tuple(name for name in PRODUCTS if name.startswith(mark)) for mark in MARKS}
 
 
-def caption(product, state):
-    """The sentence that describes an image: its colour and name, and whether it bears the logo or some other."""
+def caption(product: str, state: str) -> str:
+    """The sentence that describes an image: its colour and name, and whether it bears the logo or another one."""
     mark, ground = product.split("_on_")
     name = state if ground == "props" else f"{ground} {state}"
     return f"a photo of {'' if state == 'shorts' else 'a '}{name}{MARKS[mark]}"
 
 
-def alternatives(product, state):
+def alternatives(product: str, state: str) -> dict[str, list[tuple[str, str]]]:
     """attribute -> classes (product, state): the given one first, then all that differ from it in the attribute."""
     mark, ground = product.split("_on_")
     grounds = {other: f"{mark}_on_{other}" for other in DYES} if ground in DYES else {}
@@ -54,13 +54,15 @@ def alternatives(product, state):
     return {key: sorted(classes, key=lambda one: one != (product, state)) for key, classes in found.items() if classes}
 
 
-def letter(p, q, stroke):
+def letter(p: np.ndarray, q: np.ndarray, stroke: str) -> np.ndarray:
     """Distance of the points p, q of the logo's frame to the stroke of a letter in the middle."""
     reach = np.array(LETTERS[stroke]) * (0.14, 0.30)
     return to_segment(p, q, -reach, reach)
 
 
-def stamp(u, v, at, size, turn, word):
+def stamp(
+    u: np.ndarray, v: np.ndarray, at: np.ndarray, size: float, turn: float, word: str
+) -> tuple[np.ndarray, np.ndarray]:
     """The logo of half length `size` round `at`: how much of each point is box and how much ink, (H, W) in 0..1."""
     cos, sin = np.cos(turn), np.sin(turn)
     p, q = (cos * (u - at[0]) + sin * (v - at[1])) / size, (cos * (v - at[1]) - sin * (u - at[0])) / size
@@ -69,14 +71,14 @@ def stamp(u, v, at, size, turn, word):
     return soft(box, 0.012 / size), soft(strokes - 0.08, 0.014 / size)
 
 
-def misspelt(rng):
+def misspelt(rng: np.random.Generator) -> str:
     """A word that is not the brand's, any of the 255."""
     while (word := "".join(rng.choice(list(LETTERS), 4))) == WORD:
         pass
     return word
 
 
-def stand(n, rng):
+def stand(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Image coordinates x, y and the thing's frame u, v (n, n): nearly upright, scaled, moved."""
     y, x = np.mgrid[0:n, 0:n] / (n / 2) - 1 + 1 / n
     turn, scale, (dx, dy) = rng.uniform(-0.09, 0.09), rng.uniform(0.92, 1.04), rng.uniform(-0.05, 0.05, 2)
@@ -84,8 +86,13 @@ def stand(n, rng):
     return x, y, (cos * (x - dx) + sin * (y - dy)) / scale, (cos * (y - dy) - sin * (x - dx)) / scale
 
 
-def image(product, state, split, index, seed=0, size=64):
-    """One photograph: rgb (size, size, 3) uint8, mask (size, size) uint8 of 0 and 255, caption."""
+def image(
+    product: str, state: str, split: str, index: int, seed: int = 0, size: int = 64
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """One photograph: rgb (size, size, 3) uint8, mask (size, size) uint8 of 0 and 255, caption.
+
+    Raises ValueError for a state that the product does not have.
+    """
     if state not in PRODUCT_STATES[product]:
         raise ValueError(f"{product} has no {state!r}; it has {', '.join(PRODUCT_STATES[product])}")
     key = PRODUCTS.index(product), PRODUCT_STATES[product].index(state), list(SPLITS).index(split), index
