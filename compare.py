@@ -16,7 +16,7 @@ The config says in the flags of train.py and sample.py what all share and what e
     [ways.unguided]                              # optional: several ways to draw every method, or those named by `of`
     guidance = 1.0
     of = ["lora"]
-    [scorers]                                    # optional: functions of the samples, see metrics/scores.py
+    [scorers]                                    # optional: functions of the samples, see metrics/statistics/scores.py
     logo = "docs/logo_scorer.py:score"
     [asked]                                      # of a text model: prompt = class that its samples are compared with
     "a photo of a sks nut with a crack" = "hazelnut/crack"
@@ -38,13 +38,13 @@ import launch
 import sample
 import train
 from data import ImageSet, load
-from data.atomic import write_atomic
-from data.drawn import GRID, read_drawn, smallest_side
+from data.output.atomic import write_atomic
+from data.output.samples import GRID, read_samples, smallest_side
 from data.source import classes_of
 from data.transforms import Transform
 from metrics import networks
 from metrics.report import html, markdown
-from metrics.scores import load_scorer, means
+from metrics.statistics.scores import load_scorer, means
 from metrics.table import measure
 from ops.device import choose_device
 from recipes import search
@@ -90,7 +90,7 @@ def main(argv=None):
 def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict]:
     """Train, draw, measure: a dict of numbers for each method, way and seed, which are in out/numbers.json too."""
     out, rows, pictures, real = out.resolve(), [], {}, None
-    network, judge = networks.load(features, choose_device("auto")), networks.load("tiny-features")
+    network, judge = networks.load_network(features, choose_device("auto")), networks.load_network("tiny-features")
     scorers = {name: load_scorer(text) for name, text in plan.scorers.items()}
     for method in plan.methods:
         for seed in range(plan.seeds):
@@ -215,7 +215,7 @@ def drawn(plan: Plan, run: Path, way: str, seed: int) -> Path:
 
 def samples(plan: Plan, folder: Path, transform: Transform, real: ImageSet) -> ImageSet:
     """The samples of a folder with the classes of the real images: those that were drawn, or that plan.asked names."""
-    shown = read_drawn(folder, transform, list(plan.asked) or real.classes)
+    shown = read_samples(folder, transform, list(plan.asked) or real.classes)
     wanted = [plan.asked.get(name, name) for name in shown.classes]
     if unknown := [name for name in wanted if name not in real.classes]:
         raise ValueError(f"asked: {unknown[0]!r} is no class of {plan.real}, which has {', '.join(real.classes)}")

@@ -12,14 +12,15 @@ import torch
 
 import launch
 from data import ImageSet, load
-from data.atomic import write_atomic
-from data.drawn import file_names, read_drawn, smallest_side
+from data.output.atomic import write_atomic
+from data.output.samples import file_names, read_samples, smallest_side
 from data.source import GENERATED
 from data.transforms import Transform, to_tensor
-from metrics import lpips, networks
-from metrics.clusters import intra_cluster, pairwise_diversity
-from metrics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, fidelity
-from metrics.scores import load_scorer, means
+from metrics import networks
+from metrics.networks import lpips
+from metrics.statistics.clusters import intra_cluster, pairwise_diversity
+from metrics.statistics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
+from metrics.statistics.scores import load_scorer, means
 from metrics.table import as_text, measure
 from ops.device import choose_device
 
@@ -49,14 +50,14 @@ def main(argv=None):
     asked = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in cfg.prompt]
     drawn, real, train = images_of(cfg, [choices[0] for choices in asked])
     fake, real, train = sharing(drawn, real, train)
-    tables, judge = [], networks.load("tiny-features", device)
+    tables, judge = [], networks.load_network("tiny-features", device)
     for spec in cfg.features:
-        network = networks.load(spec, device)
+        network = networks.load_network(spec, device)
         tables.append(
             measure(network, fake, real, train, judge) | (spoken(network, drawn, asked) if network.texts else {})
         )
     if cfg.lpips:
-        tables.append({"network": f"LPIPS ({cfg.lpips})"} | apart(lpips.load(cfg.lpips).to(device), fake, train))
+        tables.append({"network": f"LPIPS ({cfg.lpips})"} | apart(lpips.load_lpips(cfg.lpips).to(device), fake, train))
     for text, scorer in zip(cfg.scorer, scorers):
         tables.append({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels)))
     print("\n\n".join(map(as_text, tables)))
@@ -79,7 +80,7 @@ def spoken(network: networks.Network, drawn: ImageSet, asked: list[list[str]]) -
         for i, texts in enumerate(asked)
         if len(texts) > 1
     ]
-    return numbers | ({f"prompt_{name}": value for name, value in fidelity(choices).items()} if choices else {})
+    return numbers | ({f"prompt_{name}": value for name, value in prompt_accuracy(choices).items()} if choices else {})
 
 
 def apart(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
@@ -99,7 +100,7 @@ def images_of(cfg, prompts: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | N
     side = cfg.size or (SIDE if cfg.fake.startswith(GENERATED) else smallest_side(cfg.fake))
     real, train = (read(source, Transform(side)) if source else None for source in (cfg.real, cfg.train))
     if prompts:
-        return read_drawn(cfg.fake, Transform(side), prompts), real, train
+        return read_samples(cfg.fake, Transform(side), prompts), real, train
     return read(cfg.fake, Transform(side), real.classes), real, train
 
 
@@ -107,7 +108,7 @@ def read(source: str, transform: Transform, classes: list[str] = ()) -> ImageSet
     """The images; those of sample.py have the classes that it wrote into their names, if they are among `classes`."""
     if source.startswith(GENERATED):
         return load(source, transform)
-    found = read_drawn(source, transform)
+    found = read_samples(source, transform)
     known = dict(zip(file_names(classes), classes))
     return found._replace(classes=[known.get(name, name) for name in found.classes])
 

@@ -16,9 +16,9 @@ from tqdm import tqdm
 import weights
 from config import Config, check_unread, given, read_toml, run_script, usage
 from config import sampling as part
-from data.drawn import GRID, file_names
-from data.grid import grid, save_image
 from data.images import decode
+from data.output.grid import grid, save_image
+from data.output.samples import GRID, file_names
 from data.transforms import Transform, to_tensor, to_uint8
 from dit.classes import row_of
 from ops.attention import set_backend

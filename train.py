@@ -19,7 +19,7 @@ from tqdm import tqdm
 import adapters
 from config import Config, run_script, to_toml
 from config.training import Loop, Run, Stopping
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
 from ops.attention import set_backend
 from ops.device import Compute, choose_device, peak_gib
 from ops.random import fold_in, generator_for

@@ -1,5 +1,6 @@
-"""Images: folder layouts, decoding, transforms, the latent cache, and generated product defects and logos."""
+"""Images: sources, decoding, transforms and the latent cache; folders, generated photographs, and what runs write."""
 
-from data.source import ImageSet, load
+from data.image_set import ImageSet
+from data.source import load
 
 __all__ = ["ImageSet", "load"]

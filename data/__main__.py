@@ -1,20 +1,21 @@
-"""python -m data --inspect PATH: what a folder of images is taken for, after decoding every file in it."""
+"""python -m data --inspect PATH: the layout, classes and captions of a folder of images, after decoding every file."""
 
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
-from data import captions
-from data.folders import RANKS, describe, recognise
-from data.images import decode_mask, read
+from data.folders.captions import Captioned, describe_captions, read_captions
+from data.folders.layouts import RANKS, Item, describe_layout, recognise
+from data.images import decode_mask, read_image
 
 
-def inspect(items) -> tuple[str, list[str]]:
-    """(report, bad files) of items with path and mask: size, format, mode of the images; a line for each bad file."""
+def inspect(items: Sequence[Item | Captioned]) -> tuple[str, list[str]]:
+    """(report, bad files): sizes, formats and modes of the images, and one line for each file that cannot be used."""
     facts, bad = [], []
     for item in items:
         try:
-            image, fact = read(item.path)
+            image, fact = read_image(item.path)
             facts.append(fact)
             if item.mask is not None and (mask := decode_mask(item.mask)).shape != image.shape[:2]:
                 bad.append(
@@ -37,27 +38,27 @@ def inspect(items) -> tuple[str, list[str]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0: every file is usable. 2: the layout is not recognised, or files are bad."""
+    """Prints the report. Exit status 0: every file is usable; 2: no layout is recognised, or files are bad."""
     parser = argparse.ArgumentParser(prog="python -m data", description=__doc__)
     parser.add_argument("--inspect", metavar="PATH", required=True, help="folder of images with classes or captions")
     parser.add_argument("--template", default="", help="caption of images that have none: 'a photo of a {class}'")
     parser.add_argument("--rank", default="class", choices=RANKS, help="iNaturalist: the rank that is the superclass")
     options = parser.parse_args(arguments)
     readers = {
-        "classes": (lambda: recognise(options.inspect, options.rank), describe),
-        "captions": (lambda: captions.read_captions(options.inspect, options.template), captions.describe),
+        "classes": (lambda: recognise(options.inspect, options.rank), describe_layout),
+        "captions": (lambda: read_captions(options.inspect, options.template), describe_captions),
     }
-    found, faults = [], []
-    for name, (read_folder, describe_it) in readers.items():
+    contents, faults = [], []
+    for name, (read, describe) in readers.items():
         try:
-            found.append(read_folder())
-            print(describe_it(found[-1]))
+            contents.append(read())
+            print(describe(contents[-1]))
         except ValueError as error:
             faults.append(f"no {name}: {error}")
-    if not found:
+    if not contents:
         print("\n".join(faults), file=sys.stderr)
         return 2
-    report, bad = inspect(found[-1].items)  # captions know more masks than classes do
+    report, bad = inspect(contents[-1].items)  # captions know more masks than classes do
     print("\n".join([fault.splitlines()[0] for fault in faults] + [report]))
     return 2 if bad else 0
 

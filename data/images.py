@@ -1,15 +1,15 @@
-"""File -> uint8 RGB array: upright, opaque, 8 bits, of a bounded size, or one sentence that names the file.
+"""File -> uint8 RGB array: upright, opaque, 8 bits, of a bounded size. An error is one sentence with the file's name.
 
-Order matters: EXIF orientation before any conversion (converting drops the tag), 16 bits scaled by 255/65535 (Pillow's
-own conversion of a 16-bit grey image clips at 255, that is to white), alpha laid over a stated colour. Only Pillow's
-PNG, JPEG, WebP and BMP readers are ever opened, chosen by the file's content and not by its suffix.
+The order matters: EXIF orientation comes before any conversion, which would drop the tag. 16 bits are scaled by
+255/65535; Pillow's own conversion of a 16-bit grey image clips at 255, which is white. Alpha is laid over a background
+colour. Pillow's PNG, JPEG, WebP and BMP readers alone are used, chosen by the file's content and not by its suffix.
 """
 
 import stat
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,7 +21,7 @@ WHITE = (255, 255, 255)
 
 
 class Facts(NamedTuple):
-    """What a file held before conversion: Pillow's format and mode, (width, height) in pixels, number of frames."""
+    """A file before conversion: Pillow's format and mode, (width, height) in pixels, number of frames."""
 
     format: str
     mode: str
@@ -45,31 +45,27 @@ def decode(path: str | Path, background: tuple[int, int, int] = WHITE) -> np.nda
 
     Raises ValueError naming the file if it is empty, truncated, not PNG/JPEG/WebP/BMP or above MAX_PIXELS.
     """
-    return read(path, background)[0]
+    return read_image(path, background)[0]
 
 
-def read(path: str | Path, background: tuple[int, int, int] = WHITE) -> tuple[np.ndarray, Facts]:
-    """`decode`, with the facts of the file as it was stored."""
+def read_image(path: str | Path, background: tuple[int, int, int] = WHITE) -> tuple[np.ndarray, Facts]:
+    """The image of `decode`, and the facts of its file before conversion. ValueError as from `decode`."""
     image, facts = _open(Path(path))
     return _to_rgb(image, background), facts
 
 
-def decode_all(
-    items: Iterable,
-    transform: Callable[[np.ndarray], np.ndarray] | None = None,
-    background: tuple[int, int, int] = WHITE,
-) -> list[np.ndarray]:
-    """Every image decoded once, in order: a list of (H, W, 3) uint8. All the bad ones are named in one ValueError.
+def decode_all(items: Iterable, transform: Callable[[np.ndarray], np.ndarray] | None = None) -> list[np.ndarray]:
+    """All images in order, each decoded once: a list of (H, W, 3) uint8. One ValueError names all the bad files.
 
-    An item is a path or has a `.path`. `transform` is applied right after decoding, so that memory holds the
-    transformed images only; its ValueError (a crop larger than the image) counts as a bad file too.
+    An item is a path or has a `.path`. `transform` runs right after decoding, so that memory holds the transformed
+    images only. A ValueError of it (a crop larger than the image) makes a bad file too.
     """
     images, bad, count = [], [], 0
     for item in items:
         path = Path(getattr(item, "path", item))
         count += 1
         try:
-            image = decode(path, background)
+            image = decode(path)
         except ValueError as error:
             bad.append(str(error))
             continue
@@ -83,8 +79,8 @@ def decode_all(
 
 
 def decode_mask(path: str | Path) -> np.ndarray:
-    """Mask file -> (H, W) uint8 with its values kept: 0/255 stays 0/255, class and palette indices stay indices, 1 bit
-    becomes 0/1. Upright like its image.
+    """Mask file -> (H, W) uint8, upright like its image. Values stay: 0/255 is 0/255, class and palette indices are
+    indices, 1 bit becomes 0/1.
 
     Raises ValueError as `decode` does, and for a mask whose colour channels differ or whose values exceed 255.
     """
@@ -120,7 +116,7 @@ def _open(path: Path) -> tuple[Image.Image, Facts]:
         return _decode(file, path)
 
 
-def _decode(file, path: Path) -> tuple[Image.Image, Facts]:
+def _decode(file: BinaryIO, path: Path) -> tuple[Image.Image, Facts]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)  # the limit is an error here

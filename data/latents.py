@@ -1,8 +1,8 @@
 """Latents of every image in every variant, encoded once: z = mean + exp(logvar / 2) eps, eps ~ N(0, 1).
 
-The VAE's mean and log-variance are stored and not a sample, so that every step draws its own latent as training on
-images would. The file's name is the SHA-256 of all that the numbers depend on (pixels, variants, VAE, precision):
-a changed image, crop or VAE asks for another name and finds nothing stale.
+The file holds the VAE's mean and log-variance and not a sample, so that every step samples its own latent, as training
+on images would. The file's name is the SHA-256 of everything that its numbers depend on (pixels, variants, VAE,
+precision): a changed image, crop or VAE has another name, so nothing stale is ever read.
 """
 
 import hashlib
@@ -17,24 +17,23 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
 from data.transforms import Variant, apply_variant, to_tensor
 
-FORMAT = "graft latents 1"  # part of the name: to be raised when the meaning of a variant or of the file changes
+FORMAT = "graft latents 1"  # part of the name: raise it when the meaning of a variant or of the file changes
 
 
 class LatentCache(NamedTuple):
-    """mean, logvar (N, V, c, h, w) on the CPU, unscaled; `name` = content address; `path` = file, None in memory only;
-    `reused` = read from that file and not encoded."""
+    """Latents of N images in V variants, on the CPU and unscaled."""
 
-    mean: Tensor
-    logvar: Tensor
-    name: str
-    path: Path | None
-    reused: bool
+    mean: Tensor  # (N, V, c, h, w)
+    logvar: Tensor  # (N, V, c, h, w)
+    name: str  # content address
+    path: Path | None  # its file; None in memory only
+    reused: bool  # read from that file and not encoded
 
 
-def latents(
+def encode_latents(
     images: np.ndarray | Sequence[np.ndarray],
     variants: Sequence[Variant],
     encode: Callable[[Tensor], tuple[Tensor, Tensor]],
@@ -43,14 +42,14 @@ def latents(
     batch: int = 16,
     dtype: torch.dtype = torch.float32,
 ) -> LatentCache:
-    """Encode N images (S, S, 3) uint8 in V variants, or read the same from `folder`.
+    """Latents of N images (S, S, 3) uint8 in V variants: encoded, or read from `folder` if they are in it.
 
     encode  (B, 3, S, S) float32 in [-1, 1] on the CPU -> (mean, logvar), each (B, c, h, w), on any device
     key     fingerprint of the encoder's weights: another VAE must have another key
     dtype   of what is kept: float32, or float16 for half the size
 
-    Raises ValueError for images of unequal size, a latent that is not finite (it names image and variant), and a
-    folder whose disk has not enough room. A file that is damaged is reported in one line and encoded anew.
+    Raises ValueError for images of unequal size, a latent that is not finite (with its image and variant), and a disk
+    without enough room. A damaged file costs one line of notice and is encoded again.
     """
     pixels = _stack(images)
     if not variants:
@@ -71,11 +70,13 @@ def latents(
     return LatentCache(mean, logvar, name, path, False)
 
 
-def sample(
+def sample_posterior(
     cache: LatentCache, index: int | Tensor, variant: int | Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """z = mean + exp(logvar / 2) eps of the chosen images and variants, float32: (c, h, w), or (B, c, h, w) for (B,)
-    indices. The generator lives on the CPU."""
+    """z = mean + exp(logvar / 2) eps of images and variants, float32: (c, h, w), or (B, c, h, w) for indices (B,).
+
+    The generator is on the CPU.
+    """
     mean, logvar = cache.mean[index, variant].float(), cache.logvar[index, variant].float()
     return mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=generator)
 
@@ -105,8 +106,15 @@ def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 
 @torch.no_grad()
-def _encode(pixels, variants, encode, batch, dtype, path) -> tuple[Tensor, Tensor]:
-    """All N V pictures, images outermost, in batches; room on the disk is checked once a batch tells the size."""
+def _encode(
+    pixels: np.ndarray,
+    variants: Sequence[Variant],
+    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    batch: int,
+    dtype: torch.dtype,
+    path: Path | None,
+) -> tuple[Tensor, Tensor]:
+    """(mean, logvar), each (N, V, c, h, w), in batches, images outermost. The first batch shows the size on disk."""
     pairs = [(n, v) for n in range(len(pixels)) for v in range(len(variants))]
     means, logvars = [], []
     for start in range(0, len(pairs), batch):

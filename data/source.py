@@ -1,77 +1,72 @@
-"""One source -> one ImageSet: every image decoded and brought to size once, with its label and its name.
+"""One source -> one ImageSet: every image is decoded and resized once, and has a label and a name.
 
-A source is a folder (see folders.py), or `generated:PRODUCTS/SPLIT[/COUNT]` for the generated photographs, for
-example generated:hazelnut/few/20 or generated:base/base (`base` = all six base products, + joins several), or
-generated:logo_on_black/few/12 (see logos.py).
+A source is a folder (see folders/layouts.py) or `generated:PRODUCTS/SPLIT[/COUNT]`, the generated photographs:
+generated:hazelnut/few/20, generated:base/base (`base` is all six base products, + joins several), or
+generated:logo_on_black/few/12 (see generated/logos.py).
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from data import folders, makers
-from data.captions import Captions, describe, generated_captions, read_captions
-from data.generated import SPLITS
+from data.folders.captions import Captioned, Captions, describe_captions, read_captions
+from data.folders.layouts import Item, recognise
+from data.generated import makers
+from data.generated.photographs import SPLITS
+from data.image_set import ImageSet
 from data.images import decode_all, decode_mask
 from data.transforms import Transform
 
 GENERATED = "generated:"
 
 
-class ImageSet(NamedTuple):
-    pixels: np.ndarray  # (N, S, S, 3) uint8
-    labels: torch.Tensor  # (N,) long, positions in `classes`
-    classes: list[str]  # "product/state", or the folder's name
-    names: list[str]  # where each image comes from
-    masks: np.ndarray | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
-    parents: dict[str, str] = {}  # class -> superclass, where the source tells
-
-
 def load(source: str, transform: Transform) -> ImageSet:
-    """Read a source at the transform's size. ValueError, with the names, for whatever cannot be used."""
+    """The images of a source at the transform's size. ValueError names every file that cannot be used."""
     if source.startswith(GENERATED):
         return load_generated(source, transform.size)
-    layout = folders.recognise(source)
+    layout = recognise(source)
     images = load_items(layout.items, [item.label for item in layout.items], transform)
     return images._replace(parents=layout.parents)
 
 
 def load_captioned(source: str, transform: Transform, template: str = "") -> tuple[ImageSet, Captions]:
-    """A source with the caption of each image; the classes are the distinct captions. `template`: see captions.py."""
+    """The images of a source and their captions; the classes are the distinct captions. See folders/captions.py for
+    `template`. Prints where the captions come from."""
     if source.startswith(GENERATED):
         images = load_generated(source, transform.size)
         captions = generated_captions(images.names)
     else:
         captions = read_captions(source, template)
         images = load_items(captions.items, [item.caption for item in captions.items], transform)
-    print(describe(captions))
+    print(describe_captions(captions))
     return images, captions
 
 
 def classes_of(source: str) -> list[str]:
-    """The classes of `load`, in its order, without a look at the images."""
+    """The classes of `load` in its order; no image is decoded."""
     if source.startswith(GENERATED):
         return [f"{product}/{state}" for product in parse(source)[0] for state in makers.states(product)]
-    return folders.recognise(source).classes
+    return recognise(source).classes
 
 
 def captions_of(source: str, template: str = "") -> list[str]:
-    """The captions of `load_captioned`, without a look at the images."""
+    """The captions of `load_captioned`; no image is decoded."""
     if source.startswith(GENERATED):
         products, _, count = parse(source)
         return [makers.caption(p, state) for p in products for state in makers.states(p)] * count
     return [item.caption for item in read_captions(source, template).items]
 
 
-def load_items(items, classes: list[str], transform: Transform) -> ImageSet:
-    """Items (`path`, `mask`), each with the name of its class, at the transform's size."""
+def load_items(items: Sequence[Item | Captioned], classes: list[str], transform: Transform) -> ImageSet:
+    """The images of N items at the transform's size; `classes` (N,) names the class of each."""
     names = sorted(set(classes))
     number = {name: position for position, name in enumerate(names)}
     sizes = []
 
-    def measured(image):
+    def measured(image: np.ndarray) -> np.ndarray:
         sizes.append(image.shape[:2])
         return transform(image)
 
@@ -80,10 +75,12 @@ def load_items(items, classes: list[str], transform: Transform) -> ImageSet:
     return ImageSet(pixels, labels, names, [str(item.path) for item in items], load_masks(items, sizes, transform))
 
 
-def load_masks(items, sizes, transform: Transform) -> np.ndarray | None:
-    """The masks (N, S, S) of items whose images are `sizes` (height, width) large; None if no item has one.
+def load_masks(
+    items: Sequence[Item | Captioned], sizes: Sequence[tuple[int, int]], transform: Transform
+) -> np.ndarray | None:
+    """The masks (N, S, S) bool of N items, True where the file is not 0; None if no item has a mask.
 
-    Whatever is not 0 is defect. ValueError for a mask of another size than its image.
+    sizes (N,): (height, width) of each item's image. Raises ValueError for a mask of another size than its image.
     """
     if all(item.mask is None for item in items):
         return None
@@ -101,28 +98,29 @@ def load_masks(items, sizes, transform: Transform) -> np.ndarray | None:
 
 
 def load_generated(source: str, size: int) -> ImageSet:
-    """All classes of the named products, `count` images each, drawn at `size`."""
+    """All classes of the products that a source names, COUNT images of each, computed at `size` pixels a side."""
     products, split, count = parse(source)
-    classes = [(product, state) for product in products for state in makers.states(product)]
+    pairs = [(product, state) for product in products for state in makers.states(product)]
+    classes, parents = ["/".join(pair) for pair in pairs], {"/".join(pair): pair[0] for pair in pairs}
     wanted = [(label, index) for label in range(len(classes)) for index in range(count)]
-    shown = tqdm(wanted, desc=source, disable=len(wanted) < 2000)
     pixels = np.empty((len(wanted), size, size, 3), np.uint8)
     masks = np.empty((len(wanted), size, size), bool)
-    for i, (label, index) in enumerate(shown):
-        pixels[i], mask, _ = makers.image(*classes[label], split, index, size)
+    for i, (label, index) in enumerate(tqdm(wanted, desc=source, disable=len(wanted) < 2000)):
+        pixels[i], mask, _ = makers.image(*pairs[label], split, index, size)
         masks[i] = mask > 0
-    return ImageSet(
-        pixels,
-        torch.tensor([label for label, _ in wanted]),
-        [f"{p}/{s}" for p, s in classes],
-        [f"{classes[label][0]}/{classes[label][1]}/{split}/{index}" for label, index in wanted],
-        masks,
-        {f"{p}/{s}": p for p, s in classes},
-    )
+    labels = torch.tensor([label for label, _ in wanted])
+    names = [f"{classes[label]}/{split}/{index}" for label, index in wanted]
+    return ImageSet(pixels, labels, classes, names, masks, parents)
+
+
+def generated_captions(names: Iterable[str]) -> Captions:
+    """Captions of generated photographs from their names in an ImageSet, "product/state/split/index"."""
+    parts = [name.split("/") for name in names]
+    return Captions(tuple(Captioned(Path(*part), makers.caption(*part[:2]), 1, "the generator") for part in parts))
 
 
 def parse(source: str) -> tuple[list[str], str, int]:
-    """generated:PRODUCTS/SPLIT[/COUNT] -> products, split, images of each class; ValueError with what there is."""
+    """generated:PRODUCTS/SPLIT[/COUNT] -> (products, split, images of each class). ValueError lists the valid names."""
     parts = source.removeprefix(GENERATED).split("/")
     if len(parts) not in (2, 3) or parts[1] not in SPLITS:
         raise ValueError(f"{source!r} is not generated:PRODUCTS/SPLIT[/COUNT] with a split of {', '.join(SPLITS)}")
@@ -139,7 +137,7 @@ def parse(source: str) -> tuple[list[str], str, int]:
 
 
 def held_out(source: str, val: str) -> str:
-    """The source of held-out images: `val` if given, else the val split of generated products, else none ("")."""
+    """The source of held-out images: `val` if given, else the val split of generated products, else "" for none."""
     if val or not source.startswith(GENERATED):
         return val
     return f"{GENERATED}{source.removeprefix(GENERATED).split('/')[0]}/val"

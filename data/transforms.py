@@ -1,9 +1,9 @@
 """Deterministic image geometry: crop, resize, and augmentation as a finite list of variants.
 
-A random augmentation drawn at every step means one pass of the VAE encoder at every step. Here the augmentations are
-listed first, x -> R_degrees V^v H^h x, so that the latents of all variants are computed once and a training step only
-draws an index. The defect-generation study's augmentation (random flips both ways, rotation by one of 45, 65 or 120
-degrees) is `variants("hv", (45, 65, 120))`: twelve variants.
+A random augmentation at every step costs a pass of the VAE encoder at every step. Here the augmentations are a list,
+x -> R_degrees V^v H^h x, so that the latents of all variants are computed once and a training step samples an index.
+The augmentation of the defect-generation study (random flips both ways, rotation by one of 45, 65 or 120 degrees) is
+`variants("hv", (45, 65, 120))`: twelve variants.
 """
 
 import math
@@ -44,7 +44,7 @@ def resize(image: np.ndarray, size: int | tuple[int, int], nearest: bool = False
 
 
 def resize_short(image: np.ndarray, size: int, nearest: bool = False) -> np.ndarray:
-    """Short side to `size`, aspect ratio kept (to the nearest pixel)."""
+    """(H, W, ...) uint8 -> the short side is `size`; the aspect ratio stays, to the nearest pixel."""
     height, width = image.shape[:2]
     scale = size / min(height, width)
     return resize(image, (round(height * scale), round(width * scale)), nearest)
@@ -61,12 +61,11 @@ def adm_center_crop(image: np.ndarray, size: int, nearest: bool = False) -> np.n
 
 @dataclass(frozen=True)
 class Transform:
-    """Callable (H, W, 3) uint8 -> (size, size, 3) uint8. `kind`: "resize" = short side to `size`, centre crop; "adm" =
-    `adm_center_crop`. `crop`: a centre crop to that many pixels comes first (the study's hazelnuts: 800 of 1024)."""
+    """Callable (H, W, 3) uint8 -> (size, size, 3) uint8. ValueError for an image that is smaller than `crop`."""
 
-    size: int
-    crop: int | None = None
-    kind: str = "resize"
+    size: int  # pixels a side
+    crop: int | None = None  # a centre crop to so many pixels comes first (the study's hazelnuts: 800 of 1024)
+    kind: str = "resize"  # "resize": short side to `size`, then a centre crop; "adm": `adm_center_crop`
 
     def __post_init__(self):
         if self.kind not in ("resize", "adm"):
@@ -98,7 +97,7 @@ def to_tensor(image: np.ndarray) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3), values beyond the range cut: `to_tensor` undone.
+    """float (..., 3, H, W) in [-1, 1] -> uint8 (..., H, W, 3), values beyond the range clamped: inverse of `to_tensor`.
 
     Raises ValueError for NaN and infinity, which would come out black.
     """
@@ -121,12 +120,15 @@ class Variant(NamedTuple):
 
     @property
     def canonical(self) -> tuple[bool, float]:
-        """V = R_180 H, so every variant is (hflip, degrees): two variants with the same pair give the same image."""
+        """(hflip, degrees), since V = R_180 H: two variants with the same pair give the same image."""
         return self.hflip != self.vflip, (self.degrees + 180 * self.vflip) % 360
 
 
 def variants(flips: str = "none", rotations: tuple[float, ...] = (0,)) -> list[Variant]:
-    """All combinations of `flips` ("none", "h", "hv") with `rotations` (degrees), each distinct image once."""
+    """All combinations of `flips` ("none", "h", "hv") with `rotations` (degrees), without those that give equal images.
+
+    Raises ValueError for other flips and for rotations that are none or not finite.
+    """
     if flips not in FLIPS:
         raise ValueError(f"flips must be one of {', '.join(FLIPS)}; found {flips!r}")
     if not rotations or not all(math.isfinite(degrees) for degrees in rotations):
@@ -140,11 +142,11 @@ def variants(flips: str = "none", rotations: tuple[float, ...] = (0,)) -> list[V
 
 
 def apply_variant(x: Tensor | np.ndarray, variant: Variant, nearest: bool = False) -> Tensor | np.ndarray:
-    """Flip and rotate a float tensor (..., C, H, W) or a uint8 array (H, W, 3) or (H, W); the same kind comes back.
+    """A float tensor (..., C, H, W) or a uint8 array (H, W, 3) or (H, W), flipped and rotated; the type stays.
 
     Quarter turns and flips move pixels exactly (a quarter turn swaps H and W). Other angles are bilinear about the
-    centre, and what falls outside is mirrored at the edge: black corners would be learnt as part of the product.
-    `nearest=True` for masks.
+    centre, and the image is mirrored at its edge: a model would learn black corners as part of the product.
+    `nearest=True` is for masks.
     """
     if isinstance(x, np.ndarray):
         pixels = torch.from_numpy(np.array(x))  # (H, W[, 3])

@@ -60,8 +60,8 @@ def make(work: Path, size: Size) -> dict:
     """Weights N(0, 0.02), those that start at zero too, and images of two classes; returns what it was done with."""
     import torch
 
-    from data.generated import image
-    from data.grid import save_image
+    from data.generated.photographs import image
+    from data.output.grid import save_image
     from dit import DiT
     from ops.device import bf16
     from unet import VAE, VAEConfig

@@ -68,8 +68,8 @@ def make(work: Path, size: Size) -> dict:
     import torch
 
     import weights
-    from data.generated import image
-    from data.grid import save_image
+    from data.generated.photographs import image
+    from data.output.grid import save_image
     from ops.device import bf16
     from unet import VAE, TextEncoder, Tokenizer, UNet, model, text, vae
 

@@ -24,11 +24,11 @@ sys.path.insert(0, str(ROOT))
 
 import weights  # noqa: E402
 from data import load  # noqa: E402
-from data.garments import PROPS  # noqa: E402
-from data.grid import grid, save_image  # noqa: E402
-from data.logos import ASPECT, LETTERS, MARKS, WORD, caption, image, letter  # noqa: E402
+from data.generated.garments import PROPS  # noqa: E402
+from data.generated.logos import ASPECT, LETTERS, MARKS, WORD, caption, image, letter  # noqa: E402
+from data.output.grid import grid, save_image  # noqa: E402
 from data.transforms import Transform, to_tensor  # noqa: E402
-from metrics.scores import THRESHOLD  # noqa: E402
+from metrics.statistics.scores import THRESHOLD  # noqa: E402
 
 SIDE, HIGH, WIDE = 64, 37, 53  # of the pictures; of the window that holds any template
 SIZES, TURNS = (0.46, 0.50, 0.54, 0.58, 0.63, 0.68), np.radians((-9, -6, -3, 0, 3, 6, 9))

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import launch
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
 from ops.device import bf16
 
 CLAIMS = {  # module: title, in the order of the page

@@ -5,14 +5,14 @@ noisy and unlike, and Gaussian weights soften that. They measured DreamBooth on 
 on 3 images of each state of a hazelnut, without augmentation; and DreamBooth on five photographs with the UNet of
 tiny-sd, in the settings of the paper but for the rate and the number of steps (images one at a time, no average of the
 weights). Each with plain and with Gaussian weights (deviation 0.01); samples of the same seeds are drawn every 60 and
-every 25 steps, and their fidelity and noise are those of metrics/corruption.py.
+every 25 steps, and their fidelity and noise are those of metrics/statistics/corruption.py.
 """
 
 from recipes.watch import looks
 
 import compare
 from evidence import below, compared, of, planned, spread, table, verdicts
-from metrics.corruption import stage
+from metrics.statistics.corruption import stage
 
 METHODS = {"full": "plain", "full-bnn": "Gaussian"}
 SHAPE = {"last": "fidelity at the end", "fall": "its largest fall", "most": "most noise"}  # of a run's looks
@@ -33,11 +33,16 @@ def numbers(work, quick):
 
 def section(found):
     rows, subject = ([row | shape(row["looks"]) for row in found[key]] for key in ("classes", "dreambooth"))
-    keys = {"asked_state": "asked class", "kid_x1000": "KID x1000", "coverage": "coverage", "copies": "copies"} | SHAPE
+    keys = {
+        "class_accuracy": "class accuracy",
+        "kid_x1000": "KID x1000",
+        "coverage": "coverage",
+        "copies": "copies",
+    } | SHAPE
     text = "tiny-dit:\n\n" + listed(rows, keys)
     text += verdicts(
         {
-            "with Gaussian weights more samples are of the asked class": sides(rows, "asked_state"),
+            "with Gaussian weights more samples are of the asked class": sides(rows, "class_accuracy"),
             "they are nearer to real images (KID)": below(*sides(rows, "kid_x1000")),
         }
         | steadier(rows)

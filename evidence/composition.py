@@ -13,7 +13,7 @@ import torch
 
 import compare
 import sample
-from data.drawn import read_drawn
+from data.output.samples import read_samples
 from data.transforms import Transform, to_tensor
 from evidence import below, planned, spread, table, verdicts
 from metrics import networks
@@ -24,7 +24,7 @@ GUIDANCE, WEIGHT, COUNT, STEPS = "4", "2", 60, 20
 
 def numbers(work, quick):
     """For each seed: the shares of all states before, of each state with --without it, and of hazelnuts then."""
-    plan, count, judge = planned("superclass", quick), 4 if quick else COUNT, networks.load("tiny-features")
+    plan, count, judge = planned("superclass", quick), 4 if quick else COUNT, networks.load_network("tiny-features")
     before, after, whole = [], {state: [] for state in STATES}, []
     for seed in range(plan.seeds):
         run = compare.trained(plan, work.resolve() / "superclass", "tiered", seed)
@@ -67,7 +67,7 @@ def draw(run: Path, seed: int, count: int, quick: bool, without: str = "") -> Pa
 
 def shares(judge: networks.Network, folder: Path) -> dict[str, float]:
     """What the judge takes the samples for: each state's share among the states, and that of hazelnuts in all."""
-    logits = judge.logits(to_tensor(read_drawn(folder, Transform(64)).pixels))
+    logits = judge.logits(to_tensor(read_samples(folder, Transform(64)).pixels))
     among = logits[:, [judge.classes.index(f"hazelnut/{state}") for state in STATES]].argmax(1)
     own = torch.tensor([name.startswith("hazelnut/") for name in judge.classes])[logits.argmax(1)]
     return {state: (among == i).double().mean().item() for i, state in enumerate(STATES)} | {

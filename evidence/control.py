@@ -12,8 +12,8 @@ import numpy as np
 import compare
 import sample
 from data import load
-from data.drawn import read_drawn
-from data.grid import grid, save_image
+from data.output.grid import grid, save_image
+from data.output.samples import read_samples
 from data.transforms import Transform
 from evidence import planned, spread, table, verdicts
 from evidence.finder import overlap, share_near, trained
@@ -80,7 +80,7 @@ def draw(run: Path, seed: int, state: str, masks, hints: bool, quick: bool) -> n
             ]
             + (["--steps", "5"] if quick else [])
         )
-    return read_drawn(out, Transform(64)).pixels
+    return read_samples(out, Transform(64)).pixels
 
 
 def picture(path: Path, masks, asked: dict, drawn: list):

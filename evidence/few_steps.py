@@ -29,13 +29,13 @@ def section(rows):
             str(evaluations),
             *(
                 spread(of(rows, key, way=way), 1 if key == "kid_x1000" else 2)
-                for key in ("asked_state", "kid_x1000", "coverage", "diversity")
+                for key in ("class_accuracy", "kid_x1000", "coverage", "diversity")
             ),
         ]
         for way, (what, evaluations) in WAYS.items()
     ]
-    asked, coverage = ({way: of(rows, key, way=way) for way in WAYS} for key in ("asked_state", "coverage"))
-    head = ["model, sampler", "evaluations", "asked class", "KID x1000", "coverage", "diversity"]
+    asked, coverage = ({way: of(rows, key, way=way) for way in WAYS} for key in ("class_accuracy", "coverage"))
+    head = ["model, sampler", "evaluations", "class accuracy", "KID x1000", "coverage", "diversity"]
     return table(head, lines) + verdicts(
         {
             "4 distilled steps show the asked class more often than 4 of the undistilled model": (

@@ -2,8 +2,8 @@
 
 What the defect study would measure its samples by. Here: 3 images of each state of a hazelnut, tiny-dit fine-tuned on
 them (the run of "few weights" with biases and norms), 60 samples of each state; a classifier learns from the images,
-the samples, or both, in the same number of steps (metrics/gain.py), and is tested on real photographs. The control arms
-must not gain; the oracle, which has 60 real images of each state in place of the samples, is the ceiling.
+the samples, or both, in the same number of steps (metrics/downstream/gain.py), and is tested on real photographs. The
+control arms must not gain; the oracle, which has 60 real images of each state in place of the samples, is the ceiling.
 """
 
 from statistics import mean
@@ -13,10 +13,10 @@ import torch
 import compare
 import sample
 from data import load
-from data.drawn import GRID, read_drawn
+from data.output.samples import GRID, read_samples
 from data.transforms import Transform, to_tensor
 from evidence import planned, spread, table, verdicts
-from metrics.gain import arms, gain, probe, recalls
+from metrics.downstream.gain import arms, gain, probe, recalls
 
 CLASSES = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
 COUNT = 60
@@ -49,7 +49,7 @@ def numbers(work, quick):
                     str(out),
                 ]
             )
-        drawn = pair(read_drawn(out, Transform(64), CLASSES))
+        drawn = pair(read_samples(out, Transform(64), CLASSES))
         for name, (sources, strong) in arms(few, drawn, more, seed).items():
             network = probe(sources, len(CLASSES), seed, strong, **({"steps": 5} if quick else {}))
             found["arms"].setdefault(name, []).append(recalls(network, *test, len(CLASSES)))

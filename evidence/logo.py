@@ -3,7 +3,7 @@
 Found by the logo study of De Man with Stable Diffusion 1.5, 49 photographs of black clothes, a detector and a text
 reader. Here: tiny-sd, first taught garments, a billboard and a perfume, with no logo or with wrong ones, then shown 48
 photographs of black garments with the logo, and asked for it on those and on what it never saw with it. The scores are
-the study's (metrics/scores.py), by a detector and a reader of the generated logo (docs/logo_scorer.py).
+the study's (metrics/statistics/scores.py), by a detector and a reader of the generated logo (docs/logo_scorer.py).
 """
 
 from pathlib import Path
@@ -16,10 +16,10 @@ from torch.nn import functional as F
 import compare
 import train
 from data import ImageSet, load
-from data.grid import grid, save_image
+from data.output.grid import grid, save_image
 from data.transforms import Transform, to_tensor
 from evidence import planned, spread, table, verdicts
-from metrics.scores import normalised
+from metrics.statistics.scores import normalised
 
 BASE = [
     "--model",

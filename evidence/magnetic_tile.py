@@ -5,7 +5,7 @@ learns more from these and the generator's images together. Here: tiny-dit, all 
 defects, frayed or uneven, then blowhole, break and crack from six photographs each of three tiles. The defects of the
 six are cut out along their masks, turned, scaled and moved onto defect-free photographs; noised a little and drawn
 again by the generator (image to image), whose defect takes the place of the moved one. Logistic regression on what
-tiny-features sees (metrics/linear.py) learns from all real photographs of the four classes that the generator has seen,
+tiny-features sees (metrics/downstream/linear.py) learns from all real photographs of the four classes that the generator has seen,
 and from these squares, which have a tenth of the loss.
 
 Arms beside them: `real + moved` leaves the generator out; `real + altered` has the real squares again, scaled, moved,
@@ -29,13 +29,13 @@ from PIL import Image
 
 import train
 import weights
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
 from data.transforms import to_tensor, to_uint8
 from evidence import HERE, spread, table
 from evidence.tiles import Moved, Photo, crops, few_shot, laid, moved, read, split
-from metrics import features
-from metrics.gain import altered, gain, recalls
-from metrics.linear import linear_probe, views
+from metrics.downstream.gain import altered, gain, recalls
+from metrics.downstream.linear import linear_probe, views
+from metrics.networks import features
 from ops.device import autocast
 from ops.random import fold_in, generator_for
 from sampling import batched_cfg, dit_schedule, sample_latents
@@ -94,7 +94,7 @@ def judged(run: Path, part: str, arms: dict, held_out) -> dict[str, list[float]]
     stored = run / f"recalls-{part}.json"
     if stored.exists():
         return json.loads(stored.read_text())
-    network, _ = features.load(HERE.parent / "weights" / "tiny-features" / "model.safetensors")
+    network, _ = features.load_classifier(HERE.parent / "weights" / "tiny-features" / "model.safetensors")
     found, seen = {}, {}
     for name, sources in arms.items():
         for x, y in sources:

@@ -18,7 +18,7 @@ COLUMNS = {
     "megabytes": ("MB left", 2),
     "step_seconds": ("s a step", 2),
     "peak_gib": ("peak, GiB", 2),
-    "asked_state": ("asked class", 2),
+    "class_accuracy": ("class accuracy", 2),
     "kid_x1000": ("KID x1000", 1),
     "coverage": ("coverage", 2),
     "copies": ("copies", 2),
@@ -47,7 +47,7 @@ def section(rows):
     ]
     asked, kid, best, rise, seconds = (
         {method: of(rows, key, method=method) for method in METHODS}
-        for key in ("asked_state", "kid_x1000", "best_step", "rise", "step_seconds")
+        for key in ("class_accuracy", "kid_x1000", "best_step", "rise", "step_seconds")
     )
     return table(["what trains", *(title for title, _ in COLUMNS.values())], lines) + verdicts(
         {

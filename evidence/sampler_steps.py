@@ -9,7 +9,12 @@ from statistics import mean
 
 from evidence import below, compared, of, spread, table, verdicts
 
-COLUMNS = {"asked_state": "asked class", "kid_x1000": "KID x1000", "coverage": "coverage", "diversity": "diversity"}
+COLUMNS = {
+    "class_accuracy": "class accuracy",
+    "kid_x1000": "KID x1000",
+    "coverage": "coverage",
+    "diversity": "diversity",
+}
 
 
 def numbers(work, quick):

@@ -27,15 +27,15 @@ def section(rows):
     lines = [
         [
             text,
-            spread(of(rows, "asked_state", method=start)),
+            spread(of(rows, "class_accuracy", method=start)),
             spread(of(rows, "kid_x1000", method=start), 1),
             spread(of(rows, "coverage", method=start)),
         ]
         for start, text in STARTS.items()
     ]
-    asked = {start: of(rows, "asked_state", method=start) for start in STARTS}
+    asked = {start: of(rows, "class_accuracy", method=start) for start in STARTS}
     chosen = max(("features", "nearest", "name"), key=lambda start: mean(asked[start]))
-    return table(["rows start from", "asked class", "KID x1000", "coverage"], lines) + verdicts(
+    return table(["rows start from", "class accuracy", "KID x1000", "coverage"], lines) + verdicts(
         {
             f"{STARTS[chosen]} is better than random numbers": (asked[chosen], asked["random"]),
             f"{STARTS[chosen]} is better than the mean of all rows": (asked[chosen], asked["mean"]),

@@ -15,13 +15,13 @@ import compare
 import sample
 import train
 from data import load
-from data.drawn import GRID, read_drawn
-from data.generated import image
-from data.grid import grid, save_image
+from data.generated.photographs import image
+from data.output.grid import grid, save_image
+from data.output.samples import GRID, read_samples
 from data.transforms import Transform, to_tensor
 from evidence import HERE, spread, table, verdicts
 from metrics import networks
-from metrics.nearest import authentic, copy_report, turned
+from metrics.statistics.nearest import authentic, copy_report, turned
 from recipes import search
 
 IMAGES, SHOWN = 6, 3  # photographs of the subject; samples in a cell of the picture
@@ -102,7 +102,7 @@ def draw(method: str, run: Path, seed: int, count: int, quick: bool) -> dict[str
                 *(["--steps", "2"] if quick else []),
             ]
         )
-    found = read_drawn(out, Transform(64), prompts)
+    found = read_samples(out, Transform(64), prompts)
     return {prompt: list(found.pixels[found.labels.numpy() == i]) for i, prompt in enumerate(SUBJECT | OTHERS)}
 
 
@@ -110,7 +110,7 @@ class Judge:
     """What tiny-features takes images for, and whether they are copies of the photographs."""
 
     def __init__(self, photographs: list[np.ndarray], count: int):
-        self.network = networks.load("tiny-features")
+        self.network = networks.load_network("tiny-features")
         self.train = self.network.embed(turned(to_tensor(np.stack(photographs))))
         held_out = load(f"generated:hazelnut+metal_nut+bottle+tile/test/{count}", Transform(64))
         chosen = {name: held_out.pixels[held_out.labels.numpy() == i] for i, name in enumerate(held_out.classes)}

@@ -9,7 +9,7 @@ the class). With one product alone both rows learn the same, and a first try wit
 from evidence import compared, of, spread, table, verdicts
 
 COLUMNS = {
-    "asked_state": "asked class",
+    "class_accuracy": "class accuracy",
     "kid_x1000": "KID x1000",
     "precision": "precision",
     "recall": "recall",
@@ -18,7 +18,7 @@ COLUMNS = {
 }
 SCALES = (3, 5, 8)
 SAID = {
-    "asked_state": "more samples are of the asked class",
+    "class_accuracy": "more samples are of the asked class",
     "precision": "more of them look real (precision)",
     "recall": "they reach more of the real images (recall)",
 }
@@ -43,7 +43,7 @@ def section(rows):
     return table(["guidance, scale", *COLUMNS.values()], lines) + verdicts(
         claims
         | {
-            "two stages show the asked class more often than null 3": (both["asked_state"], null["asked_state"]),
+            "two stages show the asked class more often than null 3": (both["class_accuracy"], null["class_accuracy"]),
             "they look more real": (both["precision"], null["precision"]),
         }
     )

@@ -1,1 +1,1 @@
-"""How good, how diverse and how close to the training images are the samples."""
+"""Measuring samples: are they right, real, varied, and no copies of the training images?"""

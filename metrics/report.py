@@ -1,7 +1,7 @@
-"""The result of a comparison as Markdown and as one page with its pictures: a row for each method, mean and range.
+"""The result of a comparison as Markdown and as one HTML page with images: a row for each method, mean and range.
 
-A row of numbers is a dict with "method", "way", "seed", and under "scores" what scorers found; what is missing is left
-out of the table.
+A row of numbers is a dict with "method", "way", "seed", and under "scores" the means of scorers. The table leaves out
+columns without a number.
 """
 
 import base64
@@ -12,19 +12,21 @@ from typing import NamedTuple
 
 
 class Column(NamedTuple):
+    """One column of the table."""
+
     key: str  # of the numbers
     title: str
     format: str
-    better: str  # which way, and what it is
+    meaning: str
     best: int  # 1: the largest, -1: the smallest, 0: neither
 
 
 COLUMNS = (
-    Column("trained", "trained parameters", ",.0f", "numbers that the optimizer changed", 0),
-    Column("megabytes", "on disk, MB", ".2f", "what the run leaves for drawing", 0),
+    Column("trained", "trained parameters", ",.0f", "numbers that the optimizer changes", 0),
+    Column("megabytes", "on disk, MB", ".2f", "files that the run leaves for sampling", 0),
     Column("step_seconds", "s a step", ".3f", "median of the run's steps", 0),
     Column("peak_gib", "peak, GiB", ".2f", "most memory of the training process", 0),
-    Column("asked_state", "asked class", ".2f", "share of samples that the judge takes for the class asked for", 1),
+    Column("class_accuracy", "class accuracy", ".2f", "share of samples that the classifier assigns to their class", 1),
     Column("kid_x1000", "KID x1000", ".1f", "kernel distance to the held-out images, 0 for equal distributions", -1),
     Column("fid", "FID", ".2f", "Frechet distance to them; at few images it rewards copies", -1),
     Column("precision", "precision", ".2f", "share of samples within the real images' neighbourhoods", 1),
@@ -45,7 +47,7 @@ COLUMNS = (
 
 
 def grouped(rows: list[dict]) -> dict[str, list[dict]]:
-    """ "method" or "method, way" -> the rows of its seeds."""
+    """{"method" or "method, way": the rows of its seeds}."""
     groups = {}
     for row in rows:
         groups.setdefault(", ".join(filter(None, (row["method"], row["way"]))), []).append(row)
@@ -53,31 +55,28 @@ def grouped(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def used(rows: list[dict]) -> list[Column]:
-    """The columns that some row has a number for, those of the scorers last."""
+    """The columns for which some row has a number, those of the scorers last."""
     scored = {
-        name: Column(name, name, ".2f", "mean of what the scorer found", 1)
-        for row in rows
-        for name in row.get("scores", {})
+        name: Column(name, name, ".2f", "mean of the scorer", 1) for row in rows for name in row.get("scores", {})
     }
-    return [column for column in (*COLUMNS, *scored.values()) if any(number(row, column) is not None for row in rows)]
+    return [column for column in (*COLUMNS, *scored.values()) if values(rows, column)]
 
 
-def number(row: dict, column: Column) -> float | None:
-    """The row's number for a column, None without one."""
-    return row.get(column.key, row.get("scores", {}).get(column.key))
+def values(rows: list[dict], column: Column) -> list[float]:
+    """The numbers of a column, one for each row that has it."""
+    numbers = (row.get(column.key, row.get("scores", {}).get(column.key)) for row in rows)
+    return [number for number in numbers if number is not None]
 
 
 def cell(rows: list[dict], column: Column) -> str:
     """ "0.90 (0.88 to 0.93)" over the seeds, "0.90" where all are equal, "" without a number."""
-    values = [value for row in rows if (value := number(row, column)) is not None]
-    if not values:
-        return ""
-    return spread(values, column.format)
+    numbers = values(rows, column)
+    return spread(numbers, column.format) if numbers else ""
 
 
-def spread(values: list[float], digits: str = ".2f") -> str:
-    """The mean, and the smallest and largest of the runs unless all look alike."""
-    low, middle, high = (format(value, digits) for value in (min(values), mean(values), max(values)))
+def spread(numbers: list[float], digits: str = ".2f") -> str:
+    """The mean, then the smallest and the largest value unless all three print alike."""
+    low, middle, high = (format(value, digits) for value in (min(numbers), mean(numbers), max(numbers)))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 
@@ -88,10 +87,10 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def markdown(rows: list[dict]) -> str:
-    """A table, and a line for each column that says what it is."""
+    """The table, and a line on the meaning of each column."""
     columns = used(rows)
     lines = [[name, *(cell(group, column) for column in columns)] for name, group in grouped(rows).items()]
-    terms = "".join(f"- *{column.title}*: {column.better}\n" for column in columns)
+    terms = "".join(f"- *{column.title}*: {column.meaning}\n" for column in columns)
     return table(["", *(column.title for column in columns)], lines) + "\n" + terms
 
 
@@ -106,8 +105,8 @@ dt { font-weight: 600; float: left; clear: left; width: 11rem } dd { margin-left
 """
 
 
-def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str) -> str:
-    """One file without links: the protocol, the table with the best of each column, and a picture of each row."""
+def html(rows: list[dict], images: dict[str, Path], title: str, protocol: str) -> str:
+    """One file without links: the protocol, the table with the best of each column bold, an image of each row."""
     columns, groups = used(rows), grouped(rows)
     best = {column.key: winner(groups, column) for column in columns}
     head = "".join(f"<th>{escape(column.title)}</th>" for column in columns)
@@ -120,11 +119,11 @@ def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str)
         + "</tr>\n"
         for name, group in groups.items()
     )
-    terms = "".join(f"<dt>{escape(column.title)}</dt><dd>{escape(column.better)}</dd>" for column in columns)
+    terms = "".join(f"<dt>{escape(column.title)}</dt><dd>{escape(column.meaning)}</dd>" for column in columns)
     figures = "".join(
         f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}" '
         f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></figure>\n'
-        for name, path in pictures.items()
+        for name, path in images.items()
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -134,18 +133,14 @@ def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str)
 
 
 def winner(groups: dict[str, list[dict]], column: Column) -> str | None:
-    """The row with the best mean, if the column has a best and more than one row."""
-    means = {
-        name: mean(values)
-        for name, group in groups.items()
-        if (values := [value for row in group if (value := number(row, column)) is not None])
-    }
+    """The name of the row with the best mean; None if the column has no best or fewer than two rows."""
+    means = {name: mean(numbers) for name, group in groups.items() if (numbers := values(group, column))}
     if not column.best or len(means) < 2:
         return None
     return max(means, key=lambda name: column.best * means[name])
 
 
 def split(text: str) -> str:
-    """The range on a line of its own."""
+    """HTML of a cell: the range stands on a line of its own."""
     middle, bracket, spread = text.partition(" (")
     return f"{middle}<small>{spread.removesuffix(')')}</small>" if bracket else middle

@@ -13,7 +13,7 @@ import adapters
 import weights
 from config import Config
 from config import training as part
-from data.grid import grid, save_image
+from data.output.grid import grid, save_image
 from data.transforms import to_uint8
 from ops.device import Compute
 from recipes.job import Batches, HeldOut, Job

@@ -11,8 +11,8 @@ from tqdm import tqdm
 import weights
 from config.training import Prior, Sampling
 from data import ImageSet
-from data.grid import save_image
 from data.images import decode
+from data.output.grid import save_image
 from recipes.conditions.captions import Captions
 
 AT_ONCE = 8  # images sampled in one batch

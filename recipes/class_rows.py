@@ -14,7 +14,7 @@ from data import ImageSet, load
 from data.latents import LatentCache
 from data.transforms import to_tensor
 from dit import DiT, resize_classes
-from metrics import features
+from metrics.networks import features
 from ops.random import generator_for
 from recipes.pixels import transform
 from sampling import Schedule, dit_schedule
@@ -129,7 +129,7 @@ def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None
     on both sides; here the network is tiny-features.) old: the names of the old classes, in the order of their `rows`;
     a checkpoint without names has those of `known`. ValueError for an old class without f_k.
     """
-    network, names = features.load(SHIPPED / "tiny-features" / "model.safetensors")
+    network, names = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")
     vectors = network.head.weight
     if known is not None:
         names, vectors = known.classes, class_means(network, known)

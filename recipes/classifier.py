@@ -3,8 +3,8 @@
 import adapters
 from config import Config
 from config import training as part
-from data.atomic import write_atomic
-from metrics.features import Features, to_bytes
+from data.output.atomic import write_atomic
+from metrics.networks.features import Features, to_bytes
 from ops.device import Compute
 from recipes.job import HeldOut, Job
 from recipes.objectives.classify import classification

@@ -18,7 +18,7 @@ import adapters
 import weights
 from config import Config
 from config import training as part
-from data.grid import grid, save_image
+from data.output.grid import grid, save_image
 from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions, load_sd

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from config.training import Sampling
-from data.grid import grid, save_image, sections
+from data.output.grid import grid, save_image, sections
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss

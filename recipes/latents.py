@@ -12,7 +12,7 @@ from torch import Tensor
 
 from config.training import Sampling
 from data import ImageSet
-from data.latents import LatentCache, latents, sample
+from data.latents import LatentCache, encode_latents, sample_posterior
 from data.transforms import Variant, to_uint8
 from ops.device import Compute
 from recipes.job import Batches
@@ -34,7 +34,7 @@ def encode(vae: VAE, images: ImageSet, variants: list[Variant], cache: str, comp
             mean, logvar = vae.encode(x.to(compute.device))
         return mean.float(), logvar.float()
 
-    return latents(images.pixels, variants, run, key + compute.precision, cache or None)
+    return encode_latents(images.pixels, variants, run, key + compute.precision, cache or None)
 
 
 def latent_batches(
@@ -67,7 +67,7 @@ def latent_batches(
                 row = torch.where(replaced, superclass_row[row], row)
             if null_row is not None:
                 row = torch.where(chance < cond_dropout, null_row, row)
-        x0 = scale * sample(encoded, index, variant, generator)
+        x0 = scale * sample_posterior(encoded, index, variant, generator)
         cond = row if table is None else table[row]
         return {"x0": x0, "cond": cond} | {name: values[index, variant] for name, values in (maps or {}).items()}
 

@@ -13,7 +13,6 @@ goes on with an interrupted search: finished runs are skipped, begun ones resume
 
 import ast
 import itertools
-import json
 import re
 import signal
 import subprocess
@@ -23,7 +22,8 @@ from dataclasses import make_dataclass
 from pathlib import Path
 
 import launch
-from data.atomic import write_atomic
+from data.output.atomic import write_atomic
+from training.log import read_log, read_numbers
 
 TRAIN = Path(__file__).resolve().parent.parent / "train.py"
 BRACES = r"\{(\w+)\}"
@@ -131,11 +131,8 @@ def train(run):
 
 def row_of(run):
     """What a run's files tell: its state, trained seconds, last and best losses, and the numbers of metrics.json."""
-    text, numbers, error = (
-        file.read_text() if file.exists() else ""
-        for file in (run / "log.jsonl", run / "metrics.json", Path(f"{run}.error"))
-    )
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # a killed run may cut the last
+    error, lines = Path(f"{run}.error"), read_log(run)
+    error = error.read_text() if error.exists() else ""
     seconds, losses = ([line[name] for line in lines if name in line] for name in ("seconds", "loss"))
     held_out = [line["val"] for line in lines if "val" in line and line["step"]]  # step 0 has learned nothing yet
     row = {
@@ -144,7 +141,7 @@ def row_of(run):
         "train loss": sum(losses[-50:]) / len(losses[-50:]) if losses else "",
         "best val": min(held_out, default=""),
     }
-    return row | {name: x for name, x in json.loads(numbers or "{}").items() if isinstance(x, (int, float))}
+    return row | {name: x for name, x in read_numbers(run).items() if isinstance(x, (int, float))}
 
 
 def table_of(runs):

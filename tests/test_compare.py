@@ -116,7 +116,7 @@ def test_prompts_are_compared_with_the_classes_that_they_ask_for(tiny_sd, tmp_pa
     compare.main([str(path), "--out", str(tmp_path / "out")])
     assert "| brightness, bright |" in (tmp_path / "out" / "table.md").read_text()
     (row,) = json.loads((tmp_path / "out" / "numbers.json").read_text())
-    assert row["samples"] == 4 and set(row["asked_state_by_class"]) == {"pill/good", "pill/hole"}
+    assert row["samples"] == 4 and set(row["class_accuracy_by_class"]) == {"pill/good", "pill/hole"}
     assert 0 < row["scores"]["brightness, bright"] < 1
     path.write_text(path.read_text().replace('= "pill/hole"', '= "pill/bump"'))
     with pytest.raises(ValueError, match="asked: 'pill/bump' is no class of generated:pill/test/1"):

@@ -9,10 +9,10 @@ import torch
 
 import evaluate
 from data import load
-from data.generated import image
-from data.grid import save_image
+from data.generated.photographs import image
+from data.output.grid import save_image
 from data.transforms import Transform
-from metrics.lpips import LPIPS
+from metrics.networks.lpips import LPIPS
 
 STATES = ("good", "crack")
 
@@ -36,7 +36,7 @@ def test_real_images_as_samples_are_right_near_and_no_copies_and_copies_are(tmp_
     save_image(tmp_path / "fake" / "grid.png", np.zeros((200, 300, 3), np.uint8))  # as sample.py leaves one
     (numbers,) = run(tmp_path, "--real", real, "--fake", good, "--train", few)
     assert numbers["samples"] == numbers["real"] == numbers["train"] == 16
-    assert numbers["asked_state"] > 0.7 and set(numbers["by_class"]) == {"hazelnut/good", "hazelnut/crack"}
+    assert numbers["class_accuracy"] > 0.7 and set(numbers["by_class"]) == {"hazelnut/good", "hazelnut/crack"}
     assert numbers["copies_pixels"] < 0.3 and numbers["coverage"] > 0.5
     (copied,) = run(tmp_path, "--real", real, "--fake", few, "--train", few)
     assert copied["copies"] == copied["copies_pixels"] == 1 and copied["authentic"] == 0
@@ -56,7 +56,7 @@ def test_several_networks_have_a_table_each(tmp_path):
     )
     assert [table["network"] for table in numbers] == ["tiny-features", "pixels, pooled"]
     assert numbers[0]["kid_x1000"] != numbers[1]["kid_x1000"]
-    assert numbers[0]["asked_state"] == numbers[1]["asked_state"]  # the judge is the same
+    assert numbers[0]["class_accuracy"] == numbers[1]["class_accuracy"]  # the judge is the same
 
 
 def test_folders_without_common_classes_are_compared_as_a_whole(tmp_path, capsys):
@@ -64,7 +64,7 @@ def test_folders_without_common_classes_are_compared_as_a_whole(tmp_path, capsys
     fake = write(tmp_path / "fake", "oracle", 4, flat=True, states=("hole",))
     (numbers,) = run(tmp_path, "--real", real, "--fake", fake)
     assert "they differ, so that nothing is told by class" in capsys.readouterr().out
-    assert not {"by_class", "asked_state"} & numbers.keys() and numbers["samples"] == 4
+    assert not {"by_class", "class_accuracy"} & numbers.keys() and numbers["samples"] == 4
 
 
 def test_images_are_brought_to_the_side_of_the_smallest_sample_or_to_size(tmp_path):
@@ -122,7 +122,7 @@ def test_prompts_are_compared_with_what_was_drawn_and_with_their_alternatives(tm
     drawn = evaluate.images_of(cfg, [choices[0] for choices in asked])[0]
     numbers = evaluate.spoken(Reader(), drawn, asked)
     assert numbers["clip_t"] == pytest.approx(2 / 3) and numbers["clip_iqa"] == pytest.approx(1 / 3, abs=1e-3)
-    assert numbers["prompt_images"] == 2 and numbers["prompt_right"] == 0.5 and numbers["prompt_chance"] == 0.5
+    assert numbers["prompt_images"] == 2 and numbers["prompt_accuracy"] == 0.5 and numbers["prompt_chance"] == 0.5
     assert evaluate.spoken(Reader(), drawn, []).keys() == {"clip_iqa"}
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from test_train import ROOT, flags
 
 import train
-from data import atomic
+from data.output import atomic
 
 
 def script(*argv, wait=True):

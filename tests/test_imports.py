@@ -63,3 +63,51 @@ def test_no_dependency_beyond_the_stated_ones():
 def test_every_top_level_package_is_in_the_table():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {path.stem for path in ROOT.glob("*.py")}
     assert packages == LOCAL
+
+
+ROOMS = {  # room, or file that lies in none: the rooms of its package that it may import, all of them above it here
+    "data.image_set": set(),
+    "data.images": set(),
+    "data.transforms": set(),
+    "data.generated": set(),
+    "data.folders": {"data.image_set", "data.images"},
+    "data.source": {"data.image_set", "data.images", "data.transforms", "data.folders", "data.generated"},
+    "data": {"data.image_set", "data.source"},
+    "data.output": {"data.image_set", "data.images", "data.transforms", "data.folders", "data.source"},
+    "data.latents": {"data.transforms", "data.output"},
+    "data.__main__": {"data.images", "data.folders"},
+    "metrics.statistics": set(),
+    "metrics.networks": set(),
+    "metrics.downstream": {"metrics.statistics", "metrics.networks"},
+    "metrics.table": {"metrics.statistics", "metrics.networks"},
+    "metrics.report": set(),
+    "metrics": set(),
+}
+
+
+def room_of(module):
+    """The room of a dotted name: the longest entry of the table that it begins with; None for another package's."""
+    parts = module.split(".")
+    return next((room for i in range(len(parts), 0, -1) if (room := ".".join(parts[:i])) in ROOMS), None)
+
+
+def rooms_imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (room_of(alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (room_of(f"{node.module}.{alias.name}") for alias in node.names)
+
+
+@pytest.mark.parametrize("package", ["data", "metrics"])
+def test_a_room_imports_only_rooms_above_it_in_the_table(package):
+    names, seen = list(ROOMS), set()
+    for room, allowed in ROOMS.items():
+        assert allowed <= set(names[: names.index(room)])
+    for path in files(package):
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        room = room_of(module)
+        others = {other for other in rooms_imported(path) if other and other.split(".")[0] == package} - {room}
+        assert others <= ROOMS[room], f"{path.relative_to(ROOT)} imports {sorted(others - ROOMS[room])}"
+        seen.add(room)
+    assert seen == {room for room in ROOMS if room.split(".")[0] == package}, "the table names a room that is not there"

@@ -8,9 +8,9 @@ from PIL import Image
 import sample
 import train
 import weights
-from data.drawn import file_names
-from data.generated import BASE, caption, image
-from metrics import features
+from data.generated.photographs import BASE, caption, image
+from data.output.samples import file_names
+from metrics.networks import features
 from sampling import batched_cfg, sample_latents, sample_noise
 from unet import TextConditioned, encode_prompts
 from weights import convert
@@ -166,7 +166,7 @@ def test_what_was_trained_there_draws_the_same_image_here(pipeline, tmp_path):
 @torch.no_grad()
 def test_it_draws_what_it_is_asked_for():
     """By tiny-features, among all classes of all products; chance is one in 54."""
-    network, names = features.load(resolve("tiny-features") / "model.safetensors")
+    network, names = features.load_classifier(resolve("tiny-features") / "model.safetensors")
     sd = weights.load_sd("tiny-sd", dtype=torch.float32)
     asked = [f"{product}/{state}" for product in BASE for state in ("good", "hole")]
     states = encode_prompts(sd.text, sd.tokenizer, [*(caption(*name.split("/")) for name in asked), ""])

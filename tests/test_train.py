@@ -84,9 +84,14 @@ def test_a_run_ends_with_a_table_that_holds_its_rails(tiny, tmp_path, capsys):
     train.main(flags(tiny, run, "--measure", "2", "--steps", "1"))
     numbers = json.loads((run / "metrics.json").read_text())
     assert numbers["network"] == "tiny-features" and numbers["samples"] == 10
-    assert set(numbers["asked_state_by_class"]) == {f"hazelnut/{s}" for s in ("good", "crack", "hole", "cut", "print")}
-    assert all(0 <= numbers[name] <= 1 for name in ("asked_state", "asked_state_real", "asked_state_decoded", "copies"))
-    assert "asked_state_decoded" in capsys.readouterr().out and (run / "grid.png").is_file()
+    assert set(numbers["class_accuracy_by_class"]) == {
+        f"hazelnut/{s}" for s in ("good", "crack", "hole", "cut", "print")
+    }
+    assert all(
+        0 <= numbers[name] <= 1
+        for name in ("class_accuracy", "class_accuracy_real", "class_accuracy_decoded", "copies")
+    )
+    assert "class_accuracy_decoded" in capsys.readouterr().out and (run / "grid.png").is_file()
 
 
 def test_batches_exceed_the_set_and_every_image_is_seen_equally_often():
@@ -287,7 +292,7 @@ def test_the_judge_is_trained_by_the_same_loop(tmp_path):
             "generated:hazelnut/val/1",
         ]
     )
-    from metrics import features
+    from metrics.networks import features
 
-    network, names = features.load(run / "model.safetensors")
+    network, names = features.load_classifier(run / "model.safetensors")
     assert names[0] == "hazelnut/good" and network(torch.zeros(1, 3, 32, 32)).shape == (1, 5)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from data.transforms import to_tensor
-from metrics import features
-from metrics.corruption import best, deviation, fidelity, residual, stage
+from metrics.networks import features
+from metrics.statistics.corruption import best, deviation, feature_similarity, noise_residual, stage
 from training.log import read_log
 from weights.formats.published import SHIPPED
 
@@ -29,7 +29,7 @@ def monitor(
 
     pixels (M, S, S, 3), known: the training images and the class or caption of each. shown: those of the samples, which
     are compared with images of the same, or with all if there is none. The statistics are those of
-    metrics/corruption.py, in features of tiny-features; the residual is a multiple of the images' own.
+    metrics/statistics/corruption.py, in features of tiny-features; the residual is a multiple of the images' own.
 
     {} for a single sample, which does not tell how far another might be from it; ValueError if anything `decides` by
     the numbers.
@@ -41,12 +41,12 @@ def monitor(
                 "give a higher --count"
             )
         return lambda samples: {}
-    network = features.load(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
+    network = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
 
     def describe(images) -> tuple[Tensor, Tensor]:
         parts = [to_tensor(images[i : i + 64]).to(device) for i in range(0, len(images), 64)]
         f = torch.cat([features.embed(network, x)[0] for x in parts])  # (N, D)
-        return f, torch.cat([residual(x) for x in parts])  # (N,)
+        return f, torch.cat([noise_residual(x) for x in parts])  # (N,)
 
     every = -(-len(pixels) // KNOWN)
     train, noise = describe(pixels[::every])
@@ -56,22 +56,24 @@ def monitor(
 
     def measure(samples: np.ndarray) -> dict:
         f, noise = describe(samples)
-        similarity, noise = fidelity(f, train, same), noise / usual
+        similarity, noise = feature_similarity(f, train, same), noise / usual
         return {
-            "fidelity": similarity.mean().item(),
-            "fidelity_noise": deviation(similarity),
-            "residual": noise.mean().item(),
-            "residual_noise": deviation(noise),
+            "feature_similarity": similarity.mean().item(),
+            "feature_similarity_deviation": deviation(similarity),
+            "noise_residual": noise.mean().item(),
+            "noise_residual_deviation": deviation(noise),
         }
 
     return measure
 
 
 def measurements(run: Path) -> tuple[list, list, list, list]:
-    """Steps, similarity, residual and deviations of the evaluations in run/log.jsonl, for metrics/corruption.py."""
-    lines = [line for line in read_log(run) if "fidelity" in line]
-    steps, similarities, residuals = ([line[name] for line in lines] for name in ("step", "fidelity", "residual"))
-    return steps, similarities, residuals, [(line["fidelity_noise"], line["residual_noise"]) for line in lines]
+    """Steps, similarities, residuals and their deviations, of all evaluations in the log (statistics/corruption.py)."""
+    lines = [line for line in read_log(run) if "feature_similarity" in line]
+    names = "step", "feature_similarity", "noise_residual"
+    steps, similarities, residuals = ([line[name] for line in lines] for name in names)
+    deviations = [(line["feature_similarity_deviation"], line["noise_residual_deviation"]) for line in lines]
+    return steps, similarities, residuals, deviations
 
 
 @torch.no_grad()

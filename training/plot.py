@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from metrics.corruption import best, stage
+from metrics.statistics.corruption import best, stage
 from training.log import read_log
 from training.monitor import measurements
 

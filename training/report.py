@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from data import ImageSet
-from data.atomic import write_atomic
-from data.grid import grid, save_image, sections
+from data.output.atomic import write_atomic
+from data.output.grid import grid, save_image, sections
 from data.transforms import to_tensor, to_uint8
 from metrics import networks
-from metrics.table import as_text, judged, measure
+from metrics.table import as_text, class_accuracy, measure
 
 ROWS, COLUMNS = 4, 8  # of the picture
 SEED_APART = 1000  # between the seeds of these samples and of those that were watched during training
@@ -39,12 +39,12 @@ def show_and_measure(
     if val is None:
         print("no metrics.json: distances need real images that were not trained on (--val)")
         return
-    judge = networks.load("tiny-features", device)
+    judge = networks.load_network("tiny-features", device)
     numbers = measure(judge, images._replace(pixels=samples, labels=labels), val, images, judge)
     decoded = val._replace(pixels=to_uint8(reconstruct(to_tensor(val.pixels).to(device))))
-    for name, real in (("asked_state_real", val), ("asked_state_decoded", decoded)):
-        if share := judged(judge, real):
-            numbers[name] = share["asked_state"]
+    for name, real in (("class_accuracy_real", val), ("class_accuracy_decoded", decoded)):
+        if share := class_accuracy(judge, real):
+            numbers[name] = share["class_accuracy"]
     write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
     print(as_text(numbers))
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data.atomic import replacing
+from data.output.atomic import replacing
 from weights.formats.files import sniff
 from weights.formats.published import FILES, target
 

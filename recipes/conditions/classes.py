@@ -15,7 +15,7 @@ import adapters
 import weights
 from config.training import Denoising, Images, Sampling, Superclasses
 from data import ImageSet
-from data.hierarchy import with_parents
+from data.folders.hierarchy import with_parents
 from data.latents import LatentCache
 from dit import SIZES, DiT
 from ops.device import Compute

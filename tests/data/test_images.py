@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.folders import Item
-from data.images import MAX_PIXELS, decode, decode_all, decode_mask, image_format, read
+from data.folders.layouts import Item
+from data.images import MAX_PIXELS, decode, decode_all, decode_mask, image_format, read_image
 
 
 def png(width, height, depth, colour, pixels):
@@ -41,7 +41,7 @@ def test_exif_rotation_is_applied_before_conversion(tmp_path):
     exif[0x0112] = 6  # stored turned: a viewer turns it clockwise by 90 degrees
     for mode in ("RGB", "L", "CMYK"):
         path = save(tmp_path / f"{mode}.jpg", np.rot90(upright).copy(), mode, exif=exif, quality=95)
-        image, facts = read(path)
+        image, facts = read_image(path)
         assert image.shape == (8, 16, 3) and facts.size == (8, 16) and facts.mode == mode
         assert image[:, :8, 0].mean() > image[:, 8:, 0].mean() + 50
 
@@ -89,16 +89,16 @@ def test_the_first_frame_of_an_animation_is_taken(tmp_path):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ((255, 0, 0), (0, 0, 255))]
     for name in ("a.webp", "a.png"):
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], lossless=True)
-        image, facts = read(tmp_path / name)
+        image, facts = read_image(tmp_path / name)
         assert (image == (255, 0, 0)).all() and facts.frames == 2
 
 
 def test_the_format_is_decided_by_content(tmp_path):
     save(tmp_path / "a.jpg", NOISE)
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
-    assert read(tmp_path / "a.png")[1].format == "JPEG"
+    assert read_image(tmp_path / "a.png")[1].format == "JPEG"
     Image.fromarray(NOISE).save(tmp_path / "c.jpg", "MPO", save_all=True, append_images=[Image.fromarray(NOISE)])
-    assert read(tmp_path / "c.jpg")[0].shape == NOISE.shape  # a camera's JPEG with a preview behind it
+    assert read_image(tmp_path / "c.jpg")[0].shape == NOISE.shape  # a camera's JPEG with a preview behind it
     Image.fromarray(NOISE).save(tmp_path / "b.gif")
     (tmp_path / "b.gif").rename(tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"b.png: its content is not PNG, JPEG, WebP or BMP"):

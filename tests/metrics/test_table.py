@@ -1,4 +1,4 @@
-"""The table: what it holds, with classes that the judge knows and with others, and what it says of copies."""
+"""The table: its numbers, with classes that the classifier knows and with others, and what it says of copies."""
 
 from typing import NamedTuple
 
@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from data import ImageSet
-from metrics.kid import kid
-from metrics.table import as_text, measure
+from metrics.statistics.frechet import frechet
+from metrics.statistics.kid import kid
+from metrics.table import as_text, by_class, measure
 
 
 class Colours(NamedTuple):
@@ -37,22 +38,22 @@ def coloured(channels, classes, labels):
 
 
 HELD_OUT, TRAIN = images(20, 1), images(20, 2)
-JUDGE = Colours()
+CLASSIFIER = Colours()
 
 
-def test_classes_that_the_judge_knows_are_counted():
-    """Asked for blue, blue, red, red; drawn blue, green, red, red. Green is not among the run's classes."""
+def test_classes_that_the_classifier_knows_are_counted():
+    """Samples of blue, blue, red, red that are blue, green, red, red. Green is not among the run's classes."""
     fake = coloured([2, 1, 0, 0], ["blue", "red"], [0, 0, 1, 1])
-    numbers = measure(Colours(), fake, HELD_OUT, TRAIN, JUDGE)
-    by_class = numbers["asked_state_by_class"]
-    assert by_class["red"] == 1.0 and by_class["blue"] in (0.5, 1.0)  # green must be called blue or red
-    assert numbers["asked_state"] == (by_class["red"] + by_class["blue"]) / 2
+    numbers = measure(Colours(), fake, HELD_OUT, TRAIN, CLASSIFIER)
+    shares = numbers["class_accuracy_by_class"]
+    assert shares["red"] == 1.0 and shares["blue"] in (0.5, 1.0)  # green must be called blue or red
+    assert numbers["class_accuracy"] == (shares["red"] + shares["blue"]) / 2
     assert 1 < numbers["inception_score"] <= 2
 
 
-def test_classes_that_it_does_not_know_are_not_told():
-    numbers = measure(Colours(), coloured([2, 1], ["crack"], [0, 0]), HELD_OUT, TRAIN, JUDGE)
-    assert not {"asked_state", "asked_state_by_class", "inception_score"} & numbers.keys()
+def test_classes_that_it_does_not_know_have_no_accuracy():
+    numbers = measure(Colours(), coloured([2, 1], ["crack"], [0, 0]), HELD_OUT, TRAIN, CLASSIFIER)
+    assert not {"class_accuracy", "class_accuracy_by_class", "inception_score"} & numbers.keys()
 
 
 def test_every_number_says_of_how_many_and_of_what():
@@ -127,6 +128,26 @@ def test_distances_by_class_are_of_that_class_and_say_of_how_many():
     )
 
 
+def features(count, seed=0):
+    return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_classes_are_measured_apart_with_their_counts():
+    x, y = features(12), features(9, 1)
+    real, fake = images(12, 0, ("a", "b"), [1] * 5 + [0] * 7), images(9, 1, ("a", "b"), [0, 1, 1] * 3)
+    rows = by_class(x, real, y, fake)["by_class"]
+    assert {name: (row["fid"], row["real"], row["samples"]) for name, row in rows.items()} == {
+        "a": (frechet(x[5:], y[::3]), 7, 3),
+        "b": (frechet(x[:5], y[[1, 2, 4, 5, 7, 8]]), 5, 6),
+    }
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [0, 0, 0, 0]])
+def test_a_class_with_one_image_or_none_has_no_distances(labels):
+    real, fake = images(4, 0, ("a", "b"), [0, 0, 1, 1]), images(4, 1, ("a", "b"), labels)
+    assert by_class(features(4), real, features(4, 1), fake)["by_class"].keys() == {"a"}
+
+
 def test_pixels_of_large_images_are_compared_small():
     large = [
         found._replace(pixels=found.pixels.repeat(32, 1).repeat(32, 2)) for found in (images(8, 3), HELD_OUT, TRAIN)
@@ -140,15 +161,15 @@ def test_text_has_two_columns_and_classes_under_their_mean():
     numbers = {
         "network": "tiny-features",
         "samples": 8,
-        "asked_state": 0.5,
-        "asked_state_by_class": {"crack": 0.25},
+        "class_accuracy": 0.5,
+        "class_accuracy_by_class": {"crack": 0.25},
         "by_class": {"crack": {"fid": 1.5, "samples": 4}},
     }
     lines = as_text(numbers).splitlines()
     assert [line.split() for line in lines] == [
         ["network", "tiny-features"],
         ["samples", "8"],
-        ["asked_state", "0.500"],
+        ["class_accuracy", "0.500"],
         ["crack", "0.250"],
         ["by_class"],
         ["crack", "fid", "1.500", "samples", "4"],

@@ -6,7 +6,7 @@ from recipes.start import CLASSIFIER_STEPS, last_name, nearest_rows, similar_row
 
 from data import load
 from data.transforms import Transform, to_tensor
-from metrics import features
+from metrics.networks import features
 from sampling import Schedule
 from weights.formats.published import SHIPPED
 
@@ -104,7 +104,7 @@ def test_what_it_is_given_is_left_as_it_was():
 def bottles():
     """Few images of every class, others of the same, and the shipped network."""
     few, others = (load(f"generated:bottle/{split}/3", Transform(64)) for split in ("few", "val"))
-    return few, others, features.load(SHIPPED / "tiny-features" / "model.safetensors")
+    return few, others, features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")
 
 
 def test_the_head_of_the_network_stands_for_old_classes(bottles):

@@ -16,7 +16,7 @@ import train
 import weights
 from data import load
 from data.transforms import Transform
-from metrics.corruption import best, stage
+from metrics.statistics.corruption import best, stage
 from recipes import watch
 
 IDLE = SimpleNamespace(keep="last", stop_corrupted=False)
@@ -94,18 +94,20 @@ def few():
 
 def test_the_training_images_themselves_are_as_faithful_and_as_noisy_as_can_be(few):
     numbers = watcher(IDLE, *few, few[1], torch.device("cpu"))(few[0])
-    assert numbers["fidelity"] == pytest.approx(1, abs=1e-5) and numbers["residual"] == pytest.approx(1, rel=1e-5)
-    assert numbers["fidelity_noise"] < 1e-4 < numbers["residual_noise"]
+    assert numbers["feature_similarity"] == pytest.approx(1, abs=1e-5) and numbers["noise_residual"] == pytest.approx(
+        1, rel=1e-5
+    )
+    assert numbers["feature_similarity_deviation"] < 1e-4 < numbers["noise_residual_deviation"]
     noise = np.random.default_rng(0).normal(0, 60, few[0].shape)
     noisy = watcher(IDLE, *few, few[1], torch.device("cpu"))((few[0] + noise).clip(0, 255).astype(np.uint8))
-    assert noisy["fidelity"] < 0.98 and noisy["residual"] > 20
+    assert noisy["feature_similarity"] < 0.98 and noisy["noise_residual"] > 20
 
 
 def test_a_sample_is_compared_with_images_of_its_class_or_with_all_if_there_is_none(few):
     pixels, classes = few
     shown = np.stack([pixels[0]] * 4)  # a good one
     own, other, new = (
-        watcher(IDLE, pixels, classes, [name] * 4, torch.device("cpu"))(shown)["fidelity"]
+        watcher(IDLE, pixels, classes, [name] * 4, torch.device("cpu"))(shown)["feature_similarity"]
         for name in (classes[0], classes[2], "a prompt")
     )
     assert own == pytest.approx(1, abs=1e-5) == new and other < 0.99
@@ -115,7 +117,10 @@ def test_many_training_images_are_thinned_out(few, monkeypatch):
     pixels, classes = few
     monkeypatch.setattr(watch, "KNOWN", 5)  # every second one, the first of each class
     measure = watcher(IDLE, pixels, classes, classes[1::2], torch.device("cpu"))
-    assert measure(pixels[::2])["fidelity"] == pytest.approx(1, abs=1e-5) and measure(pixels[1::2])["fidelity"] < 0.999
+    assert (
+        measure(pixels[::2])["feature_similarity"] == pytest.approx(1, abs=1e-5)
+        and measure(pixels[1::2])["feature_similarity"] < 0.999
+    )
 
 
 def test_one_sample_tells_no_noise(few):
@@ -244,7 +249,13 @@ def test_weights_to_keep_are_the_last_or_the_best():
 def planted(run, fidelity):
     lines = [{"step": i + 1, "loss": 1.0} for i in range(50)]
     lines += [
-        {"step": 10 * i, "fidelity": f, "fidelity_noise": 0.01, "residual": 2 - f, "residual_noise": 0.01}
+        {
+            "step": 10 * i,
+            "feature_similarity": f,
+            "feature_similarity_deviation": 0.01,
+            "noise_residual": 2 - f,
+            "noise_residual_deviation": 0.01,
+        }
         for i, f in enumerate(fidelity)
     ]
     run.mkdir()

@@ -7,10 +7,10 @@ import torch
 
 import weights
 from data import load
-from data.generated import BASE, PRODUCT_STATES
+from data.generated.photographs import BASE, PRODUCT_STATES
 from data.transforms import Transform, to_tensor
-from metrics import features
-from metrics.features import embed
+from metrics.networks import features
+from metrics.networks.features import embed
 from sampling import Schedule, batched_cfg, sample_latents
 
 SHIPPED = Path(weights.__file__).parent
@@ -19,7 +19,7 @@ STATES = [f"hazelnut/{state}" for state in PRODUCT_STATES["hazelnut"]]
 
 @pytest.fixture(scope="module")
 def judge():
-    return features.load(SHIPPED / "tiny-features" / "model.safetensors")
+    return features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")

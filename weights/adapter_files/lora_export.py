@@ -20,7 +20,7 @@ from torch import Tensor
 
 import adapters
 from adapters.methods.lora import ATTENTION
-from data.atomic import replacing
+from data.output.atomic import replacing
 from unet import TextConditioned
 from weights.adapter_files.lora_names import DIFFUSERS, KOHYA, published, underscored
 from weights.adapter_files.native import check_base, fingerprint, load_adapter

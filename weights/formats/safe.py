@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from data.atomic import replacing
+from data.output.atomic import replacing
 
 HEADER_LIMIT = 100_000_000  # bytes of JSON, the library's own limit
 DTYPES = {

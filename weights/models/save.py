@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data.atomic import replacing
+from data.output.atomic import replacing
 from dit.embed import position_table
 from sampling import dit_schedule
 from weights.formats import safe

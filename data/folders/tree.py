@@ -1,0 +1,130 @@
+"""A folder, read once into a tree: which files are images, which are skipped and counted, which are refused."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from data.images import SUFFIXES, image_format
+
+LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and macOS leave behind
+DEPTH = 6  # the deepest layout has 4 levels; the bound also ends a symbolic link that leads to its own parent
+
+
+class Node(NamedTuple):
+    """One folder: its images and folders, sorted by name, and how many files were skipped in it for each reason."""
+
+    path: Path
+    images: tuple[Path, ...]
+    folders: tuple["Node", ...]
+    skipped: Counter
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.name
+
+    def folder(self, name: str) -> "Node | None":
+        """The folder of that name directly in this one, or None."""
+        return next((node for node in self.folders if node.name == name), None)
+
+    @property
+    def all_images(self) -> list[Path]:
+        """The images of this folder, then those of each folder below it."""
+        return [*self.images, *(image for node in self.folders for image in node.all_images)]
+
+    @property
+    def all_skipped(self) -> Counter:
+        """{reason: skipped files} of this folder and all below it."""
+        return sum((node.all_skipped for node in self.folders), self.skipped)
+
+
+def read_tree(root: str | Path) -> Node:
+    """The tree under `root`, in the order of names and never in that of the file system. A file is an image by its
+    suffix (any case), or by its first bytes where the suffix is not an image's; images.py finds out whether it decodes.
+
+    Raises ValueError for a root that is no folder, a symbolic link that leaves the root or leads nowhere, and two
+    images of one folder that differ in the suffix only (a.jpg and a.png: which one has the mask a_mask.png?).
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+    root = root.resolve()
+    return _read(root, root, DEPTH)
+
+
+def _read(path: Path, root: Path, depth: int) -> Node:
+    images, folders, skipped = [], [], Counter()
+    with os.scandir(path) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.name.startswith("."):
+                skipped["hidden"] += 1
+                continue
+            if entry.name.lower() in LITTER:
+                skipped[entry.name] += 1
+                continue
+            if entry.is_symlink():
+                _check_link(Path(entry.path), root)
+            if entry.is_dir():
+                if depth:
+                    folders.append(_read(Path(entry.path), root, depth - 1))
+            elif _is_image(entry):
+                images.append(Path(entry.path))
+            else:
+                skipped[Path(entry.name).suffix.lower() or "no suffix"] += 1
+    _check_stems(images)
+    return Node(path, tuple(images), tuple(folders), skipped)
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    if not entry.is_file():  # a pipe or a device: opening it could wait for ever
+        return False
+    if Path(entry.name).suffix.lower() in SUFFIXES:
+        return True
+    with open(entry.path, "rb") as file:
+        return image_format(file.read(12)) is not None
+
+
+def _check_link(path: Path, root: Path) -> None:
+    target = path.resolve()
+    if not target.is_relative_to(root):
+        raise ValueError(f"{path}: a symbolic link that leaves {root} (it leads to {target})")
+    if not target.exists():
+        raise ValueError(f"{path}: a symbolic link that leads nowhere ({target})")
+
+
+def _check_stems(images: list[Path]) -> None:
+    seen = {}
+    for path in images:
+        if path.stem in seen:
+            raise ValueError(
+                f"{path} and {seen[path.stem].name} have the same name up to the suffix: rename or remove one"
+            )
+        seen[path.stem] = path
+
+
+def draw_tree(node: Node, indent: str = "  ", depth: int = 3, width: int = 4) -> str:
+    """Lines for an error message: the first folders of each level with their numbers of images."""
+    lines = []
+    for folder in node.folders[:width]:
+        lines.append(f"{indent}{folder.name}/  {_counts(folder)}")
+        if depth > 1 and folder.folders:
+            lines.append(draw_tree(folder, indent + "  ", depth - 1, width))
+    if len(node.folders) > width:
+        lines.append(f"{indent}... and {len(node.folders) - width} more folders")
+    if node.images:
+        first = ", ".join(path.name for path in node.images[:3])
+        lines.append(f"{indent}{len(node.images)} images: {first}{', ...' if len(node.images) > 3 else ''}")
+    return "\n".join(lines) if lines else f"{indent}(no folder, no image)"
+
+
+def _counts(node: Node) -> str:
+    parts = [f"{len(node.folders)} folders"] if node.folders else []
+    parts += [f"{len(node.images)} images"] if node.images or not node.folders else []
+    return ", ".join(parts + [f"{n} skipped ({reason})" for reason, n in sorted(node.skipped.items())])
+
+
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """ "4: a, b, c, ...": how many names and the first of them, for an error of one line."""
+    return f"{len(names)}: " + ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

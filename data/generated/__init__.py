@@ -1,0 +1,1 @@
+"""Photographs that are computed and not taken: products with defects, and garments with a logo."""

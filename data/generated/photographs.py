@@ -1,0 +1,115 @@
+"""Photographs of product defects, made by arithmetic: 8 products, 8 states, masks and captions, numpy only.
+
+The small stand-in for MVTec-like data that the package learns and is tested on: every image is a function of
+(product, state, split, index, seed) alone, so any one can be made again, in any order, on any machine.
+Pose, light, texture, background, exposure, sensor noise and harmless specks vary on every image, good ones included.
+
+    class = product/state    superclass = product    caption = "a photo of a hazelnut with a crack"
+"""
+
+import numpy as np
+
+from data.generated.defects import MARKS, bend, place_on
+from data.generated.products import DRAW, power_noise, soft
+
+PRODUCTS, STATES = tuple(DRAW), tuple(MARKS)
+# As in MVTec AD, each product has its own list: only states that can be seen on it (a bent ball is still a ball).
+PRODUCT_STATES = {
+    "hazelnut": ("good", "crack", "hole", "cut", "print"),
+    "screw": ("good", "cut", "scratch", "contamination", "bent"),
+    "metal_nut": ("good", "crack", "hole", "cut", "scratch", "print", "contamination", "bent"),
+    "pill": ("good", "crack", "hole", "cut", "scratch", "print", "contamination"),
+    "zipper": ("good", "hole", "cut", "print", "contamination", "bent"),
+    "cable": ("good", "crack", "hole", "cut", "print", "contamination", "bent"),
+    "tile": ("good", "crack", "hole", "cut", "scratch", "print", "contamination"),
+    "bottle": ("good", "crack", "hole", "cut", "scratch", "print", "contamination"),
+}
+TARGETS = ("hazelnut", "screw")  # never in the base set
+BASE = tuple(p for p in PRODUCTS if p not in TARGETS)
+# split -> images of each class by default. The order is frozen; no two splits share an image.
+SPLITS = {"base": 500, "few": 20, "val": 20, "test": 100, "oracle": 500}
+
+
+def caption(product, state):
+    """The sentence that describes an image, from a grammar of one rule per state."""
+    name = product.replace("_", " ")
+    if state in ("good", "bent"):
+        return f"a photo of a {'flawless' if state == 'good' else 'bent'} {name}"
+    return f"a photo of a {name} with {'contamination' if state == 'contamination' else f'a {state}'}"
+
+
+def alternatives(product, state):
+    """attribute -> classes (product, state): the given one first, then all that differ from it in the attribute."""
+    others = [name for name in PRODUCTS if name != product and state in PRODUCT_STATES[name]]
+    return {
+        "product": [(product, state), *((name, state) for name in others)],
+        "state": [(product, state), *((product, name) for name in PRODUCT_STATES[product] if name != state)],
+    }
+
+
+def frame(n, rng):
+    """Image coordinates x, y and the product's frame u, v (n, n): turned by any angle, scaled, moved."""
+    y, x = np.mgrid[0:n, 0:n] / (n / 2) - 1 + 1 / n
+    turn, scale, (dx, dy) = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.05), rng.uniform(-0.1, 0.1, 2)
+    cos, sin = np.cos(turn), np.sin(turn)
+    return x, y, (cos * (x - dx) + sin * (y - dy)) / scale, (cos * (y - dy) - sin * (x - dx)) / scale
+
+
+def surface(product, state, n, rng):
+    """The product in its state: its surface, its frame's image coordinates and the mask of the defect (n, n)."""
+    x, y, u, v = frame(n, rng)
+    draw, looks = DRAW[product], rng.integers(2**31)
+    straight = draw(u, v, np.random.default_rng(looks), power_noise(np.random.default_rng(looks + 1), n))
+    if state == "good":
+        return straight, x, y, np.zeros((n, n))
+    if state == "bent":
+        bent = draw(*bend(u, v, rng), np.random.default_rng(looks), power_noise(np.random.default_rng(looks + 1), n))
+        return bent, x, y, 1.0 * ((bent.distance < 0) != (straight.distance < 0))
+    mark = MARKS[state](place_on(straight.distance, u, v, rng), rng)
+    marked = straight._replace(
+        height=straight.height + mark.height, albedo=straight.albedo * (1 - mark.alpha) + mark.ink * mark.alpha
+    )
+    return marked, x, y, mark.mask * (straight.distance < 0)
+
+
+def photograph(surface, x, y, rng, dark):
+    """Light a surface (Lambert and Blinn-Phong) over a background with its cast shadow: (3, n, n) in about 0..1."""
+    n = len(x)
+    albedo = surface.albedo
+    for _ in range(rng.poisson(2)):  # specks that mean nothing, so that "any dark dot" is not a defect
+        px, py = rng.uniform(-0.6, 0.6, 2)
+        albedo = albedo * (1 - 0.35 * soft(np.hypot(x - px, y - py) - 0.02, 0.01))
+    slope_y, slope_x = np.gradient(surface.height, 2 / n)
+    azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 1.1)
+    light = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+    half = (light + [0, 0, 1]) / np.linalg.norm(light + [0, 0, 1])
+    normal = np.stack([-slope_x, -slope_y, np.ones_like(x)]) / np.sqrt(1 + slope_x**2 + slope_y**2)
+    diffuse = np.clip(np.tensordot(light, normal, 1), 0, 1)
+    highlight = np.clip(np.tensordot(half, normal, 1), 0, 1) ** 40
+    body = albedo * (0.38 + 0.72 * diffuse) + 0.4 * surface.gloss * highlight
+    ground = rng.uniform(0.04, 0.10) if dark else rng.uniform(0.60, 0.82)
+    ground = ground + 0.04 * (x * light[0] + y * light[1]) + 0.015 * power_noise(rng, n, 1.2)
+    shift = (-round(n / 21 * light[1]), -round(n / 21 * light[0]))
+    ground = ground * (1 - 0.45 * soft(np.roll(surface.distance, shift, (0, 1)) - 0.02, 0.05))
+    cover = soft(surface.distance, 0.012)
+    return ground * (1 - cover) + body * cover
+
+
+def image(product, state, split, index, seed=0, size=64):
+    """One photograph: rgb (size, size, 3) uint8, mask (size, size) uint8 of 0 and 255, caption."""
+    if state not in PRODUCT_STATES[product]:
+        raise ValueError(f"{product} has no state {state!r}; it has {', '.join(PRODUCT_STATES[product])}")
+    rng = np.random.default_rng([seed, PRODUCTS.index(product), STATES.index(state), list(SPLITS).index(split), index])
+    look, x, y, mask = surface(product, state, 2 * size, rng)  # drawn at twice the size, then averaged
+    picture = photograph(look, x, y, rng, dark=product in ("hazelnut", "bottle"))
+    mask = mask.reshape(size, 2, size, 2).mean((1, 3)) > 0.35
+    return develop(picture, rng), mask.astype(np.uint8) * 255, caption(product, state)
+
+
+def develop(picture, rng):
+    """What the camera makes of a picture (3, 2 S, 2 S) in about 0..1: (S, S, 3) uint8."""
+    size = picture.shape[1] // 2
+    picture = picture * rng.uniform(0.85, 1.12) * (1 + rng.uniform(-0.04, 0.04, 3)[:, None, None])  # exposure, white
+    picture = picture.reshape(3, size, 2, size, 2).mean((2, 4))  # (3, size, size)
+    picture = picture + rng.normal(0, rng.uniform(0.004, 0.015), picture.shape)
+    return np.clip(picture.transpose(1, 2, 0) * 255 + 0.5, 0, 255).astype(np.uint8)

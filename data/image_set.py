@@ -1,0 +1,17 @@
+"""The images of one source in memory: what every part of the package passes on when it passes images on."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class ImageSet(NamedTuple):
+    """N images of one size with their classes."""
+
+    pixels: np.ndarray  # (N, S, S, 3) uint8
+    labels: torch.Tensor  # (N,) long, positions in `classes`
+    classes: list[str]  # "product/state", or the folder's name
+    names: list[str]  # where each image comes from
+    masks: np.ndarray | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
+    parents: dict[str, str] = {}  # class -> superclass, where the source has them

@@ -1,0 +1,50 @@
+"""The files of a run: keys of earlier versions have their names of today, values and order stay."""
+
+import json
+
+from recipes.watch import looks
+
+from training.log import read_log, read_numbers
+
+OLD = {"step": 10, "loss": 0.5, "fidelity": 0.9, "fidelity_noise": 0.01, "residual": 1.5, "residual_noise": 0.02}
+NEW = {
+    "step": 10,
+    "loss": 0.5,
+    "feature_similarity": 0.9,
+    "feature_similarity_deviation": 0.01,
+    "noise_residual": 1.5,
+    "noise_residual_deviation": 0.02,
+}
+
+
+def write(run, *lines, end="\n"):
+    (run / "log.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + end)
+
+
+def test_a_log_that_an_earlier_version_began_goes_on(tmp_path):
+    write(tmp_path, OLD, {"step": 15, "loss": 0.4}, NEW | {"step": 20})
+    assert read_log(tmp_path) == [NEW, {"step": 15, "loss": 0.4}, NEW | {"step": 20}]
+    assert list(read_log(tmp_path)[0]) == list(NEW)
+    assert looks(tmp_path) == ([10, 20], [0.9, 0.9], [1.5, 1.5], [(0.01, 0.02)] * 2)
+
+
+def test_the_line_that_a_kill_cut_is_left_out(tmp_path):
+    write(tmp_path, NEW, end='\n{"step": 1')
+    assert read_log(tmp_path) == [NEW]
+
+
+def test_the_table_of_an_earlier_version(tmp_path):
+    by_class = {"hazelnut/cut": 0.25}
+    old = {"network": "n", "asked_state": 0.5, "asked_state_by_class": by_class, "asked_state_real": 1.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(old | {"asked_state_decoded": 0.9}))
+    assert read_numbers(tmp_path) == {
+        "network": "n",
+        "class_accuracy": 0.5,
+        "class_accuracy_by_class": by_class,
+        "class_accuracy_real": 1.0,
+        "class_accuracy_decoded": 0.9,
+    }
+
+
+def test_a_run_without_files_has_no_numbers(tmp_path):
+    assert read_log(tmp_path) == [] and read_numbers(tmp_path) == {}
