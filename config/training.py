@@ -238,7 +238,7 @@ class Loop:
     steps: int = option(900, "optimizer steps", at_least=1)
     batch: int = option(32, "images in a micro-batch; may exceed the number of images", at_least=1)
     accumulate: int = option(1, "micro-batches in a step", at_least=1)
-    lr: float = option(3e-3, "peak learning rate of AdamW", at_least=0)
+    lr: float = option(3e-3, "peak learning rate of AdamW", above=0)
     weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
     lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine"))
     warmup: int = option(20, "steps of linear warm-up", at_least=0)
