@@ -27,7 +27,7 @@ from recipes.consistency import few_steps
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from sampling.request import from_superclass, interval, weighed
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
-from unet.attend import attended, positions
+from unet.attend import attend_and_excite, token_indices
 
 
 @dataclass
@@ -177,9 +177,11 @@ def prompted(cfg, settings, path, files, device) -> Job:
     before = None
     if cfg.attend:
         words = [
-            [positions(word, name, sd.tokenizer) for word in cfg.attend] for name in names for _ in range(cfg.count)
+            [token_indices(word, name, sd.tokenizer) for word in cfg.attend] for name in names for _ in range(cfg.count)
         ]
-        before = attended(model.requires_grad_(False), cond, words, timesteps_of(cfg.sampler, sd.schedule, cfg.steps))
+        before = attend_and_excite(
+            model.requires_grad_(False), cond, words, timesteps_of(cfg.sampler, sd.schedule, cfg.steps)
+        )
     size, hint = cfg.size or settings.get("size", 0), None
     if control := control_of(cfg):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))

@@ -71,10 +71,10 @@ def make(work: Path, size: Size) -> dict:
     from data.generated import image
     from data.grid import save_image
     from ops.device import bf16
-    from unet import VAE, TextTower, Tokenizer, UNet, model, text, vae
+    from unet import VAE, TextEncoder, Tokenizer, UNet, model, text, vae
 
     torch.manual_seed(0)
-    tower = TextTower(replace(text.SIZES["CLIP-L"], **size.text))
+    tower = TextEncoder(replace(text.SIZES["CLIP-L"], **size.text))
     captions = ["a photo of a hazelnut", "a photo of a sks hazelnut"]
     tokenizer = Tokenizer.train(captions, tower.config.vocab_size, length=tower.config.max_length)
     sd = weights.StableDiffusion(

@@ -28,7 +28,7 @@ from recipes.pixels import augmentations, held_out_loss, transform
 from recipes.tokens import learn_token, token_report
 from recipes.watch import watcher
 from sampling import batched_cfg, sample_latents
-from unet import TextConditioned, TextTower, Tokenizer, UNet, encode_prompts
+from unet import TextConditioned, TextEncoder, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
 
@@ -135,7 +135,7 @@ def new_sd(cfg) -> weights.StableDiffusion:
     vae = weights.load(cfg.vae, expect="vae", dtype=torch.float32)
     shape = replace(UNETS["UNet-T"], in_channels=vae.config.latent_channels, out_channels=vae.config.latent_channels)
     tokenizer = Tokenizer.train(captions_of(cfg.data, cfg.template), TOWERS["Text-T"].vocab_size)
-    text = TextTower(replace(TOWERS["Text-T"], vocab_size=len(tokenizer)))
+    text = TextEncoder(replace(TOWERS["Text-T"], vocab_size=len(tokenizer)))
     return weights.StableDiffusion(UNet(shape), text, tokenizer, vae, weights.schedule.stable_diffusion())
 
 

@@ -5,7 +5,7 @@ import torch
 
 import weights
 from dit import DiT, DiTConfig
-from unet import VAE, TextConfig, TextTower, Tokenizer, UNet, UNetConfig, VAEConfig
+from unet import VAE, TextConfig, TextEncoder, Tokenizer, UNet, UNetConfig, VAEConfig
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,7 @@ def tiny_sd(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tiny-sd")
     torch.manual_seed(0)
     tokenizer = Tokenizer.train(["a photo of a flawless pill", "a photo of a hazelnut with a hole"] * 5, 560, length=16)
-    text = TextTower(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=16))
+    text = TextEncoder(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=16))
     unet = UNet(
         UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=16, groups=2, input_size=4)
     )

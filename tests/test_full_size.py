@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dit import DiT
-from unet import VAE, TextTower, UNet, VAEConfig
+from unet import VAE, TextEncoder, UNet, VAEConfig
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
 
@@ -78,7 +78,7 @@ def test_full_size_is_that_of_the_published_files(full_size, full_size_sd):
             DiT.from_name(dit.model, image_size=dit.side),
             VAE(VAEConfig(**dit.vae)),
             UNet(replace(UNETS["SD-1"], **sd.unet)),
-            TextTower(replace(TOWERS["CLIP-L"], **sd.text)),
+            TextEncoder(replace(TOWERS["CLIP-L"], **sd.text)),
             VAE(VAEConfig(**sd.vae)),
         ]
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]

@@ -11,7 +11,7 @@ import sample
 import weights
 from sampling import batched_cfg, sample_latents, sample_noise
 from unet import TextConditioned, encode_prompts
-from unet.attend import attended, cross_attentions, positions
+from unet.attend import attend_and_excite, cross_attention_layers, token_indices
 
 PROMPT = "a photo of a hazelnut"
 
@@ -21,7 +21,7 @@ def keen(tiny_sd, tmp_path_factory):
     """The tiny Stable Diffusion with larger queries and keys, so that its attention is not the same everywhere."""
     folder, sd = tmp_path_factory.mktemp("keen"), weights.load_sd(tiny_sd)
     with torch.no_grad():
-        for layer in cross_attentions(sd.unet)[1]:
+        for layer in cross_attention_layers(sd.unet)[1]:
             layer.to_q.weight.copy_(3 * layer.to_q.weight)
             layer.to_k.weight.copy_(3 * layer.to_k.weight)
     weights.save_sd(sd, folder, "sd-diffusers")
@@ -57,7 +57,7 @@ def test_diffusers_moves_the_same_latents(keen):
     pipeline = diffusers.StableDiffusionAttendAndExcitePipeline.from_pretrained(keen, safety_checker=None)
     noise = sample_noise(0, [0])(torch.empty(1, 4, 4, 4))
     sd = weights.load_sd(keen)
-    (place,) = positions("hazelnut", PROMPT, sd.tokenizer)
+    (place,) = token_indices("hazelnut", PROMPT, sd.tokenizer)
     theirs = pipeline(
         PROMPT,
         [place],
@@ -75,7 +75,7 @@ def test_diffusers_moves_the_same_latents(keen):
     with torch.no_grad():
         cond, null = encode_prompts(sd.text, sd.tokenizer, [PROMPT, ""]).split(1)
         by = partial(sample_latents, batched_cfg(model, cond, null, 4.0), range(1), (4, 4, 4), sd.schedule, "ddim", 10)
-        ours = by(on_step=attended(model, cond, [[[place]]], sd.schedule.timesteps(10)))
+        ours = by(on_step=attend_and_excite(model, cond, [[[place]]], sd.schedule.timesteps(10)))
     torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
     assert (ours - by()).abs().max() > 0.5
 

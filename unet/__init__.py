@@ -1,10 +1,10 @@
-"""What is inside one Stable Diffusion checkpoint: UNet, autoencoder (which DiT shares), text tower and tokenizer."""
+"""The parts of a Stable Diffusion checkpoint: UNet, autoencoder (which DiT shares), text encoder and tokenizer."""
 
 from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet
 from unet.model import UNet, UNetConfig
 from unet.prompt import encode_prompts
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
 from unet.vae import VAE, VAEConfig
 
@@ -14,7 +14,7 @@ __all__ = [
     "ControlledText",
     "TextConditioned",
     "TextConfig",
-    "TextTower",
+    "TextEncoder",
     "Tokenizer",
     "UNet",
     "UNetConfig",

@@ -1,7 +1,7 @@
-"""What the UNet is made of: a residual block that knows the timestep, and a transformer that reads the text.
+"""The parts of the UNet: a residual block that reads the timestep, and a transformer that reads the text.
 
-Throughout, x (B, C, H, W) are the features, emb (B, E) the timestep and cond (B, L, D) the states of the text tower.
-From `SpatialTransformer` inwards the names are those of the published files, the original's and diffusers' alike.
+Throughout, x (B, C, H, W) are the features, emb (B, E) the timestep and cond (B, L, D) the states of the text encoder.
+Inside a `SpatialTransformer` the parameters have the names of the published files, the original's and diffusers' alike.
 """
 
 import torch.nn.functional as F
@@ -81,7 +81,7 @@ class FeedForward(nn.Module):
         return self.net(x)
 
 
-class TextBlock(nn.Module):
+class TransformerBlock(nn.Module):
     """x += attn1(norm1(x));  x += attn2(norm2(x), cond);  x += ff(norm3(x)): the image to itself, then to the text."""
 
     def __init__(self, width: int, text_width: int, heads: int, upcast: bool):
@@ -95,8 +95,8 @@ class TextBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x (B, T, C), cond (B, L, D) -> (B, T, C)."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), cond)
+        x = x + self.attn1(self.norm1(x))  # (B, T, C)
+        x = x + self.attn2(self.norm2(x), cond)  # (B, T, C)
         return x + self.ff(self.norm3(x))
 
 
@@ -111,7 +111,7 @@ class SpatialTransformer(nn.Module):
         self.linear = linear
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList([TextBlock(channels, text_width, heads, upcast)])
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, text_width, heads, upcast)])
         self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from dit import DiT, DiTConfig
 from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from weights import infer, settings
 
 
@@ -76,7 +76,7 @@ KINDS = {
     ),
     "text": Kind(
         "a text tower",
-        TextTower,
+        TextEncoder,
         TextConfig,
         lambda config: config.layers,
         infer.measure_text,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unet.text import TextTower, add_tokens
+from unet.text import TextEncoder, add_tokens
 from unet.tokenizer import Tokenizer
 from weights import files, pickled, safe
 from weights.adapter_file import load_adapter
@@ -66,7 +66,7 @@ def named(words) -> object:
     return dict(getattr(words, "_parameters", words)) if isinstance(words, (dict, nn.Module)) else words
 
 
-def add_embedding(tokenizer: Tokenizer, tower: TextTower, path, name: str | None = None) -> str:
+def add_embedding(tokenizer: Tokenizer, tower: TextEncoder, path, name: str | None = None) -> str:
     """The word of a file into tokenizer and tower, in place; -> the token that prompts call it by.
 
     Raises ValueError as `read_embedding`, for another width, naming both bases, and for a token that exists.

@@ -9,7 +9,7 @@ import torch
 from sampling import Schedule
 from unet import VAE, UNet
 from unet.bytepair import END
-from unet.text import TextTower
+from unet.text import TextEncoder
 from unet.tokenizer import Tokenizer
 from weights import published, schedule
 from weights.configs import KINDS
@@ -29,7 +29,7 @@ class StableDiffusion(NamedTuple):
     """What turns a prompt into an image. Only `read_single` leaves the tokenizer None."""
 
     unet: UNet
-    text: TextTower
+    text: TextEncoder
     tokenizer: Tokenizer
     vae: VAE
     schedule: Schedule

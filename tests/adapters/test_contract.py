@@ -14,7 +14,7 @@ from torch import nn
 
 import adapters
 from dit import DiT, DiTConfig
-from unet import TextConditioned, TextConfig, TextTower, UNet, UNetConfig
+from unet import TextConditioned, TextConfig, TextEncoder, UNet, UNetConfig
 
 X, T = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 700])
 WORDS, WORD = 11, 5  # of the text tower's vocabulary, and the one that the learned token starts from
@@ -50,7 +50,7 @@ def build(backbone: str) -> nn.Module:
     config = DiTConfig(depth=2, width=16, heads=2, patch=2, input_size=4, num_classes=3)
     unet = UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=8, groups=2)
     text = TextConfig(WORDS, width=8, layers=2, heads=2, max_length=4)
-    model = DiT(config) if backbone == "dit" else TextConditioned(UNet(unet), TextTower(text))
+    model = DiT(config) if backbone == "dit" else TextConditioned(UNet(unet), TextEncoder(text))
     perturb(model, [p for p in model.parameters() if not p.any()], std=0.3)
     return model.eval()
 

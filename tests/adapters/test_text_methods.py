@@ -4,14 +4,14 @@ import pytest
 import torch
 
 import adapters
-from unet import TextConditioned, TextConfig, TextTower, UNet, UNetConfig
+from unet import TextConditioned, TextConfig, TextEncoder, UNet, UNetConfig
 from unet.model import SIZES
 from unet.text import SIZES as TOWERS
 
 
 def model():
     unet = UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=8, groups=2)
-    return TextConditioned(UNet(unet), TextTower(TextConfig(11, width=8, layers=2, heads=2, max_length=4)))
+    return TextConditioned(UNet(unet), TextEncoder(TextConfig(11, width=8, layers=2, heads=2, max_length=4)))
 
 
 def test_each_part_has_a_method_of_its_own():
@@ -81,7 +81,7 @@ def test_custom_diffusion_trains_the_published_number_of_parameters(parts, count
 
 def full_size():
     with torch.device("meta"):
-        return TextConditioned(UNet(SIZES["SD-1"]), TextTower(TOWERS["CLIP-L"]))
+        return TextConditioned(UNet(SIZES["SD-1"]), TextEncoder(TOWERS["CLIP-L"]))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import weights
 from recipes.latent import denoising_loss
 from recipes.text import caption_batches, read_once
 from recipes.tokens import learn_token
-from unet import TextConditioned, TextTower
+from unet import TextConditioned, TextEncoder
 
 FAST = [
     "--data",
@@ -322,7 +322,7 @@ def test_a_new_stable_diffusion_learns_its_vocabulary_from_the_captions(tmp_path
 
 def test_a_word_needs_a_table_that_ends_with_the_vocabulary(tiny_sd):
     sd = weights.load_sd(tiny_sd)
-    wider = TextTower(replace(sd.text.config, vocab_size=sd.text.config.vocab_size + 3))
+    wider = TextEncoder(replace(sd.text.config, vocab_size=sd.text.config.vocab_size + 3))
     cfg = train.Config(model="m", token="<x>", token_start="hazelnut")
     with pytest.raises(ValueError, match="m: a new word needs a token table of one row for each token"):
         learn_token(cfg, sd._replace(text=wider), ["a <x>"])

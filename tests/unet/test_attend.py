@@ -7,12 +7,21 @@ import torch
 from torch.nn import functional as F
 
 from sampling import Schedule, batched_cfg, sample_latents
-from unet import TextConditioned, TextConfig, TextTower, Tokenizer, UNet, UNetConfig
-from unet.attend import REPEATS, attended, attention_maps, cross_attentions, loss, moved, peaks, positions
+from unet import TextConditioned, TextConfig, TextEncoder, Tokenizer, UNet, UNetConfig
+from unet.attend import (
+    MAX_REFINEMENTS,
+    attend_and_excite,
+    attention_loss,
+    attention_maps,
+    cross_attention_layers,
+    max_attention_per_word,
+    token_indices,
+    update_latent,
+)
 from unet.model import SIZES
 from unet.prompt import chunks
 
-LENGTH = 8  # of a chunk of the tiny text tower
+LENGTH = 8  # of a chunk of the tiny text encoder
 PROMPTS = ["a photo of a flawless pill", "a photo of a hazelnut with a hole"]
 
 
@@ -22,8 +31,8 @@ def tiny(channels=(8, 16), text=(True, False), heads=(2, 2)):
     unet = UNet(UNetConfig(channels=channels, text=text, heads=heads, layers=1, text_width=6, groups=2, input_size=4))
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    tower = TextTower(TextConfig(20, width=6, layers=1, heads=2, max_length=LENGTH))
-    return TextConditioned(unet, tower).double().eval()
+    encoder = TextEncoder(TextConfig(20, width=6, layers=1, heads=2, max_length=LENGTH))
+    return TextConditioned(unet, encoder).double().eval()
 
 
 def inputs(batch=1, tokens=LENGTH):
@@ -45,7 +54,7 @@ def test_the_maps_are_the_attention_that_the_layers_compute(shape):
     seen = []
     hooks = [
         layer.register_forward_pre_hook(lambda layer, args: seen.append((layer, *args)))
-        for layer in cross_attentions(model.unet)[1]
+        for layer in cross_attention_layers(model.unet)[1]
     ]
     model(z, t, cond)
     for hook in hooks:
@@ -74,7 +83,7 @@ def test_maps_are_float32_under_autocast():
 def test_the_level_that_is_read(name, level, layers):
     with torch.device("meta"):
         unet = UNet(SIZES[name])
-    found, attentions = cross_attentions(unet)
+    found, attentions = cross_attention_layers(unet)
     assert (found, len(attentions)) == (level, layers)
     assert {layer.to_q.in_features for layer in attentions} == {SIZES[name].channels[level]}
 
@@ -88,7 +97,7 @@ def test_other_shapes_than_square():
 def test_no_hook_is_left_behind(width):
     model, (z, cond) = tiny(), inputs()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    run = partial(loss, model, z, 500, cond[..., :width], [[3]])
+    run = partial(attention_loss, model, z, 500, cond[..., :width], [[3]])
     if width == 5:
         with pytest.raises(ValueError, match="cond must be text states"):
             run()
@@ -101,11 +110,11 @@ def test_no_hook_is_left_behind(width):
 # the loss
 
 
-def test_peaks_are_those_of_diffusers():
+def test_the_attention_per_word_is_that_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.StableDiffusionAttendAndExcitePipeline
     maps = (2 * torch.randn(16, 16, 77, generator=torch.Generator().manual_seed(0))).softmax(-1) ** 1.5
-    found = peaks(maps, [[2], [5]], 77)
+    found = max_attention_per_word(maps, [[2], [5]], 77)
     expected = theirs._compute_max_attention_per_index(maps.clone(), [2, 5])
     torch.testing.assert_close(found, torch.stack(expected))
     assert 0.02 < found.min() < 0.98
@@ -123,12 +132,14 @@ def test_a_word_of_several_tokens_and_a_prompt_of_several_chunks():
     for i in range(3):
         for j in range(3):
             smooth += 2.718281828459045 ** -((i - 1) ** 2 + (j - 1) ** 2) * padded[i : i + 4, j : j + 4]
-    torch.testing.assert_close(peaks(maps, [[6, 9]], LENGTH), smooth.max()[None] / (1 + 2 / 2.718281828459045) ** 2)
+    torch.testing.assert_close(
+        max_attention_per_word(maps, [[6, 9]], LENGTH), smooth.max()[None] / (1 + 2 / 2.718281828459045) ** 2
+    )
 
 
 def test_the_gradient_is_the_numerical_one():
     model, (z, cond) = tiny(), inputs()
-    of = partial(loss, model, t=500, cond=cond, words=[[2], [5, 6]])
+    of = partial(attention_loss, model, t=500, cond=cond, words=[[2], [5, 6]])
     assert torch.autograd.gradcheck(of, z.requires_grad_(), fast_mode=True)
 
 
@@ -137,8 +148,8 @@ def test_the_gradient_is_the_numerical_one():
 
 def test_the_loss_falls_by_what_the_gradient_says():
     model, (z, cond) = tiny(), inputs()
-    of = partial(loss, model, t=500, cond=cond, words=[[2], [5]])
-    after = moved(z, of, 1e-3, 0.0)
+    of = partial(attention_loss, model, t=500, cond=cond, words=[[2], [5]])
+    after = update_latent(z, of, 1e-3, 0.0)
     slope = (z - after) / 1e-3
     assert slope.norm() > 1e-3 and not after.requires_grad
     assert ((of(z) - of(after)) / (1e-3 * slope.norm() ** 2)).item() == pytest.approx(1, abs=0.05)
@@ -149,29 +160,29 @@ def test_the_loss_falls_by_what_the_gradient_says():
     [
         (0.1, 0.0, 0.9),  # no threshold: one move
         (0.1, 0.35, 0.5),  # 1, .9, .8, .7 are above .65; .6 is not and moves once more
-        (0.01, 0.9, 1 - 0.01 * (1 + REPEATS)),  # never reached
+        (0.01, 0.9, 1 - 0.01 * (1 + MAX_REFINEMENTS)),  # never reached
     ],
 )
 def test_moves_repeat_up_to_the_threshold(alpha, threshold, end):
     z = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    assert moved(z, torch.sum, alpha, threshold).item() == pytest.approx(end) and z.item() == 1
+    assert update_latent(z, torch.sum, alpha, threshold).item() == pytest.approx(end) and z.item() == 1
 
 
 def test_one_step_is_the_papers_rule():
     model, (z, cond) = tiny(), inputs(batch=3)
     words, steps = [[[2]], [[3], [5]], [[4]]], list(range(10, 1001, 20))
-    before = attended(model, cond, words, steps)
+    on_step = attend_and_excite(model, cond, words, steps)
     alphas = 20 * torch.linspace(1, 0.5, 50, dtype=torch.float64).sqrt()
     with torch.no_grad():
         for i in (5, 24):
-            found = before(slice(0, 3))(z, steps[-1 - i])
+            found = on_step(slice(0, 3))(z, steps[-1 - i])
             for row in range(3):
                 with torch.enable_grad():
                     x = z[row : row + 1].clone().requires_grad_()
-                    loss(model, x, steps[-1 - i], cond[row : row + 1], words[row]).backward()
+                    attention_loss(model, x, steps[-1 - i], cond[row : row + 1], words[row]).backward()
                 torch.testing.assert_close(found[row], z[row] - alphas[i] * x.grad[0])
-            assert torch.equal(before(slice(1, 3))(z[1:], steps[-1 - i]), found[1:])
-        assert before(slice(0, 3))(z, steps[-1 - 25]) is z
+            assert torch.equal(on_step(slice(1, 3))(z[1:], steps[-1 - i]), found[1:])
+        assert on_step(slice(0, 3))(z, steps[-1 - 25]) is z
 
 
 def test_the_repeats_come_at_their_share_of_the_steps():
@@ -179,7 +190,7 @@ def test_the_repeats_come_at_their_share_of_the_steps():
     model, (z, cond) = tiny(), inputs()
     steps = list(range(0, 1000, 100))
     counted = Counted(model)
-    move = attended(counted, cond, [[[2]]], steps)(slice(0, 1))
+    move = attend_and_excite(counted, cond, [[[2]]], steps)(slice(0, 1))
     runs = []
     for t in reversed(steps):
         counted.runs = 0
@@ -204,7 +215,7 @@ def test_whole_images():
     model, (_, cond) = tiny().float(), inputs()
     cond, schedule = cond.float(), Schedule.linear()
     by = partial(sample_latents, batched_cfg(model, cond, None, 1.0), range(1), (4, 4, 4), schedule, steps=4)
-    plain, seen = by(), by(on_step=attended(model, cond, [[[2]]], schedule.timesteps(4)))
+    plain, seen = by(), by(on_step=attend_and_excite(model, cond, [[[2]]], schedule.timesteps(4)))
     assert torch.equal(plain, by(on_step=lambda here: lambda x, t: x))
     assert not torch.allclose(plain, seen, atol=1e-3) and not seen.requires_grad
 
@@ -227,10 +238,10 @@ def tokenizer():
         ("<thing>", "a photo of a <thing>", 1),  # three vectors
     ],
 )
-def test_positions_hold_the_tokens_of_the_word(tokenizer, word, prompt, occurrences):
+def test_token_indices_hold_the_tokens_of_the_word(tokenizer, word, prompt, occurrences):
     tokenizer.added or tokenizer.add("<thing>", 3)
     flat = [i for chunk in chunks(prompt, tokenizer) for i in tokenizer.row([i for i, _ in chunk])]
-    found = positions(word, prompt, tokenizer)
+    found = token_indices(word, prompt, tokenizer)
     assert [flat[i] for i in found] == tokenizer.encode(word) * occurrences and len(set(found)) == len(found)
 
 
@@ -238,4 +249,4 @@ def test_positions_hold_the_tokens_of_the_word(tokenizer, word, prompt, occurren
 def test_a_word_that_is_not_there(tokenizer, word, prompt):
     """Nor is it there as the end of a longer one."""
     with pytest.raises(ValueError, match=f"expected the word {word!r} in the prompt"):
-        positions(word, prompt, tokenizer)
+        token_indices(word, prompt, tokenizer)

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 import weights
 from dit import DiT, DiTConfig
 from unet import VAE, UNet, UNetConfig, VAEConfig
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
 from weights import StableDiffusion
 from weights.schedule import stable_diffusion
@@ -46,7 +46,7 @@ def make_sd(second: bool) -> StableDiffusion:
     unet = UNetConfig(channels=(32, 64, 96, 96), text_width=32, linear=second, input_size=16, **known["unet"])
     text = TextConfig(len(words), width=32, layers=3, heads=4, activation="gelu" if second else "quick_gelu")
     vae = VAEConfig(channels=(16, 32, 64, 64), layers=2, groups=8)
-    models = [randomised(UNet(unet), 0), randomised(TextTower(text), 1), randomised(VAE(vae), 2)]
+    models = [randomised(UNet(unet), 0), randomised(TextEncoder(text), 1), randomised(VAE(vae), 2)]
     return StableDiffusion(models[0], models[1], words, models[2], stable_diffusion("v" if second else "eps"))
 
 

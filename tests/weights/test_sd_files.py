@@ -11,7 +11,7 @@ from sampling import Schedule
 from unet import VAEConfig
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
-from unet.text import TextConfig, TextTower
+from unet.text import TextConfig, TextEncoder
 from weights.configs import KINDS, empty, size_of
 from weights.convert import convert, main
 from weights.layouts import LAYOUTS, file_names, spread
@@ -260,7 +260,7 @@ def test_the_tokenizer_of_a_single_file(read_one, tmp_path, monkeypatch, sd2, si
 @pytest.mark.parametrize("layout", ["sd-diffusers", "sd-compvis"])
 def test_parts_that_do_not_fit_each_other(tmp_path, sd1, config, message, layout):
     with pytest.raises(ValueError, match=message):
-        weights.save_sd(sd1[0]._replace(text=TextTower(config)), tmp_path / "w.safetensors", layout)
+        weights.save_sd(sd1[0]._replace(text=TextEncoder(config)), tmp_path / "w.safetensors", layout)
     assert not (tmp_path / "w.safetensors" / "model_index.json").exists()
 
 
