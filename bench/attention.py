@@ -7,6 +7,7 @@ with Triton a second table compares torch's kernels and `fused`.
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -64,6 +65,13 @@ def milliseconds(work: Callable, qkv: Tensor, heads: int, seconds: float) -> lis
     return [torch.tensor(each[1:] or each).median().item() for each in times.values()]
 
 
+def once(attend: Callable, q: Tensor, k: Tensor, v: Tensor, do: Tensor | None) -> Tensor | tuple[Tensor, ...]:
+    """The output (B, N, T, K), or with its gradient `do` those of q, k and v."""
+    with torch.set_grad_enabled(do is not None):
+        out = attend(q, k, v)
+    return out if do is None else torch.autograd.grad(out, (q, k, v), do)
+
+
 def on_gpu(shapes: list[tuple[int, int, int, int, int]] = GPU_SHAPES) -> None:
     """Prints microseconds per call of torch's kernels and `fused`, replayed from a CUDA graph without launch cost."""
     from triton.testing import do_bench_cudagraph
@@ -89,11 +97,7 @@ def on_gpu(shapes: list[tuple[int, int, int, int, int]] = GPU_SHAPES) -> None:
             for attend in kernels.values():
                 do = torch.randn_like(q)
 
-                def work(attend=attend, q=q, k=k, v=v, do=do, train=name == "train"):
-                    with torch.set_grad_enabled(train):
-                        out = attend(q, k, v)
-                    return torch.autograd.grad(out, (q, k, v), do) if train else out
-
+                work = partial(once, attend, q, k, v, do if name == "train" else None)
                 try:
                     print(f"{1000 * do_bench_cudagraph(work, return_mode='median'):10.1f}", end="", flush=True)
                 except RuntimeError:  # torch has no such kernel for these

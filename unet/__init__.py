@@ -1,4 +1,4 @@
-"""What is inside one Stable Diffusion checkpoint: UNet, autoencoder (which DiT shares), text tower and tokenizer."""
+"""The parts of a Stable Diffusion checkpoint: UNet, autoencoder (which DiT shares), text encoder and tokenizer."""
 
 from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet

@@ -1,7 +1,7 @@
-"""What the UNet is made of: a residual block that knows the timestep, and a transformer that reads the text.
+"""The parts of the UNet: a residual block that reads the timestep, and a transformer that reads the text.
 
-Throughout, x (B, C, H, W) are the features, emb (B, E) the timestep and cond (B, L, D) the states of the text tower.
-From `SpatialTransformer` inwards the names are those of the published files, the original's and diffusers' alike.
+Throughout, x (B, C, H, W) are the features, emb (B, E) the timestep and cond (B, L, D) the states of the text encoder.
+Inside a `SpatialTransformer` the parameters have the names of the published files, the original's and diffusers' alike.
 """
 
 import torch.nn.functional as F
@@ -95,8 +95,8 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x (B, T, C), cond (B, L, D) -> (B, T, C)."""
-        x = x + self.attn1(self.norm1(x))
-        x = x + self.attn2(self.norm2(x), cond)
+        x = x + self.attn1(self.norm1(x))  # (B, T, C)
+        x = x + self.attn2(self.norm2(x), cond)  # (B, T, C)
         return x + self.ff(self.norm3(x))
 
 

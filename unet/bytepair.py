@@ -63,8 +63,8 @@ def normalise(text: str) -> str:
 
 def pieces(text: str) -> list[str]:
     """The pieces of a normalised text, step 2."""
-    found = [text[match.start() : match.end()] for match in PIECE.finditer(text.translate(KINDS))]
-    return [part for piece in found for part in (_inside(piece) if piece in (START, END) else (piece,))]
+    cut = [text[match.start() : match.end()] for match in PIECE.finditer(text.translate(KINDS))]
+    return [part for piece in cut for part in (_inside(piece) if piece in (START, END) else (piece,))]
 
 
 def _inside(special: str) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""UNet and text tower as one model, so that both can be fine-tuned, averaged and saved together."""
+"""UNet and text encoder as one model, so that both can be fine-tuned, averaged and saved together."""
 
 from torch import Tensor, nn
 
@@ -7,19 +7,23 @@ from unet.text import TextEncoder
 
 
 class TextConditioned(nn.Module):
-    """out = unet(x, t, text(tokens)), or unet(x, t, states) where the text has been read before."""
+    """out = unet(x, t, text(tokens)), or unet(x, t, states) with text states that were encoded before.
+
+    Raises ValueError if the UNet reads text states of another width than the text encoder's.
+    """
 
     def __init__(self, unet: UNet, text: TextEncoder):
         super().__init__()
         if text.config.width != unet.config.text_width:
             raise ValueError(
-                f"the UNet reads text states of width {unet.config.text_width}, the tower makes {text.config.width}"
+                f"the UNet reads text states of width {unet.config.text_width}, the text encoder's have "
+                f"{text.config.width}"
             )
         self.unet, self.text = unet, text
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents that the UNet makes."""
+        """(C, H, W) of the UNet's output."""
         return self.unet.latent_shape
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:

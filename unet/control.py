@@ -1,12 +1,12 @@
-"""ControlNet: a copy of the UNet's way down reads an image too, and tells the frozen UNet what it sees there.
+"""ControlNet: a trained copy of the UNet's encoder reads an image too and adds to the skips of the frozen UNet.
 
 Zhang, Rao and Agrawala 2023, "Adding Conditional Control to Text-to-Image Diffusion Models", arXiv 2302.05543, eq. 2:
 
     y = F(x; theta) + Z2(F(x + Z1(hint); theta_c))        theta_c = theta and Z1 = Z2 = 0 at the start
 
-F is the way down with every skip that it leaves, and the middle. Z1 is a small convolutional network whose end is zero,
+F is the encoder with all of its skips, and the middle. Z1 is a small convolutional network whose end is zero,
 Z2 a zero 1x1 convolution for each skip and one for the middle. theta_c, Z1 and Z2 train, theta stays: a new ControlNet
-changes nothing, and whatever it learns, the UNet is still there without it. For Stable Diffusion 1 that is 361,279,120
+changes nothing, and without it the UNet is as before. For Stable Diffusion 1 that is 361,279,120
 numbers, of them 1,086,480 in Z1 and 11,479,680 in Z2.
 """
 
@@ -25,10 +25,10 @@ WIDTHS = (16, 32, 96, 256)  # of the published ControlNets, whose hint is 8 time
 
 @dataclass(frozen=True)
 class ControlConfig(UNetConfig):
-    """The shape of the UNet that is controlled, by default that of Stable Diffusion 1, and of what reads the hint."""
+    """The shape of the controlled UNet, by default that of Stable Diffusion 1, and of the hint's embedder."""
 
     hint_channels: int = 3  # 1 for a mask
-    hint_widths: tuple[int, ...] = WIDTHS  # the side is halved at each but the first, down to the latent's
+    hint_widths: tuple[int, ...] = WIDTHS  # downsampling by 2 at each but the first, down to the latent's side
 
     def __post_init__(self):
         super().__post_init__()
@@ -37,7 +37,7 @@ class ControlConfig(UNetConfig):
 
 
 class HintEmbedder(nn.Module):
-    """conv_out(silu(blocks(silu(conv_in(hint))))): two 3x3 convolutions a halving, and conv_out 0 at the start."""
+    """Z1 = conv_out(silu(blocks(silu(conv_in(hint))))): two 3x3 convolutions a downsampling, conv_out 0."""
 
     def __init__(self, config: ControlConfig):
         super().__init__()
@@ -51,7 +51,7 @@ class HintEmbedder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.channels[0], 3, padding=1)
 
     def forward(self, hint: Tensor) -> Tensor:
-        """hint (B, hint_channels, 2^h H, 2^h W) -> (B, C, H, W), h the number of halvings."""
+        """hint (B, hint_channels, 2^h H, 2^h W) -> (B, C, H, W), h the number of downsamplings."""
         h = F.silu(self.conv_in(hint))
         for convolution in self.blocks:
             h = F.silu(convolution(h))
@@ -59,7 +59,7 @@ class HintEmbedder(nn.Module):
 
 
 class ControlNet(UNetEncoder):
-    """residuals = strength * zero(descend(x, t, cond, hint embedding)): one for each skip, the last for the middle."""
+    """residuals = strength * zero(encode(x, t, cond, hint_embedding)): one for each skip, the last for the middle."""
 
     def __init__(self, config: ControlConfig):
         super().__init__(config)
@@ -75,7 +75,7 @@ class ControlNet(UNetEncoder):
 
     @classmethod
     def of(cls, unet: UNet, hint_channels: int = 3, factor: int = 8) -> "ControlNet":
-        """A new ControlNet for this UNet, its way down a copy that trains; on the same device, in the same dtype.
+        """A new ControlNet for this UNet, its encoder a copy that trains; on the same device, in the same dtype.
 
         factor: side of the hint over that of the latent, which is the autoencoder's: 8, or 4 for VAE-T. Raises
         ValueError for one that is not 1, 2, 4 or 8.
@@ -90,7 +90,7 @@ class ControlNet(UNetEncoder):
         return control
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, hint: Tensor, strength: float = 1.0) -> list[Tensor]:
-        """x, t and cond as for the UNet, hint (B, hint_channels, f H, f W) in [0, 1] -> the UNet's `residuals`.
+        """x, t and cond as for the UNet, hint (B, hint_channels, f H, f W) in [0, 1] -> `residuals` of UNet.forward.
 
         strength: of the control, 1 as trained. Raises ValueError for an x, cond or hint of another shape.
         """
@@ -119,7 +119,7 @@ class ControlledText(TextConditioned):
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, hint: Tensor | None = None, strength: float = 1.0) -> Tensor:
         """x (B, C, H, W), t (B,), cond (B, L) or (B, L, D), hint (b, hint_channels, f H, f W) -> (B, C, H, W).
 
-        Where guidance holds a batch of b twice in x, B = 2b, both halves get the same hints.
+        Guidance stacks a batch of b samples, B = k b: each part has the same hints.
         """
         if hint is None:
             return super().forward(x, t, cond)

@@ -1,16 +1,16 @@
 """The UNet of Stable Diffusion: predicts the noise (or v) in a latent, given the timestep and a text.
 
 Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752. In Stable
-Diffusion 1, 2 and their inpainting models, where every * leaves its features as a skip for the way up, and every +
-begins by stacking the last skip left onto the features:
+Diffusion 1, 2 and their inpainting models, every * keeps its features as a skip connection, and every + begins with the
+concatenation of the features and the last skip that is left:
 
-    level   way down                                  way up, from below
-            conv_in*                                  norm_out, silu, conv_out
-      0     (res text)*   (res text)*   halve*        +(res text)   +(res text)   +(res text)
-      1     (res text)*   (res text)*   halve*        +(res text)   +(res text)   +(res text)   double
-      2     (res text)*   (res text)*   halve*        +(res text)   +(res text)   +(res text)   double
-      3     (res)*        (res)*                      +(res)        +(res)        +(res)        double
-                                    mid:  res text res
+    level   encoder                                          decoder, from below
+            conv_in*                                         norm_out, silu, conv_out
+      0     (res text)*   (res text)*   downsample*          +(res text)   +(res text)   +(res text)
+      1     (res text)*   (res text)*   downsample*          +(res text)   +(res text)   +(res text)   upsample
+      2     (res text)*   (res text)*   downsample*          +(res text)   +(res text)   +(res text)   upsample
+      3     (res)*        (res)*                             +(res)        +(res)        +(res)        upsample
+                                          mid:  res text res
 """
 
 from dataclasses import dataclass
@@ -29,15 +29,15 @@ class UNetConfig:
 
     in_channels: int = 4  # channels of x; an inpainting model's 9: noisy latent 4, mask 1, latent of the masked image 4
     out_channels: int = 4  # channels of the latent
-    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # C; all levels but the last halve the side
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)  # C; all levels but the last downsample by 2
     text: tuple[bool, ...] = (True, True, True, False)  # whether the residual blocks are followed by transformers
-    heads: tuple[int, ...] = (8, 8, 8, 8)  # N; the last is the middle's too. Not to be seen in a file's shapes
-    layers: int = 2  # residual blocks a level (one more on the way up)
+    heads: tuple[int, ...] = (8, 8, 8, 8)  # N; the last is the middle's too. The shapes in a file do not show it
+    layers: int = 2  # residual blocks a level (one more in the decoder)
     text_width: int = 768  # D of the text states
     linear: bool = False  # projections around a transformer: Linears instead of 1x1 convolutions
     upcast: bool = False  # attention in float32, for float16 weights
     groups: int = 32  # of every GroupNorm
-    input_size: int = 64  # side of the latents it was trained on; any other works
+    input_size: int = 64  # side of the latents of its training; any other works
 
     def __post_init__(self):
         if not len(self.channels) == len(self.text) == len(self.heads):
@@ -74,7 +74,7 @@ SIZES = {
 
 
 class Level(nn.Module):
-    """The residual blocks of one level and their transformers, `widths` the channels that enter each block."""
+    """The residual blocks of one level and their transformers; widths: input channels of each block."""
 
     def __init__(self, config: UNetConfig, level: int, widths: list[int]):
         super().__init__()
@@ -87,13 +87,13 @@ class Level(nn.Module):
         )
 
     def row(self, j: int, x: Tensor, emb: Tensor, cond: Tensor) -> Tensor:
-        """Row j, a residual block and its transformer: x (B, widths[j], H, W) -> (B, C, H, W)."""
+        """Residual block j and its transformer: x (B, widths[j], H, W) -> (B, C, H, W)."""
         x = self.resnets[j](x, emb)
         return self.attentions[j](x, cond) if self.attentions else x
 
 
 class Down(Level):
-    """Rows at one size, then a convolution of stride 2 (none on the last level)."""
+    """Blocks at one size, then downsampling, a convolution of stride 2 (none on the last level)."""
 
     def __init__(self, config: UNetConfig, level: int):
         channels = config.channels[level]
@@ -102,7 +102,7 @@ class Down(Level):
         self.downsample = None if last else nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, emb: Tensor, cond: Tensor) -> list[Tensor]:
-        """x (B, C', H, W) -> its skips, the last to go on: (B, C, H, W) a row, and (B, C, H/2, W/2) if halved."""
+        """x (B, C', H, W) -> skips, the last the output: (B, C, H, W) a block, (B, C, H/2, W/2) downsampled."""
         skips = []
         for j in range(len(self.resnets)):
             x = self.row(j, x, emb, cond)
@@ -128,7 +128,7 @@ class Middle(nn.Module):
 
 
 class Up(Level):
-    """Rows that each begin with a skip, then nearest-neighbour doubling and a convolution (none at level 0)."""
+    """Blocks that each begin with a skip, then upsampling, nearest neighbour and a convolution (none at level 0)."""
 
     def __init__(self, config: UNetConfig, level: int, widths: list[int]):
         super().__init__(config, level, widths)
@@ -136,14 +136,14 @@ class Up(Level):
         self.upsample = nn.Conv2d(channels, channels, 3, padding=1) if level else None
 
     def forward(self, x: Tensor, skips: list[Tensor], emb: Tensor, cond: Tensor) -> Tensor:
-        """x (B, C', H, W) and its skips, one a row, the last first -> (B, C, H, W), or (B, C, 2H, 2W) if doubled."""
+        """x (B, C', H, W) and skips, one a block, read from the last -> (B, C, H, W), or (B, C, 2H, 2W) upsampled."""
         for j, skip in enumerate(reversed(skips)):
             x = self.row(j, torch.cat([x, skip], dim=1), emb, cond)
         return x if self.upsample is None else self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class UNetEncoder(nn.Module):
-    """mid(down(conv_in(x))), every block told emb = silu(mlp(sinusoid(t))) and the text: what a ControlNet copies."""
+    """mid(down(conv_in(x))), which a ControlNet copies. Each block reads cond and emb = silu(mlp(sinusoid(t)))."""
 
     def __init__(self, config: UNetConfig):
         super().__init__()
@@ -156,15 +156,17 @@ class UNetEncoder(nn.Module):
         self.down = nn.ModuleList(Down(c, level) for level in levels)
         self.mid = Middle(c)
 
-    def descend(self, x: Tensor, t: Tensor, cond: Tensor, more: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
-        """-> emb (B, E), and the skips in the order they are left, the last followed by the middle (B, C, H/f, W/f).
+    def encode(
+        self, x: Tensor, t: Tensor, cond: Tensor, hint_embedding: Tensor | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        """-> emb (B, E), and the features: the skips from the first to the last, then the middle (B, C, H/f, W/f).
 
-        more (B, C, H, W) is added to what conv_in makes of x. Raises ValueError for an x or cond that does not fit.
+        hint_embedding (B, C, H, W) is added to conv_in(x). Raises ValueError for an x or cond that does not fit.
         """
         self.check(x, cond)
         emb = self.time_embed(timestep_embedding(t, self.config.channels[0]).to(x.dtype))  # (B, E)
-        first = self.conv_in(x)
-        features = [first if more is None else first + more]
+        first = self.conv_in(x)  # (B, C, H, W)
+        features = [first if hint_embedding is None else first + hint_embedding]
         for level in self.down:
             features += level(features[-1], emb, cond)
         return emb, [*features, self.mid(features[-1], emb, cond)]
@@ -179,7 +181,7 @@ class UNetEncoder(nn.Module):
 
 
 class UNet(UNetEncoder):
-    """out = up(mid(down(conv_in(x))), skips), every block told emb = silu(mlp(sinusoid(t))) and the text."""
+    """out = up(mid(down(conv_in(x))), skips). Each block reads cond and emb = silu(mlp(sinusoid(t)))."""
 
     def __init__(self, config: UNetConfig):
         super().__init__(config)
@@ -191,13 +193,13 @@ class UNet(UNetEncoder):
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the latents that it makes; x of an inpainting model holds five channels more."""
+        """(C, H, W) of the output; x of an inpainting model holds five channels more."""
         return self.config.out_channels, self.config.input_size, self.config.input_size
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, residuals: list[Tensor] | None = None) -> Tensor:
         """x (B, C, H, W), t (B,) steps of the 1000-step chain, cond (B, L, D) text states -> (B, out, H, W).
 
-        residuals: what a ControlNet adds, one tensor to each skip in the order they are left, the last to the middle.
+        residuals: a ControlNet's, added to the skips from the first to the last, then to the middle.
         Raises ValueError for an x or cond of another shape than the model's, or another number of residuals.
         """
         emb, (*skips, x) = self.encode(x, t, cond)
@@ -213,7 +215,7 @@ class UNet(UNetEncoder):
 
 
 def up_widths(config: UNetConfig) -> list[list[int]]:
-    """Channels entering each row of the way up, level by level from below: those of the row before and of its skip."""
+    """Input channels of each block of the decoder, level by level from below: the block before's and its skip's."""
     last = len(config.channels) - 1
     skips = [config.channels[0]]
     for level, channels in enumerate(config.channels):
@@ -227,7 +229,7 @@ def up_widths(config: UNetConfig) -> list[list[int]]:
 
 
 def initialise(model: UNetEncoder, *last: nn.Module) -> None:
-    """The original's start: torch's own, and zeros at the end of every branch and in the last layers: output 0."""
+    """The original's initialisation: torch's own, zeros at the end of each branch and in the last layers: output 0."""
     ends = [layer.conv2 for layer in model.modules() if isinstance(layer, TimeResBlock)]
     ends += [layer.proj_out for layer in model.modules() if isinstance(layer, SpatialTransformer)]
     for layer in (*ends, *last):

@@ -1,4 +1,4 @@
-"""Prompts as users of AUTOMATIC1111's web UI write them: weights in brackets, any length -> states of the text tower.
+"""Prompts as users of AUTOMATIC1111's web UI write them: weights in brackets, any length -> states of the text encoder.
 
     (word) x 1.1  ((word)) x 1.21  [word] / 1.1  (word:1.3) x 1.3  (a (b:2):1.5): b x 3  \\( \\) \\[ \\] \\\\ literal
     BREAK, in capitals, begins a new chunk      an opening bracket that nothing closes reaches to the end
@@ -9,7 +9,7 @@ other. With w_i the weight of a token, z_i its state and the means over all posi
     z_i <- w_i z_i mean(z) / mean(w z)
 
 as in the web UI's "Original" emphasis, save that there the means also run over the prompts that share a batch. A chunk
-without weights stays as the tower made it.
+without weights keeps its states.
 """
 
 import re
@@ -83,8 +83,8 @@ def chunks(prompt: str, tokenizer: Tokenizer) -> list[list[Weighted]]:
     A chunk that fills up gives what follows its last comma to the next, if that is at most 20 tokens.
     """
     *closed, last = (_cut(_units(part, tokenizer), tokenizer) for part in parse(prompt))
-    found = [chunk for part in closed for chunk in part or [[]]] + last  # BREAK closes a chunk, even an empty one
-    return found or [[]]
+    whole = [chunk for part in closed for chunk in part or [[]]] + last  # BREAK closes a chunk, even an empty one
+    return whole or [[]]
 
 
 def _units(part: list[tuple[str, float]], tokenizer: Tokenizer) -> list[list[Weighted]]:
@@ -116,24 +116,24 @@ def _cut(units: list[list[Weighted]], tokenizer: Tokenizer) -> list[list[Weighte
     return done + [chunk] if chunk else done
 
 
-def encode_prompts(tower: TextEncoder, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
-    """B prompts -> states (B, 77 n, D) on the tower's device, n the chunks of the longest; the others get empty chunks.
+def encode_prompts(encoder: TextEncoder, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
+    """B prompts -> states (B, 77 n, D) on the encoder's device, n the chunks of the longest prompt.
 
-    Encode a prompt and its negative in one call and they are equally long. "" and "  " are the empty prompt.
-    Raises ValueError for a single str, and where tower and tokenizer do not fit.
+    The other prompts get empty chunks, so a prompt and its negative that are encoded in one call are equally long. ""
+    and "  " are the empty prompt. Raises ValueError for a single str, and where encoder and tokenizer do not fit.
     """
     if isinstance(prompts, str):
         raise ValueError(f"expected a list of prompts, found one prompt, {prompts!r}")
-    rows = tower.token_embedding.num_embeddings
+    rows = encoder.token_embedding.num_embeddings
     if len(tokenizer) > rows:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the tower {rows} rows for them")
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder {rows} rows for them")
     columns = zip_longest(*(chunks(prompt, tokenizer) for prompt in prompts), fillvalue=[])
     flat = [chunk for row in zip(*columns) for chunk in row]  # B n chunks
-    device = next(tower.parameters()).device
+    device = next(encoder.parameters()).device
     tokens = torch.tensor([tokenizer.row([i for i, _ in chunk]) for chunk in flat], device=device)  # (B n, 77)
     padding = [[1.0] * (tokenizer.length - 1 - len(chunk)) for chunk in flat]
     rows = [[1.0, *(weight for _, weight in chunk), *rest] for chunk, rest in zip(flat, padding)]
-    states = emphasise(tower(tokens), torch.tensor(rows, device=device))  # (B n, 77, D)
+    states = emphasise(encoder(tokens), torch.tensor(rows, device=device))  # (B n, 77, D)
     return rearrange(states, "(b n) l d -> b (n l) d", b=len(prompts))
 
 

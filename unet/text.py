@@ -1,12 +1,12 @@
-"""The text tower of CLIP, whose states condition Stable Diffusion (Radford et al. 2021, section 2.4, arXiv 2103.00020).
+"""The text encoder of CLIP, whose states condition Stable Diffusion (Radford et al. 2021, sec. 2.4, arXiv 2103.00020).
 
     h_0 = token row + position row
     h   = h + attn(norm1(h));   h = h + mlp(norm2(h))      causal: position i reads positions 0 .. i
     out = final_norm(h after layers - skip of the layers)
 
-Stable Diffusion 1.x reads the last layer of OpenAI's ViT-L/14 tower, 2.x the penultimate one of OpenCLIP's ViT-H/14
-(Cherti et al. 2023, arXiv 2212.07143). That tower has 24 layers; its last one never runs, diffusers' files lack it, and
-so does the size here. Padding is read like any word, there is no mask.
+Stable Diffusion 1.x reads the last layer of OpenAI's ViT-L/14, 2.x the penultimate one of OpenCLIP's ViT-H/14 (Cherti
+et al. 2023, arXiv 2212.07143). That one has 24 layers, of which the last never runs; diffusers' files and the size here
+leave it out. There is no mask: padding is read like any word.
 """
 
 from dataclasses import dataclass, replace
@@ -21,14 +21,14 @@ from ops import attention
 
 @dataclass(frozen=True)
 class TextConfig:
-    """The shape of a text tower. Raises ValueError for values that do not fit each other."""
+    """The shape of a text encoder. Raises ValueError for values that do not fit each other."""
 
     vocab_size: int  # rows of the token table
     width: int  # D
     layers: int
     heads: int  # N; K = D / N
     max_length: int = 77  # rows of the position table
-    activation: str = "quick_gelu"  # OpenAI's towers; "gelu": OpenCLIP's
+    activation: str = "quick_gelu"  # OpenAI's; "gelu": OpenCLIP's
     skip: int = 0  # last layers that do not run: 1 is the penultimate layer, A1111's "clip skip 2"
 
     def __post_init__(self):
@@ -83,7 +83,7 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-class Layer(nn.Module):
+class EncoderLayer(nn.Module):
     """x = x + attn(norm1(x));  x = x + mlp(norm2(x))."""
 
     def __init__(self, width: int, heads: int, activation: str):
@@ -95,7 +95,7 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, L, D) -> (B, L, D)."""
-        x = x + self.attn(self.norm1(x))
+        x = x + self.attn(self.norm1(x))  # (B, L, D)
         return x + self.mlp(self.norm2(x))
 
 
@@ -107,7 +107,9 @@ class TextEncoder(nn.Module):
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.position_embedding = nn.Embedding(config.max_length, config.width)
-        self.layers = nn.ModuleList(Layer(config.width, config.heads, config.activation) for _ in range(config.layers))
+        self.layers = nn.ModuleList(
+            EncoderLayer(config.width, config.heads, config.activation) for _ in range(config.layers)
+        )
         self.final_norm = nn.LayerNorm(config.width)
         if not self.token_embedding.weight.is_meta:
             initialise(self)
@@ -116,7 +118,7 @@ class TextEncoder(nn.Module):
         """tokens (B, L) ids -> states (B, L, D). Raises ValueError if L exceeds the position table."""
         length = tokens.shape[1]
         if length > self.config.max_length:
-            raise ValueError(f"the tower has {self.config.max_length} positions, found {length} tokens in a row")
+            raise ValueError(f"the text encoder has {self.config.max_length} positions, found {length} tokens in a row")
         positions = torch.arange(length, device=tokens.device)
         x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, L, D)
         for layer in self.layers[: len(self.layers) - self.config.skip]:
@@ -124,29 +126,31 @@ class TextEncoder(nn.Module):
         return self.final_norm(x)
 
 
-def initialise(tower: TextEncoder) -> None:
+def initialise(encoder: TextEncoder) -> None:
     """Normal weights, with the deviations of OpenAI's code: tables 0.02 and 0.01, q, k, v 1/sqrt(D), fc1 1/sqrt(2D).
 
     What adds to the residual stream (to_out, fc2) has 1/sqrt(2 D layers): its variance does not grow with depth.
     """
-    width, layers = tower.config.width, tower.config.layers
-    nn.init.normal_(tower.token_embedding.weight, std=0.02)
-    nn.init.normal_(tower.position_embedding.weight, std=0.01)
+    width, layers = encoder.config.width, encoder.config.layers
+    nn.init.normal_(encoder.token_embedding.weight, std=0.02)
+    nn.init.normal_(encoder.position_embedding.weight, std=0.01)
     residual = (2 * width * layers) ** -0.5
     deviations = {"to_out": residual, "fc1": (2 * width) ** -0.5, "fc2": residual}
-    for name, layer in tower.named_modules():
+    for name, layer in encoder.named_modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=deviations.get(name.rpartition(".")[2], width**-0.5))
             nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
-def add_tokens(tower: TextEncoder, rows: Tensor) -> None:
-    """Append rows (n, D) to the tower's token table, for tokens that the tokenizer added. ValueError for another D."""
-    width = tower.config.width
+def add_tokens(encoder: TextEncoder, rows: Tensor) -> None:
+    """Append rows (n, D) to the token table, for tokens that the tokenizer added. ValueError for another D."""
+    width = encoder.config.width
     if rows.ndim != 2 or rows.shape[1] != width:
-        raise ValueError(f"new token rows must be (n, {width}), the width of the tower, found {tuple(rows.shape)}")
-    old = tower.token_embedding
+        raise ValueError(
+            f"new token rows must be (n, {width}), the width of the text encoder, found {tuple(rows.shape)}"
+        )
+    old = encoder.token_embedding
     table = torch.cat([old.weight, rows.to(old.weight)])
-    tower.token_embedding = nn.Embedding.from_pretrained(table, freeze=not old.weight.requires_grad)
-    tower.config = replace(tower.config, vocab_size=len(table))
+    encoder.token_embedding = nn.Embedding.from_pretrained(table, freeze=not old.weight.requires_grad)
+    encoder.config = replace(encoder.config, vocab_size=len(table))

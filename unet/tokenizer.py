@@ -130,7 +130,7 @@ class Tokenizer:
         return len(self._tokens)
 
     def add(self, token: str, vectors: int = 1) -> list[int]:
-        """A new token for textual inversion, found in any capitalisation -> its ids, the next free ones.
+        """A new token for textual inversion, read in any capitalisation -> its ids, the next free ones.
 
         Several vectors are the tokens t, t_1, t_2, ..., all of which the one word t in a text stands for. Raises
         ValueError for a word that is a token already, white space, or more vectors than fit between start and end.
@@ -156,7 +156,7 @@ class Tokenizer:
         return ids
 
     def _restore(self, names: list[str]) -> None:
-        """The tokens that a file lists, in the order of their ids: whatever it is that the file made a token."""
+        """Adds the tokens that a file lists, in the order of their ids."""
         while names:
             vectors = 1
             while vectors < len(names) and names[vectors] == f"{names[0]}_{vectors}":
@@ -200,7 +200,7 @@ class Tokenizer:
         return [self.start, *ids, self.end, *[self.pad] * (self.length - 2 - len(ids))]
 
     def tokens(self, texts: list[str]) -> Tensor:
-        """Texts -> ids (B, length) long, with start, end and padding; warns of what is cut off, in words."""
+        """Texts -> ids (B, length) int64, with start, end and padding. A warning names the words that it cuts off."""
         if isinstance(texts, str):
             raise ValueError(f"expected a list of texts, found one text, {texts!r}")
         room = self.length - 2
@@ -230,11 +230,12 @@ class Tokenizer:
 
 
 def one_of(tokens: Iterable[str]) -> re.Pattern:
-    """A pattern for split(), which keeps the tokens it finds, the longest where several begin; none: never."""
+    """A pattern for split(): any of the tokens, the longest where several begin; without tokens it never matches."""
     return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
 
 
 def read_json(path: str | Path) -> dict:
+    """The JSON object of a UTF-8 file. Raises ValueError for any other content."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # no UTF-8, or no JSON
@@ -244,8 +245,8 @@ def read_json(path: str | Path) -> dict:
     return content
 
 
-def read_merges(lines: list[str], source) -> list[tuple[str, str]]:
-    """One merge a line, its two symbols with a space between; blank lines are passed over."""
+def read_merges(lines: list[str], source: str | Path) -> list[tuple[str, str]]:
+    """One merge a line, two symbols with a space between; blank lines are skipped. Raises ValueError for other lines."""
     merges = [tuple(line.split(" ")) for line in lines if line.strip()]
     wrong = next((merge for merge in merges if len(merge) != 2), None)
     if wrong is not None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metrics.networks.build import build_network
 from metrics.networks.vit import ViT, ViTConfig, prepare
-from unet.text import ACTIVATIONS, TextConfig, TextTower
+from unet.text import ACTIVATIONS, TextConfig, TextEncoder
 from weights.layouts.exchange import Layout
 from weights.layouts.infer import numbers, shapes_of
 from weights.layouts.renames import text_openclip, text_transformers
@@ -78,7 +78,7 @@ class CLIP(nn.Module):
 
     def __init__(self, image: ViTConfig, text: TextConfig, width: int):
         super().__init__()
-        self.image, self.text = ViT(image), TextTower(text)
+        self.image, self.text = ViT(image), TextEncoder(text)
         self.image_projection = nn.Linear(image.width, width, bias=False)
         self.text_projection = nn.Linear(text.width, width, bias=False)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))

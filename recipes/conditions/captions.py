@@ -21,8 +21,7 @@ from recipes.latents import encode, latent_batches, sample_images
 from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
 from sampling import batched_cfg
-from unet import TextConditioned, Tokenizer, UNet, encode_prompts
-from unet import TextEncoder as TextEncoder
+from unet import TextConditioned, TextEncoder, Tokenizer, UNet, encode_prompts
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TEXT_ENCODERS
 

@@ -21,7 +21,7 @@ from unet.attend import (
 from unet.model import SIZES
 from unet.prompt import chunks
 
-LENGTH = 8  # of a chunk of the tiny text tower
+LENGTH = 8  # of a chunk of the tiny text encoder
 PROMPTS = ["a photo of a flawless pill", "a photo of a hazelnut with a hole"]
 
 
@@ -31,8 +31,8 @@ def tiny(channels=(8, 16), text=(True, False), heads=(2, 2)):
     unet = UNet(UNetConfig(channels=channels, text=text, heads=heads, layers=1, text_width=6, groups=2, input_size=4))
     for parameter in unet.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    tower = TextEncoder(TextConfig(20, width=6, layers=1, heads=2, max_length=LENGTH))
-    return TextConditioned(unet, tower).double().eval()
+    encoder = TextEncoder(TextConfig(20, width=6, layers=1, heads=2, max_length=LENGTH))
+    return TextConditioned(unet, encoder).double().eval()
 
 
 def inputs(batch=1, tokens=LENGTH):
@@ -110,7 +110,7 @@ def test_no_hook_is_left_behind(width):
 # the loss
 
 
-def test_peaks_are_those_of_diffusers():
+def test_the_attention_per_word_is_that_of_diffusers():
     diffusers = pytest.importorskip("diffusers")
     theirs = diffusers.StableDiffusionAttendAndExcitePipeline
     maps = (2 * torch.randn(16, 16, 77, generator=torch.Generator().manual_seed(0))).softmax(-1) ** 1.5
@@ -171,18 +171,18 @@ def test_moves_repeat_up_to_the_threshold(alpha, threshold, end):
 def test_one_step_is_the_papers_rule():
     model, (z, cond) = tiny(), inputs(batch=3)
     words, steps = [[[2]], [[3], [5]], [[4]]], list(range(10, 1001, 20))
-    before = attend_and_excite(model, cond, words, steps)
+    on_step = attend_and_excite(model, cond, words, steps)
     alphas = 20 * torch.linspace(1, 0.5, 50, dtype=torch.float64).sqrt()
     with torch.no_grad():
         for i in (5, 24):
-            found = before(slice(0, 3))(z, steps[-1 - i])
+            found = on_step(slice(0, 3))(z, steps[-1 - i])
             for row in range(3):
                 with torch.enable_grad():
                     x = z[row : row + 1].clone().requires_grad_()
                     attention_loss(model, x, steps[-1 - i], cond[row : row + 1], words[row]).backward()
                 torch.testing.assert_close(found[row], z[row] - alphas[i] * x.grad[0])
-            assert torch.equal(before(slice(1, 3))(z[1:], steps[-1 - i]), found[1:])
-        assert before(slice(0, 3))(z, steps[-1 - 25]) is z
+            assert torch.equal(on_step(slice(1, 3))(z[1:], steps[-1 - i]), found[1:])
+        assert on_step(slice(0, 3))(z, steps[-1 - 25]) is z
 
 
 def test_the_repeats_come_at_their_share_of_the_steps():
@@ -238,7 +238,7 @@ def tokenizer():
         ("<thing>", "a photo of a <thing>", 1),  # three vectors
     ],
 )
-def test_positions_hold_the_tokens_of_the_word(tokenizer, word, prompt, occurrences):
+def test_token_indices_hold_the_tokens_of_the_word(tokenizer, word, prompt, occurrences):
     tokenizer.added or tokenizer.add("<thing>", 3)
     flat = [i for chunk in chunks(prompt, tokenizer) for i in tokenizer.row([i for i, _ in chunk])]
     found = token_indices(word, prompt, tokenizer)

@@ -40,7 +40,7 @@ def inputs(batch=2, factor=4, hint_channels=3):
 
 
 def controlled(**fields):
-    """A UNet with a trained ControlNet, and a text tower."""
+    """A UNet with a trained ControlNet, and a text encoder."""
     model = unet()
     return ControlledText(model, text(), filled(ControlNet.of(model, factor=4, **fields), seed=2))
 
@@ -65,7 +65,7 @@ def test_counts_for_stable_diffusion():
 
 
 @pytest.mark.parametrize(("factor", "widths"), [(1, (16,)), (2, (16, 32)), (4, (16, 32, 96)), (8, (16, 32, 96, 256))])
-def test_the_widths_say_how_often_the_hint_is_halved(factor, widths):
+def test_the_widths_say_how_often_the_hint_is_downsampled(factor, widths):
     control = ControlNet.of(unet(), hint_channels=1, factor=factor)
     assert control.config.hint_widths == widths and control.hint_factor == factor
     x, t, cond, hint = inputs(factor=factor, hint_channels=1)
@@ -97,7 +97,7 @@ def test_the_small_unet_reads_hints_as_large_as_its_images():
 
 
 def test_the_hint_is_read_by_convolutions_of_three():
-    """Two a halving, the second of stride 2, a SiLU after each but the last."""
+    """Two a downsampling, the second of stride 2, a SiLU after each but the last."""
     reads = filled(HintEmbedder(ControlConfig(channels=(4,), text=(True,), heads=(1,), groups=1, hint_widths=(2, 3))))
     hint = torch.rand(1, 3, 6, 6)
     silu = torch.nn.functional.silu
@@ -159,7 +159,7 @@ def test_a_controlnet_that_is_no_copy_answers_zero_too():
 
 @torch.no_grad()
 def test_the_residuals_by_hand():
-    """A UNet's way down over conv_in(x) + hint, seen by hooks where the zero convolutions read it."""
+    """A UNet's encoder over conv_in(x) + hint, read by hooks at the inputs of the zero convolutions."""
     model, (x, t, cond, hint) = controlled(), inputs()
     twin = unet()
     for name in ("time_embed", "conv_in", "down", "mid"):

@@ -19,11 +19,11 @@ def tokenizer():
 
 
 @pytest.fixture(scope="module")
-def tower(tokenizer):
+def encoder(tokenizer):
     torch.manual_seed(0)
-    tower = TextEncoder(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=12))
-    torch.nn.init.normal_(tower.final_norm.bias, mean=0.5)  # a new norm's mean is 0, which nothing can be restored to
-    return tower.eval().requires_grad_(False)
+    encoder = TextEncoder(TextConfig(len(tokenizer), width=16, layers=2, heads=2, max_length=12))
+    torch.nn.init.normal_(encoder.final_norm.bias, mean=0.5)  # a new norm's mean is 0, which nothing can be restored to
+    return encoder.eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize(
@@ -108,22 +108,22 @@ def test_every_token_carries_its_weight(tokenizer):
     assert [weight for _, weight in chunk] == [1, 1.5, 1.5, 1.5, 1.5, 1.5, 1]
 
 
-def test_a_plain_prompt_is_the_tower_of_its_row(tower, tokenizer):
+def test_a_plain_prompt_is_the_tower_of_its_row(encoder, tokenizer):
     prompts = ["a photo of a cat", "", "  "]
-    states = encode_prompts(tower, tokenizer, prompts)
-    assert states.shape == (3, 12, 16) and torch.equal(states, tower(tokenizer.tokens(prompts)))
+    states = encode_prompts(encoder, tokenizer, prompts)
+    assert states.shape == (3, 12, 16) and torch.equal(states, encoder(tokenizer.tokens(prompts)))
     assert torch.equal(states[1], states[2])
 
 
-def test_a_long_prompt_is_its_chunks_and_a_short_one_gets_empty_ones(tower, tokenizer):
-    states = encode_prompts(tower, tokenizer, ["a " * 10 + "dog", "cat"])
+def test_a_long_prompt_is_its_chunks_and_a_short_one_gets_empty_ones(encoder, tokenizer):
+    states = encode_prompts(encoder, tokenizer, ["a " * 10 + "dog", "cat"])
     assert states.shape == (2, 24, 16)
-    parts = encode_prompts(tower, tokenizer, ["a " * 10, "dog", "cat", ""]).unflatten(0, (2, 2)).flatten(1, 2)
+    parts = encode_prompts(encoder, tokenizer, ["a " * 10, "dog", "cat", ""]).unflatten(0, (2, 2)).flatten(1, 2)
     assert torch.allclose(states, parts, atol=1e-6)
 
 
-def test_a_weight_scales_its_tokens_and_keeps_the_mean_of_the_chunk(tower, tokenizer):
-    plain, weighted, brackets = encode_prompts(tower, tokenizer, ["a cat dog", "a (cat:1.5) dog", "\\(a\\) cat dog"])
+def test_a_weight_scales_its_tokens_and_keeps_the_mean_of_the_chunk(encoder, tokenizer):
+    plain, weighted, brackets = encode_prompts(encoder, tokenizer, ["a cat dog", "a (cat:1.5) dog", "\\(a\\) cat dog"])
     weights = torch.ones(12, 1)
     weights[2] = 1.5  # start, a, cat
     by_hand = plain * weights
@@ -133,9 +133,9 @@ def test_a_weight_scales_its_tokens_and_keeps_the_mean_of_the_chunk(tower, token
     assert (brackets - plain).abs().max() > 0.1  # literal brackets are words
 
 
-def test_a_prompt_is_the_same_beside_any_other(tower, tokenizer):
-    alone = encode_prompts(tower, tokenizer, ["a (cat:1.4)"])
-    beside = encode_prompts(tower, tokenizer, ["a (cat:1.4)", "[[tree]] (red:3)"])
+def test_a_prompt_is_the_same_beside_any_other(encoder, tokenizer):
+    alone = encode_prompts(encoder, tokenizer, ["a (cat:1.4)"])
+    beside = encode_prompts(encoder, tokenizer, ["a (cat:1.4)", "[[tree]] (red:3)"])
     assert torch.allclose(alone[0], beside[0], atol=1e-6)
 
 
@@ -147,9 +147,11 @@ def test_emphasis_keeps_the_dtype_and_leaves_what_has_no_weight():
     assert torch.equal(emphasise(torch.zeros(1, 3, 4), torch.ones(1, 3)), torch.zeros(1, 3, 4))  # and no 0 / 0
 
 
-def test_what_does_not_fit_is_refused(tower, tokenizer):
+def test_what_does_not_fit_is_refused(encoder, tokenizer):
     with pytest.raises(ValueError, match="expected a list of prompts, found one prompt, 'cat'"):
-        encode_prompts(tower, tokenizer, "cat")
+        encode_prompts(encoder, tokenizer, "cat")
     small = TextEncoder(TextConfig(100, width=16, layers=1, heads=2))
-    with pytest.raises(ValueError, match=f"the tokenizer has {len(tokenizer)} tokens, the tower 100 rows for them"):
+    with pytest.raises(
+        ValueError, match=f"the tokenizer has {len(tokenizer)} tokens, the text encoder 100 rows for them"
+    ):
         encode_prompts(small, tokenizer, ["cat"])

@@ -1,4 +1,4 @@
-"""The text tower: its sizes, what a position may read, which layer comes out, and transformers' CLIPTextModel."""
+"""The text encoder: its sizes, what a position may read, which layer comes out, and transformers' CLIPTextModel."""
 
 import re
 
@@ -15,14 +15,14 @@ TO_TRANSFORMERS = text_transformers("")(None)
 def random_tower(config):
     """Nothing at 0 or 1, where a swap would not show."""
     torch.manual_seed(0)
-    tower = TextEncoder(config).eval().requires_grad_(False)
-    for parameter in tower.parameters():
+    encoder = TextEncoder(config).eval().requires_grad_(False)
+    for parameter in encoder.parameters():
         parameter += 0.05 * torch.randn(parameter.shape)
-    return tower
+    return encoder
 
 
 @pytest.fixture
-def tower():
+def encoder():
     return random_tower(TINY)
 
 
@@ -33,38 +33,38 @@ def some_tokens(batch=2, length=12, rows=50):
 @pytest.mark.parametrize("name, parameters, tensors", [("CLIP-L", 123_060_480, 196), ("OpenCLIP-H", 340_387_840, 372)])
 def test_the_full_sizes_have_the_published_numbers_of_parameters(name, parameters, tensors):
     with torch.device("meta"):
-        tower = TextEncoder(SIZES[name])
-    assert sum(p.numel() for p in tower.parameters()) == parameters and len(tower.state_dict()) == tensors
+        encoder = TextEncoder(SIZES[name])
+    assert sum(p.numel() for p in encoder.parameters()) == parameters and len(encoder.state_dict()) == tensors
 
 
 def test_the_tiny_size_fits_a_laptop():
-    tower = TextEncoder(SIZES["Text-T"])
-    assert tower(torch.zeros(1, 77, dtype=torch.long)).shape == (1, 77, 128)
-    assert sum(p.numel() for p in tower.parameters()) < 1_000_000
+    encoder = TextEncoder(SIZES["Text-T"])
+    assert encoder(torch.zeros(1, 77, dtype=torch.long)).shape == (1, 77, 128)
+    assert sum(p.numel() for p in encoder.parameters()) < 1_000_000
 
 
-def test_a_position_reads_itself_and_those_before(tower):
+def test_a_position_reads_itself_and_those_before(encoder):
     tokens = some_tokens()
     changed = tokens.clone()
     changed[:, 5] = (tokens[:, 5] + 1) % 50
-    moved = (tower(changed) - tower(tokens)).abs().amax((0, 2))  # (12,)
+    moved = (encoder(changed) - encoder(tokens)).abs().amax((0, 2))  # (12,)
     assert moved[:5].max() < 1e-6 and moved[5:].min() > 1e-4
 
 
-def test_a_row_may_be_shorter_than_the_table_of_positions_but_not_longer(tower):
+def test_a_row_may_be_shorter_than_the_table_of_positions_but_not_longer(encoder):
     tokens = some_tokens()
-    assert torch.allclose(tower(tokens[:, :7]), tower(tokens)[:, :7], atol=1e-6)
+    assert torch.allclose(encoder(tokens[:, :7]), encoder(tokens)[:, :7], atol=1e-6)
     with pytest.raises(ValueError, match="12 positions, found 13 tokens"):
-        tower(some_tokens(length=13))
+        encoder(some_tokens(length=13))
 
 
-def test_skipping_the_last_layer_is_a_tower_without_it(tower):
+def test_skipping_the_last_layer_is_a_tower_without_it(encoder):
     penultimate = TextEncoder(TextConfig(50, 32, 3, 4, max_length=12, skip=1))
-    penultimate.load_state_dict(tower.state_dict())
+    penultimate.load_state_dict(encoder.state_dict())
     shorter = TextEncoder(TextConfig(50, 32, 2, 4, max_length=12))
-    shorter.load_state_dict({name: t for name, t in tower.state_dict().items() if not name.startswith("layers.2.")})
+    shorter.load_state_dict({name: t for name, t in encoder.state_dict().items() if not name.startswith("layers.2.")})
     out = penultimate(some_tokens())
-    assert torch.equal(out, shorter(some_tokens())) and (out - tower(some_tokens())).abs().max() > 0.1
+    assert torch.equal(out, shorter(some_tokens())) and (out - encoder(some_tokens())).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_a_shape_that_does_not_fit_is_refused(fields, message):
 
 def test_a_new_tower_is_scaled_by_its_width_and_depth():
     torch.manual_seed(0)
-    tower = TextEncoder(TextConfig(1000, width=64, layers=8, heads=4))
-    std = {name: p.std().item() for name, p in tower.named_parameters()}
+    encoder = TextEncoder(TextConfig(1000, width=64, layers=8, heads=4))
+    std = {name: p.std().item() for name, p in encoder.named_parameters()}
     assert std["token_embedding.weight"] == pytest.approx(0.02, rel=0.1)
     assert std["layers.3.attn.to_q.weight"] == pytest.approx(64**-0.5, rel=0.1)
     assert std["layers.3.mlp.fc1.weight"] == pytest.approx(128**-0.5, rel=0.1)
@@ -92,14 +92,14 @@ def test_a_new_tower_is_scaled_by_its_width_and_depth():
         assert std[f"layers.3.{name}.weight"] == pytest.approx((2 * 64 * 8) ** -0.5, rel=0.1)
 
 
-def test_added_tokens_are_new_rows_and_change_nothing_else(tower):
-    before, row = tower(some_tokens()), torch.full((1, 32), 0.5)
-    add_tokens(tower, row)
-    assert tower.config.vocab_size == 51 and torch.equal(tower(some_tokens()), before)
-    assert torch.equal(tower.token_embedding(torch.tensor([50])), row)
-    assert not tower.token_embedding.weight.requires_grad  # as the table was
-    with pytest.raises(ValueError, match=r"must be \(n, 32\), the width of the tower, found \(1, 16\)"):
-        add_tokens(tower, torch.zeros(1, 16))
+def test_added_tokens_are_new_rows_and_change_nothing_else(encoder):
+    before, row = encoder(some_tokens()), torch.full((1, 32), 0.5)
+    add_tokens(encoder, row)
+    assert encoder.config.vocab_size == 51 and torch.equal(encoder(some_tokens()), before)
+    assert torch.equal(encoder.token_embedding(torch.tensor([50])), row)
+    assert not encoder.token_embedding.weight.requires_grad  # as the table was
+    with pytest.raises(ValueError, match=r"must be \(n, 32\), the width of the text encoder, found \(1, 16\)"):
+        add_tokens(encoder, torch.zeros(1, 16))
 
 
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])

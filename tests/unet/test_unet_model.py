@@ -106,7 +106,7 @@ def test_a_shape_that_cannot_be(fields, words):
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 4), (8, 12), (20, 4)])
-def test_any_side_that_can_be_halved_twice(height, width):
+def test_any_side_that_can_be_downsampled_twice(height, width):
     x, t, cond = inputs(height=height, width=width)
     assert tiny()(x, t, cond).shape == x.shape
 
@@ -160,7 +160,7 @@ def test_samples_do_not_mix():
 
 @torch.no_grad()
 def test_the_output_depends_on_step_and_text_but_not_on_the_order_of_the_text():
-    """Cross-attention knows no positions: the text tower puts them into the states."""
+    """Cross-attention knows no positions: the text encoder puts them into the states."""
     model, (x, t, cond) = tiny(), inputs()
     out = model(x, t, cond)
     assert (model(x, t + 300, cond) - out).abs().max() > 1e-2 and (model(x, t, -cond) - out).abs().max() > 1e-2
@@ -216,7 +216,7 @@ def test_residuals_are_added_to_the_skips_in_their_order_and_to_the_middle():
 
 @torch.no_grad()
 def test_a_residual_counts_on_the_way_up_only():
-    """Minus the skip itself as its residual: the way up sees zeros there, the way down the features as they were."""
+    """Minus the skip itself as its residual: the decoder reads zeros there, the encoder the features as they were."""
     model, (x, t, cond) = tiny(), inputs()
     seen = []
     model.up[-1].resnets[-1].register_forward_pre_hook(lambda layer, args: seen.append(args[0]))

@@ -52,7 +52,7 @@ def test_a_sample_is_the_mean_plus_the_standard_deviation_times_noise():
     assert torch.allclose(VAE.sample(mean, variance.log(), noise), torch.tensor([7.0, 3.0]))
 
 
-def test_halving_pads_right_and_below_only(vae):
+def test_downsampling_pads_right_and_below_only(vae):
     """The output at (i, j) reads rows 2i..2i+2: a change of row 0 reaches the first output row alone."""
     down, x = vae.encoder.down[0], latent(1, 8, 8, 8)
     down.res = nn.ModuleList()
