@@ -63,7 +63,7 @@ def test_folders_without_common_classes_are_compared_as_a_whole(tmp_path, capsys
     real = write(tmp_path / "real", "test", 4)
     fake = write(tmp_path / "fake", "oracle", 4, flat=True, states=("hole",))
     (numbers,) = run(tmp_path, "--real", real, "--fake", fake)
-    assert "they differ, so that nothing is told by class" in capsys.readouterr().out
+    assert "they differ, so that no number is by class" in capsys.readouterr().out
     assert not {"by_class", "class_accuracy"} & numbers.keys() and numbers["samples"] == 4
 
 
