@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
+PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "training", "metrics", "recipes"}
 LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence"}
 ALLOWED = {  # part: the parts that it may import
     "ops": set(),
@@ -18,12 +18,20 @@ ALLOWED = {  # part: the parts that it may import
     "unet": {"ops"},
     "metrics": {"ops", "unet", "data", "weights"},
     "weights": {"dit", "unet", "adapters", "data", "sampling"},
+    "training": {"weights"},
     "recipes": PACKAGES - {"recipes"},
     "train": PACKAGES,
     "sample": PACKAGES,
     "evaluate": PACKAGES,
     "compare": PACKAGES | {"train", "sample"},
     "evidence": PACKAGES | {"train", "sample", "compare"},
+}
+WEIGHTS = {  # room of weights/: the rooms that it may import, all of them below it
+    "formats": set(),
+    "layouts": {"formats"},
+    "models": {"formats", "layouts"},
+    "adapter_files": {"formats", "layouts", "models"},
+    "": {"formats", "layouts", "models", "adapter_files"},  # weights/*.py
 }
 OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 
@@ -62,3 +70,22 @@ def test_no_dependency_beyond_the_stated_ones():
 def test_every_top_level_package_is_in_the_table():
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {path.stem for path in ROOT.glob("*.py")}
     assert packages == LOCAL
+
+
+@pytest.mark.parametrize("room", WEIGHTS)
+def test_a_room_of_weights_imports_only_the_rooms_below_it(room):
+    folder = ROOT / "weights" / room
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "weights":
+                inside = node.module.split(".")[1:]
+                rooms = {inside[0]} if inside else {alias.name for alias in node.names}
+                assert rooms <= WEIGHTS[room] | {room}, f"{path.relative_to(ROOT)} imports {sorted(rooms)}"
+    for function in (n for p in folder.glob("*.py") for n in ast.walk(ast.parse(p.read_text()))):
+        if isinstance(function, ast.FunctionDef):
+            hidden = [n for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
+            assert not hidden, f"weights/{room}: {function.name} hides an import"
+
+
+def test_every_room_of_weights_is_in_the_table():
+    assert {path.parent.name for path in ROOT.glob("weights/*/__init__.py")} | {""} == WEIGHTS.keys()
