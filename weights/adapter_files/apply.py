@@ -42,8 +42,8 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
     """Apply adapter files (path, strength) to their base in place, merge what merges, and return the model frozen.
 
     LoRA files of other tools (weights/adapter_files/lora_import.py) come last, in their order. sampled: Gaussian
-    weights (adapters/methods/bnn.py) are drawn anew in every forward and not merged to their mean. Class-conditional files
-    first give the class table their rows, and set the model's attributes `classes` (names) and `parents`
+    weights (adapters/methods/bnn.py) are drawn anew in every forward and not merged to their mean. Class-conditional
+    files first give the class table their rows, and set the model's attributes `classes` (names) and `parents`
     (superclasses).
     Raises ValueError for a base of another structure, different classes, parameters that are missing, unknown or of
     another shape, a second file of a method that does not merge, and a file that changes nothing; the model is then
