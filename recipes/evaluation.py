@@ -42,13 +42,13 @@ def evaluation(
 
 
 def watched(condition: Classes | Captions, count: int, decides: bool) -> Callable[[np.ndarray], dict]:
-    """measure(samples): how alike `count` samples of each column are to the training images; see training/monitor.py."""
+    """measure(samples): how alike samples, `count` a column, are to the training images (training/monitor.py)."""
     shown = [name for name in condition.columns for _ in range(count)]
     return monitor(condition.images.pixels, condition.kinds(), shown, decides, condition.compute.device)
 
 
 def measure_classes(run: Path, count: int, condition: Classes, settings: Sampling, seed: int) -> None:
-    """`count` samples of each class beside the images in run/grid.png, and their table in run/metrics.json; 0: neither."""
+    """`count` samples of each class beside the images in run/grid.png, their table in run/metrics.json; 0: none."""
     if not count:
         return
 
