@@ -1,22 +1,24 @@
-"""Stable Diffusion 1.5 at full size: `python docs/full_size_sd.py` tries it here and writes docs/full_size_sd.md.
+"""Stable Diffusion 1.5 at full size: `python -m bench.full_size_sd` tries it here and writes docs/full_size_sd.md.
 
 Random weights, once as a single file in float32, which is read, and once as a diffusers folder in float16, which
 train.py and sample.py convert to float32: LoRA and DreamBooth, a few steps each, and sampling, at 512 pixels on the
-processor. How it measures is told in docs/full_size.py.
+processor. Each command is a process of its own (see child.py).
 """
 
-import sys
 import time
 from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
-import full_size as bench
+from bench import child
 
-# torch and the package are imported by the parts alone, as in full_size.py
+# torch and the package are imported by the parts alone, as in child.py
 
 
 class Size(NamedTuple):
+    """The sizes of one benchmark."""
+
     name: str
     side: int  # of an image, in pixels
     unet: dict  # fields of UNetConfig that are not those of SIZES["SD-1"]
@@ -45,7 +47,7 @@ TINY = Size(
 FILE, FOLDER = "sd.safetensors", "sd"
 COMMON = (
     f"--model WORK/{FOLDER} --data WORK/images --batch 1 --flips none --rotations 0 --count 1 --sample-steps 2 "
-    "--measure 0 --cache= --device cpu --steps 2"
+    "--cache= --device cpu --steps 2"
 )
 LORA = f'train.py --recipe text {COMMON} --template "a photo of a {{class}}" --adapter unet.lora:rank=4 --out WORK/lora'
 DREAMBOOTH = (
@@ -59,7 +61,7 @@ SAMPLE = (
 
 
 def make(work: Path, size: Size) -> dict:
-    """Both layouts of one model, the weights of its UNet N(0, 0.02), and one image; returns what it was done with.
+    """Write both layouts of one model, the weights of its UNet N(0, 0.02), and one image; returns `describe`.
 
     The tokenizer knows two captions; the token table keeps its published size, of which most rows are never read.
     """
@@ -67,7 +69,6 @@ def make(work: Path, size: Size) -> dict:
 
     import torch
 
-    import launch
     import weights
     from data.generated import image
     from data.grid import save_image
@@ -89,26 +90,23 @@ def make(work: Path, size: Size) -> dict:
     weights.save_sd(sd, work / FILE, "sd-compvis")
     weights.save_sd(sd, work / FOLDER, "sd-diffusers", torch.float16)
     save_image(work / "images" / "hazelnut" / "0.png", image("hazelnut", "good", "few", 0, size=size.side)[0])
-    values = [tensor.numel() for part in (sd.unet, sd.text, sd.vae) for tensor in part.state_dict().values()]
-    return {
-        "tensors": len(values),
-        "values": sum(values),
-        "threads": torch.get_num_threads(),
-        "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32",
-    }
+    return child.describe([sd.unet, sd.text, sd.vae])
 
 
 def read(work: Path, size: Size) -> list:
-    def load(weights):
+    """`read_by` of the UNet, the text encoder and the autoencoder in one file."""
+
+    def load(weights: ModuleType) -> tuple:
         sd = weights.load_sd(
             work / FILE, tokenizer=work / FOLDER / "tokenizer", unet=size.unet, text=size.text, vae=size.vae
         )
         return sd.unet, sd.text, sd.vae
 
-    return bench.read_by(load)
+    return child.read_by(load)
 
 
-def draw(work: Path, size: Size) -> float:
+def sample(work: Path, size: Size) -> float:
+    """`guided_step` of the diffusers folder."""
     import torch
 
     import weights
@@ -118,7 +116,7 @@ def draw(work: Path, size: Size) -> float:
     model = TextConditioned(sd.unet, sd.text)
     with torch.no_grad():
         states = encode_prompts(sd.text, sd.tokenizer, ["a photo of a hazelnut", ""])  # (2, L, D)
-    return bench.guided_step(model, model.latent_shape, states[:1], states[1:], sd.schedule)
+    return child.guided_step(model, model.latent_shape, states[:1], states[1:], sd.schedule)
 
 
 def dreambooth(work: Path, size: Size) -> list:
@@ -133,54 +131,54 @@ def dreambooth(work: Path, size: Size) -> list:
     import train
     from recipes import recipes
 
-    began, cfg = time.perf_counter(), train.configure(bench.words(DREAMBOOTH, work))
-    torch.manual_seed(cfg.seed)
-    job = recipes()[cfg.recipe](cfg, torch.device(cfg.device))
-    groups = train.rated(adapters.trained(job.model), job.rates, cfg.lr)
-    optimizer = torch.optim.AdamW(groups, weight_decay=cfg.weight_decay, fused=True)
-    stages = [bench.stage(began)]
-    for step in range(cfg.steps):
+    began, config = time.perf_counter(), train.configure(child.words(DREAMBOOTH, work))
+    torch.manual_seed(config.seed)
+    job = recipes()[config.recipe](config, torch.device(config.device))
+    groups = train.rated(adapters.trained(job.model), job.rates, config.lr)
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    stages = [child.stage(began)]
+    for step in range(config.steps):
         began = time.perf_counter()
-        train.one_step(cfg, step, job, optimizer)
-        stages.append(bench.stage(began))
+        train.one_step(config, step, job, optimizer)
+        stages.append(child.stage(began))
     return stages
 
 
-PARTS = {"make": make, "read": read, "draw": draw, "dreambooth": dreambooth}
+PARTS = {"make": make, "read": read, "sample": sample, "dreambooth": dreambooth}
 
 
-def report(size: Size, made: dict, rows: list[bench.Row], file: int, load: float) -> str:
+def report(size: Size, made: dict, rows: list[child.Row], file: int, load: float) -> str:
     """The page: machine, model, table, and what `dreambooth` trains."""
     lines = [
-        f"# Full size: Stable Diffusion\n\n`python docs/full_size_sd.py{' --tiny' * (size is TINY)}` on "
+        f"# Full size: Stable Diffusion\n\n`python -m bench.full_size_sd{' --tiny' * (size is TINY)}` on "
         f"{date.today()}:\n",
-        *bench.machine(made, load),
+        *child.machine(made, load),
         f"- {size.name} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
-        f"values; read as one file of {file / bench.GIB:.2f} GiB in float32, trained and sampled from as a "
+        f"values; read as one file of {file / child.GIB:.2f} GiB in float32, trained and sampled from as a "
         "diffusers folder in float16, converted to float32 on loading; both read soon after they were written\n",
     ]
     notes = [
-        "\nOn loading, models up to 1 GB are searched for NaN: of this one, text tower and autoencoder.",
+        "\nOn loading, models up to 1 GB are searched for NaN: of this one, text encoder and autoencoder.",
         f"\nDreamBooth is `train.py {DREAMBOOTH}`, the whole UNet in AdamW, one image and one class image a step, "
         "in bfloat16 autocast; without the checkpoint and the grids that train.py adds around the steps.",
     ]
-    return "\n".join(lines + bench.table(rows, file) + notes) + "\n"
+    return "\n".join(lines + child.table(rows, file) + notes) + "\n"
 
 
 def measure(work: Path, size: Size) -> str:
     """Everything, in the folder `work` -> the page. ValueError if its disk is too full or the files cannot be made."""
-    load = bench.room(work, size.disk)
-    part = f"docs/full_size_sd.py {{}}{' --tiny' * (size is TINY)} --work WORK".format
-    made = bench.made_by(work, part("make"))
-    rows = bench.reading(bench.run("import torch, weights", work, part("read")), "weights.load_sd, the single file")
-    rows.append(bench.run("train.py, LoRA, steps: 2, a grid before and after", work, LORA))
-    at = [] if rows[-1].failure else bench.step_ends(work / "lora" / "log.jsonl")
+    load = child.room(work, size.disk)
+    part = f"-m bench.full_size_sd {{}}{' --tiny' * (size is TINY)} --work WORK".format
+    made = child.made_by(work, part("make"))
+    rows = child.reading(child.run("import torch, weights", work, part("read")), "weights.load_sd, the single file")
+    rows.append(child.run("train.py, LoRA, steps: 2, a grid before and after", work, LORA))
+    at = [] if rows[-1].failure else child.step_ends(work / "lora" / "log.jsonl")
     step = at[1] - at[0] if at else None
-    rows.append(bench.Row("one LoRA step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
-    rows.append(bench.run("sample.py, one image in 2 guided steps", work, SAMPLE))
-    rows.append(bench.guided(bench.run("one guided DDIM step", work, part("draw"))))
-    rows += bench.staged(
-        bench.run("", work, part("dreambooth")),
+    rows.append(child.Row("one LoRA step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
+    rows.append(child.run("sample.py, one image in 2 guided steps", work, SAMPLE))
+    rows.append(child.guided(child.run("one guided DDIM step", work, part("sample"))))
+    rows += child.staged(
+        child.run("", work, part("dreambooth")),
         "DreamBooth, up to the first step",
         "DreamBooth, the first step",
         "DreamBooth, the second step",
@@ -189,7 +187,4 @@ def measure(work: Path, size: Size) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        bench.main(None, PARTS, (FULL, TINY), measure, "full_size_sd.md")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    child.main(PARTS, (FULL, TINY), measure, "full_size_sd.md")

@@ -1,24 +1,24 @@
-"""The benchmarks of docs/ on small models: every row is measured, what fails is said, "full" is the published size."""
+"""The full-size benchmarks on small models: every row is measured, failures are told, "full" is the published size."""
 
 import os
 import re
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from bench import child, full_size_dit, full_size_sd
 from dit import DiT
 from unet import VAE, TextTower, UNet, VAEConfig
 from unet.model import SIZES as UNETS
 from unet.text import SIZES as TOWERS
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent.parent
 ROWS = {
-    "full_size": [
+    "full_size_dit": [
         "import torch, weights",
         "weights.load",
         "weights.load, every weight read once",
@@ -41,28 +41,18 @@ ROWS = {
         "DreamBooth, the second step",
     ],
 }
-MADE = {"full_size": "92 tensors, 5,696,672 values", "full_size_sd": "420 tensors, 271,867 values"}  # the small models
+MADE = {
+    "full_size_dit": "92 tensors, 5,696,672 values",
+    "full_size_sd": "420 tensors, 271,867 values",
+}  # the small models
 ONE = {"tensors": 1, "values": 1, "threads": 1, "precision": "float32"}
-
-
-@pytest.fixture
-def full_size(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))  # as for a script started from there: one imports the other
-    return import_module("full_size")
-
-
-@pytest.fixture
-def full_size_sd(full_size):
-    return import_module("full_size_sd")
 
 
 @pytest.mark.parametrize("script", ROWS)
 def test_the_page_has_every_row(script, tmp_path):
     page, work = tmp_path / "page.md", tmp_path / "a" / "work"  # which is not there yet
-    command = [sys.executable, str(DOCS / f"{script}.py"), "--tiny", "--work", str(work), "--out", str(page)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=tmp_path
-    )
+    command = [sys.executable, "-m", f"bench.{script}", "--tiny", "--work", str(work), "--out", str(page)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     text = page.read_text()
     rows = re.findall(r"^\| (.+?) \| (.+?) \| (-?[\d.]+) \| ([\d.]+) \|$", text, re.M)
@@ -71,8 +61,8 @@ def test_the_page_has_every_row(script, tmp_path):
     assert list(work.iterdir()) == []  # the files of the run are gone
 
 
-def test_full_size_is_that_of_the_published_files(full_size, full_size_sd):
-    dit, sd = full_size.FULL, full_size_sd.FULL
+def test_full_size_is_that_of_the_published_files():
+    dit, sd = full_size_dit.FULL, full_size_sd.FULL
     with torch.device("meta"):
         models = [
             DiT.from_name(dit.model, image_size=dit.side),
@@ -90,23 +80,23 @@ def test_full_size_is_that_of_the_published_files(full_size, full_size_sd):
     "code, words",
     [
         ("import sys; sys.exit('error: no model in WORK')", "exit status 1, error: no model in WORK"),
-        ("raise SystemExit(3)", "exit status 3, nothing said"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, nothing said"),
+        ("raise SystemExit(3)", "exit status 3, nothing printed"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "exit status -9, nothing printed"),
     ],
 )
-def test_a_command_that_fails_is_a_row_for_each_stage_and_a_sentence(full_size, full_size_sd, tmp_path, code, words):
+def test_a_command_that_fails_is_a_row_for_each_stage_and_a_sentence(tmp_path, code, words):
     (tmp_path / "code.py").write_text(code.replace("WORK", str(tmp_path)))
-    row = full_size.run("a step", tmp_path, "WORK/code.py")
+    row = child.run("a step", tmp_path, "WORK/code.py")
     assert row.failure == words and row.seconds is None and row.peak > 0
-    page = full_size.report(full_size.TINY, ONE, full_size.reading(row), file=4, load=0.0)
+    page = full_size_dit.report(full_size_dit.TINY, ONE, child.reading(row), file=4, load=0.0)
     assert page.count("| failed |") == 3 and page.endswith(f"\n`python WORK/code.py` failed: {words}\n")
-    page = full_size_sd.report(full_size_sd.TINY, ONE, full_size.staged(row, "before", "first", "second"), 4, 0.0)
+    page = full_size_sd.report(full_size_sd.TINY, ONE, child.staged(row, "before", "first", "second"), 4, 0.0)
     assert page.count("| failed |") == 3 and f"`python WORK/code.py` failed: {words}" in page
 
 
-def test_what_cannot_be_measured_is_one_sentence(full_size, tmp_path):
+def test_what_cannot_be_measured_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="expected 1000000000 GiB of free disk"):
-        full_size.measure(tmp_path, full_size.TINY._replace(disk=10**9))
+        full_size_dit.measure(tmp_path, full_size_dit.TINY._replace(disk=10**9))
     (tmp_path / "vae").write_text("a file where a folder shall be")
     with pytest.raises(ValueError, match="make --tiny --work WORK` failed: exit status 1, error: .*WORK/vae"):
-        full_size.measure(tmp_path, full_size.TINY)
+        full_size_dit.measure(tmp_path, full_size_dit.TINY)

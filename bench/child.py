@@ -1,9 +1,6 @@
-"""Do the same commands work at full size? `python docs/full_size.py` tries them here and writes docs/full_size.md.
+"""A process for each row of the full-size benchmarks: its time, its peak memory; the table, and the command line.
 
-A DiT-XL/2 at 256 pixels and Stable Diffusion's autoencoder, random weights in the layouts of the published files, are
-read, trained for a few steps and sampled from, on the processor of a Linux or macOS machine. Each command is a process
-of its own; its peak is the resident memory that the system counted, mapped pages of the checkpoint included.
-docs/full_size_sd.py does the same for Stable Diffusion, with the functions of this file.
+A row's peak is the resident memory that the system counted for its process, mapped pages of the checkpoint included.
 """
 
 import argparse
@@ -18,70 +15,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 # torch and the package are imported by the parts alone: a child's count begins with the memory of its parent
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sampling import Schedule
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 GIB = 2**30
 MAXRSS = (1 if sys.platform == "darwin" else 1024) / GIB  # macOS counts memory in bytes, Linux in KiB
 
 
-class Size(NamedTuple):
-    model: str  # one of dit.SIZES
-    side: int  # of an image, in pixels
-    vae: dict  # fields of VAEConfig that are not Stable Diffusion's
-    disk: float  # GiB that must be free
-    file: str  # in which the DiT is
-
-
-FULL = Size("DiT-XL/2", 256, {}, 4, "DiT-XL-2-256x256.pt")
-TINY = Size("DiT-T/2", 64, {"channels": (8, 8, 8, 8), "layers": 1, "groups": 4}, 0.1, "DiT-T-2-64x64.pt")
-TRAIN = (
-    "train.py --model WORK/{0} --vae WORK/vae --data WORK/images --adapter lora:rank=8 --batch 1 --flips none "
-    "--rotations 0 --count 1 --sample-steps 2 --measure 0 --cache= --device cpu --steps {1} --out WORK/run{1}"
-)
-SAMPLE = "sample.py --run WORK/run3 --steps 2 --guidance 4 --count 1 --classes one --device cpu --out WORK/drawn"
-
-
 class Row(NamedTuple):
+    """One row of the table: a command, or a stage of one."""
+
     what: str
     command: str
     seconds: float | None  # None: it failed
     peak: float  # GiB
     failure: str = ""  # why, where the row's own command failed
     printed: str = ""  # its last line: where a part's JSON is, after what loading and training print
-
-
-def make(work: Path, size: Size) -> dict:
-    """Weights N(0, 0.02), those that start at zero too, and images of two classes; returns what it was done with."""
-    import torch
-
-    import launch
-    from data.generated import image
-    from data.grid import save_image
-    from dit import DiT
-    from unet import VAE, VAEConfig
-    from weights.convert import export
-
-    torch.manual_seed(0)
-    model = DiT.from_name(size.model, image_size=size.side)
-    for parameter in (p for p in model.parameters() if p.requires_grad):  # the table of positions stays
-        torch.nn.init.normal_(parameter, std=0.02)
-    torch.save(model.state_dict(), work / size.file)
-    export(VAE(VAEConfig(**size.vae)), work / "vae", "vae-diffusers")
-    for i, (name, look) in enumerate([("one", "good"), ("two", "crack")] * 2):
-        save_image(work / "images" / name / f"{i}.png", image("hazelnut", look, "few", i, size=size.side)[0])
-    values = [tensor.numel() for tensor in model.state_dict().values()]
-    return {
-        "tensors": len(values),
-        "values": sum(values),
-        "threads": torch.get_num_threads(),
-        "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32",
-    }
 
 
 def stage(began: float) -> tuple[float, float]:
@@ -103,11 +60,22 @@ def read_by(load: Callable) -> list:
     return [imported, loaded, stage(began)]
 
 
-def read(work: Path, size: Size) -> list:
-    return read_by(lambda weights: [weights.load(work / size.file)])
+def describe(models: "list[nn.Module]") -> dict:
+    """Tensors and values of the models, and the threads and precision that they will run with."""
+    import torch
+
+    import launch
+
+    values = [tensor.numel() for model in models for tensor in model.state_dict().values()]
+    return {
+        "tensors": len(values),
+        "values": sum(values),
+        "threads": torch.get_num_threads(),
+        "precision": "bfloat16 autocast" if launch.bf16("auto", torch.device("cpu")) else "float32",
+    }
 
 
-def guided_step(model: Callable, shape, cond, null, schedule) -> float:
+def guided_step(model: "nn.Module", shape: tuple, cond: "Tensor", null: "Tensor", schedule: "Schedule") -> float:
     """Seconds of one guided DDIM step for one image: half of what 4 steps take longer than 2."""
     import torch
 
@@ -123,19 +91,6 @@ def guided_step(model: Callable, shape, cond, null, schedule) -> float:
     return (seconds[4] - seconds[2]) / 2
 
 
-def draw(work: Path, size: Size) -> float:
-    import torch
-
-    import sampling
-    import weights
-
-    model = weights.load(work / size.file, expect="dit", dtype=torch.float32)
-    return guided_step(model, model.latent_shape, torch.tensor([0]), model.null, sampling.Schedule.linear())
-
-
-PARTS = {"make": make, "read": read, "draw": draw}
-
-
 def words(command: str, work: Path) -> list[str]:
     """The command's words as a shell splits them, WORK in them replaced."""
     return [word.replace("WORK", str(work)) for word in shlex.split(command)]
@@ -149,9 +104,9 @@ def run(what: str, work: Path, command: str) -> Row:
         _, status, usage = os.wait4(process.pid, 0)  # unlike `wait`, it tells the memory of this one child
     seconds, failure, process.returncode = time.perf_counter() - began, "", os.waitstatus_to_exitcode(status)
     if process.returncode:  # a negative one is the signal that ended it, -9 where memory ran out
-        said = (work / "stderr.txt").read_text().strip().replace(str(work), "WORK")
-        print(said, file=sys.stderr)
-        failure = f"exit status {process.returncode}, {said.splitlines()[-1] if said else 'nothing said'}"
+        printed = (work / "stderr.txt").read_text().strip().replace(str(work), "WORK")
+        print(printed, file=sys.stderr)
+        failure = f"exit status {process.returncode}, {printed.splitlines()[-1] if printed else 'nothing printed'}"
     printed = (work / "stdout.txt").read_text().splitlines()[-1:]
     return Row(what, f"`python {command}`", None if failure else seconds, usage.ru_maxrss * MAXRSS, failure, *printed)
 
@@ -160,7 +115,7 @@ def staged(row: Row, *whats: str) -> list[Row]:
     """A row for each stage that the command printed, where the memory of each includes that of the ones before."""
     stages = [(None, row.peak)] * len(whats) if row.failure else json.loads(row.printed)
     commands = ["the same process, from there on"] + ["the same"] * (len(whats) - 2)
-    later = [Row(what, command, *found) for what, command, found in zip(whats[1:], commands, stages[1:], strict=True)]
+    later = [Row(what, command, *stage) for what, command, stage in zip(whats[1:], commands, stages[1:], strict=True)]
     return [row._replace(what=whats[0], seconds=stages[0][0], peak=stages[0][1]), *later]
 
 
@@ -170,7 +125,7 @@ def reading(row: Row, load: str = "weights.load") -> list[Row]:
 
 
 def guided(row: Row) -> Row:
-    """The row of `draw`: seconds are those of the step, not of the process."""
+    """The row of `guided_step`: seconds of the step, not of the process."""
     return row if row.failure else row._replace(seconds=json.loads(row.printed))
 
 
@@ -200,17 +155,6 @@ def table(rows: list[Row], file: int) -> list[str]:
     return lines + [f"\n{row.command} failed: {row.failure}" for row in rows if row.failure]
 
 
-def report(size: Size, made: dict, rows: list[Row], file: int, load: float) -> str:
-    """The page: machine, models and table."""
-    lines = [
-        f"# Full size\n\n`python docs/full_size.py{' --tiny' * (size is TINY)}` on {date.today()}:\n",
-        *machine(made, load),
-        f"- {size.model} at {size.side} pixels, random weights: {made['tensors']} tensors, {made['values']:,} "
-        f"values, {file / GIB:.2f} GiB, read soon after they were written\n",
-    ]
-    return "\n".join(lines + table(rows, file)) + "\n"
-
-
 def room(work: Path, disk: float) -> float:
     """The load average; ValueError where the folder's disk has less than `disk` GiB left."""
     free = shutil.disk_usage(work).free / GIB
@@ -232,42 +176,28 @@ def step_ends(log: Path) -> list[float]:
     return [line["seconds"] for line in map(json.loads, log.read_text().splitlines()) if "seconds" in line]
 
 
-def measure(work: Path, size: Size) -> str:
-    """Everything, in the folder `work` -> the page. ValueError if its disk is too full or the files cannot be made."""
-    load, part = room(work, size.disk), f"docs/full_size.py {{}}{' --tiny' * (size is TINY)} --work WORK".format
-    made = made_by(work, part("make"))
-    rows = reading(run("import torch, weights", work, part("read")))
-    rows += [run(f"train.py, steps: {n}, a grid before and after", work, TRAIN.format(size.file, n)) for n in (1, 3)]
-    at = [] if rows[-1].failure else step_ends(work / "run3" / "log.jsonl")
-    step = (at[2] - at[0]) / 2 if at else None
-    rows.append(Row("one training step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
-    rows.append(run("sample.py, one image in 2 guided steps", work, SAMPLE))
-    rows.append(guided(run("one guided DDIM step", work, part("draw"))))
-    return report(size, made, rows, (work / size.file).stat().st_size, load)
+def main(parts: dict[str, Callable], sizes: tuple, measure: Callable, page: str, argv: list[str] | None = None) -> None:
+    """The command line of a benchmark.
 
-
-def main(argv=None, parts: dict = PARTS, sizes=(FULL, TINY), whole: Callable = measure, page: str = "full_size.md"):
-    """The command line of both benchmarks: `whole` measures one of the two sizes in a folder and returns the page."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("part", nargs="?", choices=parts, help="one child of the benchmark, right in the folder --work")
+    parts: the functions (work, size) -> JSON that run in processes of their own; sizes: full and tiny;
+    measure(work, size): the text of the page; page: the name of its file in docs/.
+    """
+    parser = argparse.ArgumentParser(description="Measure the commands of this package at full size.")
+    parser.add_argument("part", nargs="?", choices=parts, help="one part of the benchmark, in the folder --work")
     parser.add_argument("--work", type=Path, help="where a temporary folder for all files is made")
     parser.add_argument("--out", type=Path, help=f"page to write; without: docs/{page}, none with --tiny")
     parser.add_argument("--tiny", action="store_true", help="small models: does the benchmark itself work?")
     options = parser.parse_args(argv)
     size = sizes[options.tiny]
-    if options.work:
-        options.work.mkdir(parents=True, exist_ok=True)
-    if options.part:
-        return print(json.dumps(parts[options.part](options.work, size)))
-    with tempfile.TemporaryDirectory(prefix="full_size_", dir=options.work) as work:
-        found = whole(Path(work).resolve(), size)
-    print(found)
-    if options.out or not options.tiny:
-        (options.out or ROOT / "docs" / page).write_text(found)
-
-
-if __name__ == "__main__":
     try:
-        main()
+        if options.work:
+            options.work.mkdir(parents=True, exist_ok=True)
+        if options.part:
+            return print(json.dumps(parts[options.part](options.work, size)))
+        with tempfile.TemporaryDirectory(prefix="full_size_", dir=options.work) as work:
+            text = measure(Path(work).resolve(), size)
+        print(text)
+        if options.out or not options.tiny:
+            (options.out or ROOT / "docs" / page).write_text(text)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

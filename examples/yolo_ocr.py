@@ -4,9 +4,9 @@
     yolo detect train data=logo.yaml model=yolov8n.pt      once, on your photographs with boxes round the logo
     python evaluate.py ... --scorer my_logo.py:score       my_logo.py: a copy of this file, with its two constants yours
 
-Give the detector images without a box too, badly drawn logos above all: else a red box is enough for it. Written for
-ultralytics 8.4 and easyocr 1.7. It was tried with an untrained YOLOv8n only, and EasyOCR, whose weights could not be
-had, was not run: that the two find and read a logo has not been seen.
+Train the detector on images without a box too, above all on badly written logos: else a red box is enough for it.
+Written for ultralytics 8.4 and easyocr 1.7. It was tried with an untrained YOLOv8n only, and EasyOCR was not run, for
+want of its weights: nobody has seen the two find and read a logo.
 """
 
 from functools import cache
@@ -18,7 +18,8 @@ WORD = "hugo"  # in small letters, with o for 0
 
 
 @cache
-def models():
+def models() -> tuple:
+    """The detector and the reader, loaded once; both packages are optional."""
     import easyocr
     from ultralytics import YOLO
 
@@ -32,6 +33,6 @@ def score(images: np.ndarray) -> dict[str, list[float]]:
     boxes = [detector.predict(image, conf=0.01, verbose=False)[0].boxes for image in bgr]
     words = [" ".join(reader.readtext(image, detail=0)).lower().replace("0", "o") for image in bgr]
     return {
-        "detector": [found.conf.max().item() if len(found) else 0.0 for found in boxes],
-        "text": [float(WORD in read) for read in words],
+        "detector": [box.conf.max().item() if len(box) else 0.0 for box in boxes],
+        "text": [float(WORD in text) for text in words],
     }

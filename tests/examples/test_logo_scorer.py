@@ -1,4 +1,4 @@
-"""docs/logo_scorer.py: its confidences tell logos from fakes and from nothing, and it reads the letters."""
+"""examples/logo_scorer.py: its confidences tell logos from fakes and from nothing, and it reads the letters."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from data.images import decode
 from data.transforms import Transform
 from metrics.scores import THRESHOLD, combined, load_scorer
 
-FILE = Path(__file__).parents[2] / "docs" / "logo_scorer.py"
+FILE = Path(__file__).parents[2] / "examples" / "logo_scorer.py"
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,6 @@ def test_the_command_prints_a_line_for_each_kind(scorer, capsys):
 
 
 def test_its_picture_shows_all_things(scorer, tmp_path):
-    scorer.draw(tmp_path / "logos.png")
+    scorer.picture(tmp_path / "logos.png")
     height, width, _ = decode(tmp_path / "logos.png").shape
     assert width > 6 * 128 and height > 3 * 128
