@@ -12,8 +12,10 @@ import pytest
 
 import adapters
 import train
+from experiments import search
+from experiments.log import summary
+from experiments.run import write_settings
 from launch import configure, to_toml
-from recipes import search
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -58,7 +60,7 @@ def test_the_combinations_and_their_settings():
     grid = search.combinations({"lr": [1e-6, 1e-4], "rank": [4, 8]})
     assert grid == [{"lr": 1e-6, "rank": 4}, {"lr": 1e-6, "rank": 8}, {"lr": 1e-4, "rank": 4}, {"lr": 1e-4, "rank": 8}]
     base = {"steps": 5, "lr": 1.0, "adapter": ["unet.lora:rank={rank}", "norm"], "template": "a {class}"}
-    assert search.config_of(base, grid[1]) == {
+    assert search.settings_of(base, grid[1]) == {
         "steps": 5,
         "lr": 1e-6,
         "adapter": ["unet.lora:rank=8", "norm"],
@@ -100,7 +102,7 @@ def test_the_row_of_a_run(tmp_path):
     ]
     (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 10')
     (run / "metrics.json").write_text('{"network": "tiny-features", "kid": 0.25, "by_class": {"a": 1}, "samples": 10}')
-    assert search.row_of(run) == {
+    assert summary(run) == {
         "state of run": "begun",
         "seconds trained": 10.0,
         "train loss": 75.5,
@@ -111,7 +113,7 @@ def test_the_row_of_a_run(tmp_path):
     (run / "adapter.safetensors").touch()
     assert search.table_of({run: {"lr": 1e-6}, tmp_path / "next": {"lr": 1e-4}}) == (
         "| lr | state of run | seconds trained | train loss | best val | kid | samples |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| 1e-06 | done | 10 | 75.5 | 0.5 | 0.25 | 10 |\n"
         "| 0.0001 | waiting | 0 |  |  |  |  |\n"
     )
@@ -120,8 +122,8 @@ def test_the_row_of_a_run(tmp_path):
 def test_a_search_resumes_fails_goes_on_and_skips(tiny, tmp_path):
     """rank 2 was killed after its first step, rank 0 is refused, rank 3 is trained all the same."""
     path, out = config(tiny, tmp_path, "[search]\nrank = [2, 0, 3]\n"), tmp_path / "out"
-    base, lists, _ = search.read(path)
-    search.write_settings(out / "rank=2", search.config_of(base, {"rank": 2}))
+    base, lists, _ = search.read_search(path)
+    write_settings(out / "rank=2", search.settings_of(base, {"rank": 2}))
     one_step = train.one_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -156,7 +158,7 @@ def test_a_search_resumes_fails_goes_on_and_skips(tiny, tmp_path):
 def test_a_signal_stops_the_run_and_then_the_search(tiny, tmp_path):
     path = config(tiny, tmp_path, "[search]\nrank = [2, 3]\n", steps=100_000, sample_every=100_000, save_every=100_000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "recipes.search", str(path)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        [sys.executable, "-m", "experiments.search", str(path)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     log = tmp_path / "out" / "rank=2" / "log.jsonl"
     deadline = time.monotonic() + 300
@@ -168,11 +170,17 @@ def test_a_signal_stops_the_run_and_then_the_search(tiny, tmp_path):
     assert [row["state of run"] for row in table(tmp_path)] == ["begun", "waiting"]
 
 
+def test_the_old_name_of_the_command_gives_notice_and_works():
+    done = subprocess.run([sys.executable, "-m", "recipes.search"], cwd=ROOT, capture_output=True, text=True)
+    notice, usage = done.stderr.split("\n", 1)
+    assert notice.startswith("recipes.search is now called experiments.search") and usage.startswith("Grid search: ")
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("search_*.toml")), ids=lambda path: path.name)
 def test_every_run_of_the_searches_that_come_along_is_a_config(path, tmp_path):
-    base, lists, _ = search.read(path)
+    base, lists, _ = search.read_search(path)
     for values in search.combinations(lists):
-        search.write_settings(tmp_path / "run", search.config_of(base, values))
+        write_settings(tmp_path / "run", search.settings_of(base, values))
         cfg = configure(train.Config, [str(tmp_path / "run.toml")])
         assert to_toml(cfg).count("{") == 0 and cfg.lr == values["lr"] and cfg.text_lr == values["text_lr"]
         for spec in cfg.adapter:

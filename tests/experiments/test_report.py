@@ -3,11 +3,12 @@
 import pytest
 
 from data.grid import save_image
-from metrics.report import grouped, html, markdown, used
+from experiments.page import html
+from experiments.table import columns_of, group_rows, markdown, table
 
 
-def row(method, seed, asked, way="", **more):
-    return {"method": method, "way": way, "seed": seed, "asked_state": asked, "network": "n"} | more
+def row(method, seed, accuracy, variant="", **more):
+    return {"method": method, "variant": variant, "seed": seed, "asked_state": accuracy, "network": "n"} | more
 
 
 ROWS = [
@@ -18,21 +19,25 @@ ROWS = [
 ]
 
 
-def test_rows_are_grouped_by_method_and_way():
-    assert list(grouped([row("a", 0, 0), row("a", 1, 0), row("a", 0, 0, "x")])) == ["a", "a, x"]
+def test_rows_are_grouped_by_method_and_variant():
+    assert list(group_rows([row("a", 0, 0), row("a", 1, 0), row("a", 0, 0, "x")])) == ["a", "a, x"]
 
 
 def test_columns_without_numbers_are_left_out():
-    assert [column.key for column in used(ROWS)] == ["asked_state", "kid_x1000"]
-    assert [column.key for column in used([row("a", 0, None, fid=1.0)])] == ["fid"]
+    assert [column.key for column in columns_of(ROWS)] == ["asked_state", "kid_x1000"]
+    assert [column.key for column in columns_of([row("a", 0, None, fid=1.0)])] == ["fid"]
 
 
 def test_markdown_has_means_and_ranges_and_says_what_they_are():
     lines = markdown(ROWS).splitlines()
-    assert lines[0] == "|  | asked class | KID x1000 |"
+    assert lines[0] == "|  | class accuracy | KID x1000 |"
     assert lines[2] == "| lora | 0.60 (0.50 to 0.70) | 3.0 |"
     assert lines[3] == "| full | 0.90 | 8.5 (8.0 to 9.0) |"
-    assert lines[5].startswith("- *asked class*: share of samples")
+    assert lines[5].startswith("- *class accuracy*: share of samples")
+
+
+def test_a_cell_may_hold_a_bar_or_a_new_line():
+    assert table(["a", "b"], [["x|y", "1\n2"]]).splitlines()[2] == "| x\\|y | 1 2 |"
 
 
 def test_a_run_without_a_number_leaves_its_cell_to_the_others():
