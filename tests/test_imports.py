@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
-LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence"}
+LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "experiments", "evidence", "bench"}
 ALLOWED = {  # part: the parts that it may import
     "ops": set(),
     "sampling": set(),
@@ -22,8 +22,10 @@ ALLOWED = {  # part: the parts that it may import
     "train": PACKAGES,
     "sample": PACKAGES,
     "evaluate": PACKAGES,
-    "compare": PACKAGES | {"train", "sample"},
-    "evidence": PACKAGES | {"train", "sample", "compare"},
+    "experiments": PACKAGES | {"train", "sample"},
+    "compare": {"launch", "experiments"},
+    "evidence": PACKAGES | {"experiments"},
+    "bench": PACKAGES | {"train"},
 }
 OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 

@@ -33,15 +33,15 @@ class Photo(NamedTuple):
 
 def read(folder: str | Path) -> list[Photo]:
     """All photographs, by frame. ValueError for a name without a frame number."""
-    found = []
+    frames = []
     for path in Path(folder, "images").glob("*/*.jpg"):
         frame = re.fullmatch(r"exp\d+_num_(\d+)", path.stem)
         if not frame:
             raise ValueError(f"{path}: expected a name such as exp1_num_4727.jpg")
         mask = Path(folder, "masks", path.parent.name, f"{path.stem}.png")
-        found.append((int(frame[1]), path.name, Photo(path.parent.name, path, mask, 0)))
+        frames.append((int(frame[1]), path.name, Photo(path.parent.name, path, mask, 0)))
     photos, tile, last = [], 0, -GAP - 1
-    for frame, _, photo in sorted(found):
+    for frame, _, photo in sorted(frames):
         tile, last = tile if frame - last <= GAP else frame, frame
         photos.append(photo._replace(tile=tile))
     return photos
@@ -68,7 +68,7 @@ def by_hash(tiles: set[int]) -> list[int]:
 
 
 def few_shot(photos: list[Photo], label: str, tiles: int, shots: int, seed: int) -> tuple[list[Photo], list[Photo]]:
-    """`shots` photographs of a class, in turn from `tiles` tiles that the seed draws, and those of other tiles."""
+    """`shots` photographs of a class, in turn from `tiles` random tiles, and all photographs of the other tiles."""
     own = [p for p in photos if p.label == label]
     order = by_hash({p.tile for p in own})
     np.random.default_rng([seed, 0]).shuffle(order)
@@ -105,20 +105,20 @@ def crops(photo: Photo, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 class Moved(NamedTuple):
-    """Squares with moved defects, and what they are made of. alpha: where the defect is, from 0 to 1."""
+    """Squares with moved defects, and their parts. alpha: the opacity of the defect, from 0 to 1."""
 
     pixels: np.ndarray  # (N, SIDE, SIDE) uint8
     alpha: np.ndarray  # (N, SIDE, SIDE) float
     ground: np.ndarray  # (N, SIDE, SIDE) uint8, without a defect
 
 
-def moved(shown: list[Photo], free: list[Photo], count: int, rng: np.random.Generator) -> Moved:
-    """`count` defects of the photographs `shown`, each cut out along its mask, displaced, and laid on a defect-free
-    square in that square's brightness and contrast.
+def moved(photos: list[Photo], free: list[Photo], count: int, rng: np.random.Generator) -> Moved:
+    """`count` defects of photographs, each cut out along its mask, displaced, and laid on a square of the defect-free
+    photographs `free` in that square's brightness and contrast.
 
         alpha ((image - mean) / std * std(free) + mean(free)) + (1 - alpha) free,   alpha: the mask, widened, softened
     """
-    sources = [pair for photo in shown for pair in crops(photo, 8) if pair[1].any()]
+    sources = [pair for photo in photos for pair in crops(photo, 8) if pair[1].any()]
     grounds = [square for photo in free for square, _ in crops(photo, 2)]
     made = []
     for _ in range(count):
@@ -134,7 +134,7 @@ def moved(shown: list[Photo], free: list[Photo], count: int, rng: np.random.Gene
 def displaced(planes: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
     """A square and its mask, both turned by up to TURN, scaled by up to SCALE, mirrored and moved by up to SHIFT.
 
-    What comes in from beyond the border is more of the border, and no defect.
+    Pixels from beyond the border repeat the border, without a defect.
     """
     angle, scale = rng.uniform(-TURN, TURN), SCALE ** rng.uniform(-1, 1)
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
