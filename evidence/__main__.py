@@ -7,7 +7,6 @@ trained or sampled again, so that the command goes on where it was stopped.
 import json
 import os
 import re
-import sys
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -16,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from config import option, read, run_script, usage
+from config import option, read, run_script
 from data.output.atomic import write_atomic
 from evidence.results import HOLDS, NEITHER, REVERSE, Statement
 from experiments.table import table
@@ -57,11 +56,7 @@ class Claims:
 
 def main(argv: list[str] | None = None) -> None:
     """Try the claims, and write the page after each."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in argv or "--help" in argv:
-        print(usage(__doc__, [Claims]))
-        sys.exit(0)
-    config = read(argv, Claims)[Claims]
+    config = read(argv, Claims, title=__doc__)[Claims]
     out = Path(config.out)
     for name in config.claim or NAMES:
         more = [config.photographs] if name == PHOTOGRAPHED else []
