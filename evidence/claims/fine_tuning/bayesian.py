@@ -10,12 +10,11 @@ every 60 and every 25 steps; their feature similarity and noise are those of met
 
 from pathlib import Path
 
-from training.monitor import measurements
-
 from evidence.results import Result, Runs
 from evidence.steps import compared, plan_of, trained
 from experiments.table import Column
 from metrics.statistics.corruption import stage
+from training.monitor import measurements
 
 METHODS = {"full": "plain", "full-bnn": "Gaussian"}
 SHAPE = [
