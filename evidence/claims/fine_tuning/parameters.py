@@ -11,7 +11,7 @@ from pathlib import Path
 
 from evidence.results import Result, Runs
 from evidence.steps import compared, plan_of
-from experiments.comparison import run_of
+from experiments.comparison import train_method
 from experiments.log import costs, read_log
 from experiments.table import Column
 
@@ -33,7 +33,7 @@ def numbers(work: Path, quick: bool) -> list[dict]:
     """The rows of the comparison, with the costs of the short runs and the turn of the held-out loss."""
     rows, short = compared("few_images", work, quick, METHODS), plan_of("few_images", True)
     for row in sorted(rows, key=lambda row: row["seed"]):
-        timed = costs(run_of(short, work.resolve() / "few_images_timed", row["method"], row["seed"]))
+        timed = costs(train_method(short, work.resolve() / "few_images_timed", row["method"], row["seed"]))
         row |= {key: timed[key] for key in ("step_seconds", "peak_gib")}
         lines = read_log(work / "few_images" / f"{row['method']}-{row['seed']}")
         held_out = {line["step"]: line["val"] for line in lines if "val" in line}
