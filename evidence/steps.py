@@ -5,7 +5,7 @@ from pathlib import Path
 from data import ImageSet
 from data.output.samples import read_samples
 from data.transforms import Transform
-from experiments.comparison import compare
+from experiments.comparison import compare, train_method
 from experiments.plan import Plan, read_plan
 from experiments.run import sample_once
 
