@@ -127,7 +127,7 @@ def job_of(model, batch, loss, names, rates=None):
 
 
 def denoising_job(tiny, count=10):
-    """The tiny DiT on `count` latents. Noise and timestep belong to the image: neither the batch nor its size matters."""
+    """The tiny DiT on `count` latents. Noise and timestep belong to the image, so that the batch's size does not matter."""
     model = weights.load(tiny / "dit.safetensors").double().train()
     generator, schedule = torch.Generator().manual_seed(0), dit_schedule("fixed")
     x0, eps = torch.randn(2, count, 4, 4, 4, generator=generator, dtype=torch.float64)
@@ -266,7 +266,7 @@ def test_learning_rate_and_average():
 
 
 def share_of_new_weights(run, decay, steps):
-    """What a run's average holds of the weights, 1 here, that the training has had at all of its steps; it began at 0."""
+    """The average that the loop leaves where the weights are 1 at all of its steps and the average began at 0."""
     model = nn.Module()
     model.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
 
@@ -287,7 +287,7 @@ def share_of_new_weights(run, decay, steps):
 
 @pytest.mark.parametrize("decay, steps, share", [(0.9999, 100, 0.0099507), (0.9999, 1000, 0.095167)])
 def test_a_long_average_forgets_too_slowly_for_a_short_run(tmp_path, monkeypatch, decay, steps, share):
-    """Share of new weights in the loop's average: 1 - decay^steps at a fixed decay, and all of it as the decay grows."""
+    """Share of new weights in the loop's average: 1 - decay^steps at a fixed decay, nearly all at one that grows."""
     grown = share_of_new_weights(tmp_path / "grown", decay, steps)
     expected = torch.tensor([ema_decay(decay, step) for step in range(steps)], dtype=torch.float64).prod().item()
     assert grown == pytest.approx(1 - expected, rel=1e-9) and grown > 0.9999
