@@ -184,7 +184,11 @@ def to_toml(values: dict[str, Any]) -> str:
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main; an error that it understands ends in one sentence and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name does not end a run
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("stopped by Ctrl-C")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,9 +1,9 @@
 """torch.save files (.pt, .ckpt, .bin, .pth), read without running anything that they hold.
 
-A pickle is a program. `torch.load(weights_only=True)` runs only the part of it that builds tensors and plain
-containers; the few harmless names that real checkpoints also mention are let through below, most of them as stand-ins
-that do nothing. A file with any other name is refused with the list of names, and there is no way around that: whoever
-trusts such a file can convert it to safetensors elsewhere.
+A pickle is a program. `torch.load(weights_only=True)` runs only what builds tensors and plain containers. A few
+harmless names that real checkpoints also mention are allowed below, most of them as stand-ins that do nothing. A file
+with any other name is refused with the list of names; whoever trusts such a file can convert it to safetensors
+elsewhere.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import torch
 
 from weights.formats import torchscript
 
+AGAIN = "the download is incomplete, delete the file and fetch it again"
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the magic number of torch before 1.6, as a pickle
 
 
@@ -27,34 +28,24 @@ def stand_in(dotted: str) -> type:
     return type(name, (), {"__module__": module, "__qualname__": name} | nothing)
 
 
-HARMLESS = [
-    argparse.Namespace,  # `args` in the checkpoints of DiT's train.py
-    *map(
-        stand_in,
-        [  # old pytorch_lightning checkpoints: callback states, and numpy numbers among their scores
-            "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-            "numpy.core.multiarray.scalar",
-            "numpy._core.multiarray.scalar",
-            "numpy.dtype",
-            "numpy.dtypes.Float64DType",
-            "numpy.dtypes.Float32DType",
-            "numpy.dtypes.Int64DType",
-        ],
-    ),
-]
+# old pytorch_lightning checkpoints: callback states, and numpy numbers among their scores
+STAND_INS = """pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
+    numpy.core.multiarray.scalar numpy._core.multiarray.scalar
+    numpy.dtype numpy.dtypes.Float64DType numpy.dtypes.Float32DType numpy.dtypes.Int64DType""".split()
+HARMLESS = [argparse.Namespace, *map(stand_in, STAND_INS)]  # a Namespace is the `args` of DiT's train.py
 
 
 def read(path: str | Path) -> object:
-    """The object in the file, its tensors mapped from the disk (files of torch < 1.6 have to be read whole).
+    """The object in the file, its tensors mapped from the disk; a file of torch < 1.6 is read whole.
 
-    Of a TorchScript program it is the tensors. Raises ValueError, naming the file, if it is cut off, compressed, or
-    mentions an unknown name.
+    For a TorchScript program it is its tensors by name. Raises ValueError, naming the file, if it is cut off,
+    compressed, or mentions an unknown name.
     """
     with open(path, "rb") as file:
         legacy = file.read(len(LEGACY)) == LEGACY
     if not legacy and scripted(path):
         return torchscript.read(path)
-    # newer torch goes by this ending, wrong as it may be, and only an open file, which cannot be mapped, hides it
+    # newer torch believes this ending, right or wrong; an open file hides it, but cannot be mapped
     mapped = not legacy and not str(path).endswith(".safetensors")
     with torch.serialization.safe_globals(HARMLESS), open(path, "rb") as file:
         try:
@@ -66,7 +57,7 @@ def read(path: str | Path) -> object:
             unknown = re.findall(r"GLOBAL (\S+)", str(error))
             if not unknown:
                 raise ValueError(f"{path}: not a readable checkpoint: {first_line(error)}") from None
-        # hostile or damaged pickles fail in as many ways as there are opcodes; all of them mean the same here
+        # a hostile or damaged pickle can fail in any way
         except Exception as error:
             raise ValueError(f"{path}: damaged checkpoint: {type(error).__name__}: {first_line(error)}") from None
     raise ValueError(
@@ -86,8 +77,8 @@ def scripted(path: str | Path) -> bool:
             members = archive.infolist()
     except zipfile.BadZipFile:
         raise ValueError(
-            f"{path}: a torch archive without the table of contents at its end, found {path_size(path):,} bytes; "
-            "the download is incomplete, delete the file and fetch it again"
+            f"{path}: a torch archive without the table of contents at its end, found "
+            f"{Path(path).stat().st_size:,} bytes; {AGAIN}"
         ) from None
     names = [member.filename.split("/", 1)[-1] for member in members]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
@@ -98,8 +89,3 @@ def scripted(path: str | Path) -> bool:
     if packed:
         raise ValueError(f"{path}: compressed members ({packed[0]}, ...), torch.save writes none")
     return False
-
-
-def path_size(path: str | Path) -> int:
-    with open(path, "rb") as file:
-        return file.seek(0, 2)
