@@ -13,6 +13,7 @@ import evidence.__main__ as evidence
 import sample
 import train
 from dit import DiT
+from experiments.plan import read_plan
 from recipes import recipes
 from unet import UNet
 from unet.model import SIZES as UNETS
@@ -92,5 +93,5 @@ def test_every_config_is_one(path):
 
 
 def test_every_comparison_is_one():
-    plans = [compare.read(path) for path in sorted((ROOT / "configs").glob("compare_*.toml"))]
+    plans = [read_plan(path) for path in sorted((ROOT / "configs").glob("compare_*.toml"))]
     assert plans and all(len(plan.methods) > 1 for plan in plans)
