@@ -20,7 +20,7 @@ from data.images import decode
 from data.output.grid import grid, save_image
 from data.output.samples import GRID, file_names
 from data.transforms import Transform, to_tensor, to_uint8
-from dit.classes import row_of
+from dit.classes import row_of, split_names
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
 from recipes.settings import all_parts as training_parts
@@ -112,7 +112,7 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, device: to
     vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
     vae = weights.load(vae, expect="vae", dtype=torch.float32).to(device)
     classes = model.classes or [str(i) for i in range(model.config.num_classes)]
-    wanted = [name.strip() for name in config[part.Classes].classes.split(",") if name.strip()]
+    wanted = split_names(config[part.Classes].classes, classes)
     wanted = wanted or [name for name in classes if name not in model.parents.values()][:CLASSES]
     labels = [row_of(name, classes) for name in wanted]
     names = [classes[label] for label in labels]
