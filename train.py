@@ -5,6 +5,7 @@ that product's defects, in minutes on a laptop's processor.
 """
 
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from ops.attention import set_backend
 from ops.device import Compute, choose_device, peak_gib
 from ops.random import fold_in, generator_for
 from recipes import RECIPES, Job
-from recipes.settings import configure
+from recipes.settings import configure, in_folder, started_in
 from training.folder import claimed, next_run
 from training.log import open_log
 from training.monitor import is_corrupted, keep_best
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     """Config, job, loop, files: what a run is."""
     config = configure(argv, __doc__)
     run = Path(config[Run].out or next_run())
-    with claimed(run, config[Run].resume):
+    with claimed(run, config[Run].resume), in_folder(started_in(run) if config[Run].resume else ""):
         train(config, run)
     print(f"everything is in {run}")
 
@@ -51,7 +52,8 @@ def train(config: Config, run: Path) -> None:
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     state = first_state(config, job)
     first = load_state(run, state) if (run / STATE).exists() else 0
-    write_atomic(run / "config.toml", to_toml(config.values | {"resume": False, "out": str(run)}).encode())
+    about = {"resume": False, "out": str(run), "started_in": os.getcwd()}
+    write_atomic(run / "config.toml", to_toml(config.values | about).encode())
     loop(config, run, job, state, first)
     plot(run)
     with averaged(job.model, state.parameters, state.best or state.ema):

@@ -59,7 +59,14 @@ class Prompts:
     )
     embedding: list[str] = option([], "Textual Inversion file, FILE or WORD=FILE; repeat")
     attend: list[str] = option([], "word of every prompt that its images must show (Attend-and-Excite); repeat")
-    size: int = option(0, "side of the images in pixels; 0: what the model was made for", at_least=0)
+
+
+@dataclass
+class Size:
+    """The size"""
+
+    size: int = option(0, "side of the images in pixels; 0: that of the run, else what the model was made for",
+                       at_least=0)  # fmt: skip
 
 
 @dataclass

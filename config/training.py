@@ -30,6 +30,13 @@ class Run:
 
 
 @dataclass
+class Origin:
+    """Where a run was started: in its config.toml alone, no flag sets it"""
+
+    started_in: str = option("", "the folder that its relative paths begin in")
+
+
+@dataclass
 class Base:
     """The pretrained model"""
 
