@@ -11,6 +11,7 @@ import weights
 from config import Config, check_unread, given, read_toml, usage
 from config.training import Base, Origin, Run
 from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
+from recipes.job import OF_A_CALL
 
 PATHS = ("model", "vae", "init", "data", "val", "cache", "hierarchy")  # settings that may be paths
 
@@ -36,11 +37,12 @@ def configure(argv: list[str] | None, title: str) -> Config:
         config = read_run(stored)
         check_unread(values, rows(), row_of(config[Run].recipe, config[Base].model))
     for key, value in values.items():
-        if key not in ("resume", "out") and value != config.values[key]:
+        if key not in OF_A_CALL and value != config.values[key]:
             raise ValueError(
                 f"{stored}: the run has {key} = {config.values[key]!r}, and resuming cannot make it {value!r}"
             )
-    return config.replace(resume=True, out=str(stored.parent) if moved else out)
+    call = {key: value for key, value in values.items() if key in OF_A_CALL}
+    return config.replace(**call | {"out": str(stored.parent) if moved else out})
 
 
 def check(values: dict) -> Config:
