@@ -26,6 +26,7 @@ from recipes.job import Job
 from sampling import diffusion_loss, dit_schedule
 from train import batch_index, ema_decay, lr_factor
 from training.state import State, saved_steps
+from training.stops import Stop
 
 ROOT = Path(__file__).parent.parent
 CLASSES = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
@@ -278,7 +279,7 @@ def share_of_new_weights(run, decay, steps):
     state = State({"weight": model.weight}, average, {}, torch.optim.AdamW([{"params": [model.weight], "peak": 0.1}],
                                                                           weight_decay=0))  # fmt: skip
     run.mkdir()
-    train.loop(config, run, job, state, 0)
+    train.loop(config, run, job, state, 0, Stop())
     assert model.weight.item() == 1
     return average["weight"].item()
 

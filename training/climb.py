@@ -30,6 +30,7 @@ class Climb:
             return ""
         self.said = True
         return (
-            f"the loss climbs: at step {self.steps} the mean of the last {STEPS} is {mean:.3g}, at step {self.step} it was "
-            f"{self.best:.3g}; the model gets worse: train with a lower --lr, a longer --warmup or a smaller --clip"
+            f"the loss climbs: the mean of the last {STEPS} steps is {mean:.3g} at step {self.steps}, and was "
+            f"{self.best:.3g} at step {self.step}; the model gets worse: train with a lower --lr, a longer --warmup or "
+            f"a smaller --clip"
         )

@@ -76,11 +76,14 @@ def save_state(run: str | Path, state: State, step: int) -> None:
 
 
 def keep(path: Path, previous: Path) -> None:
-    """The file under a second name, in one step; without hard links on this disk there is no second name."""
+    """The file under a second name, in one step; a copy on a disk without hard links, if there is room for it."""
     temporary = previous.with_name(f".{previous.name}.link.tmp")
     temporary.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        os.link(path, temporary)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
         os.replace(temporary, previous)
     temporary.unlink(missing_ok=True)  # two names of one file replace nothing
 
