@@ -4,27 +4,34 @@
 Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import weights
 from config import Config, check_unread, given, run_script, usage
 from config import sampling as part
+from config.option import default_of
+from config.read import fields, read_flags
+from config.sampling import with_strength
 from config.training import Images
-from data.images import decode, decode_mask
+from data.images import SUFFIXES, decode, decode_mask
+from data.output.about import read_about
 from data.output.grid import grid, save_image
 from data.output.samples import GRID, file_names
 from data.transforms import Transform, Variant, to_tensor, to_uint8
 from dit.classes import row_of, split_names
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
+from ops.memory import memory_in_a_sentence
+from ops.progress import progress
 from recipes.conditions.classes import load_autoencoder, load_dit
 from recipes.masks import mask_hints, mask_images
 from recipes.pixels import transform
@@ -41,6 +48,10 @@ PARTS = {  # what is sampled from -> the parts of the settings that are read
     "a Stable Diffusion of a run": (*_ALL, part.Prompts, part.Size),
 }
 CLASSES = 12  # columns at most, where no class is named
+OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
+IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
+PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image")  # those that may be paths
+LEVERS = "a smaller --batch or --size, or --precision bf16, takes less memory"
 
 
 @dataclass
@@ -63,11 +74,15 @@ class Request:
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     """Settings, model and conditions, then batches of samples, each into its file."""
-    config, path, files, stored = configure(argv)
-    output, compute = (
-        config[part.Output],
-        Compute(choose_device(config[part.Output].device), config[part.Output].precision),
-    )
+    config, path, files, stored, only = configure(argv)
+    with memory_in_a_sentence(LEVERS):
+        draw(config, path, files, stored, only)
+
+
+def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict, only: int | None) -> None:
+    """Sample the images of all columns, or the one numbered `only`, each into its file."""
+    output = config[part.Output]
+    compute = Compute(choose_device(output.device), output.precision)
     set_backend(output.attention)
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
@@ -76,12 +91,21 @@ def main(argv: list[str] | None = None) -> None:
         start = encode_image(config[part.Start].image, request, compute.device) if config[part.Start].image else None
     run = config[part.Source].run
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
-    out.mkdir(parents=True, exist_ok=True)
     stems, columns = file_names(request.names), [[] for _ in request.names]
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
-    for first in tqdm(range(0, total, output.batch), desc="batches"):
+    about = about_call(config, path, files, request)
+    names = {f"{stems[i // output.count]}_{i % output.count:03d}.png" for i in range(total)}
+    what = f"{len(columns)} {'classes' if part.Classes in config else 'prompts'} x {output.count}"
+    amount = f"{total} images ({what})" if only is None else f"image {only} of {total}"
+    print(f"{amount} of {about['model']} by {sampler.sampler}, {sampler.steps} steps, into {out}")
+    check_folder(out, names, about["settings"], output.replace)
+    out.mkdir(parents=True, exist_ok=True)
+    needless = only is not None and config[part.Source].weights != "sampled"  # batches of other images
+    for first in progress(range(0, total, output.batch), "batches"):
         numbers = range(first, min(first + output.batch, total))
+        if needless and only not in numbers:
+            continue
         with compute.autocast():
             z = sample_latents(
                 denoiser, numbers, request.shape, request.schedule, sampler.sampler, sampler.steps, output.seed,
@@ -89,11 +113,78 @@ def main(argv: list[str] | None = None) -> None:
             )  # fmt: skip
             images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
-            column, row = divmod(i, output.count)
-            save_image(out / f"{stems[column]}_{row:03d}.png", image)
-            columns[column].append(image)
-    save_image(out / GRID, grid(dict(zip(request.names, columns))))
-    print(f"{total} images and grid.png in {out}")
+            if only in (None, i):
+                column, row = divmod(i, output.count)
+                shows = {"class" if part.Classes in config else "prompt": request.names[column], "number": i}
+                save_image(out / f"{stems[column]}_{row:03d}.png", image, shows | about)
+                columns[column].append(image)
+    if only is None:
+        save_image(out / GRID, grid(dict(zip(request.names, columns))))
+    print(f"{total} images and grid.png in {out}" if only is None else f"1 image in {out}")
+
+
+def about_call(config: Config, path: str, files: list[tuple[str, float]], request: Request) -> dict:
+    """What every image of a call says about itself: what is asked for most, and all settings, paths from the root."""
+    values = {name: value for name, value in config.values.items() if name not in OF_A_CALL}
+    if part.Prompts in config:
+        values |= {"prompt": request.names, "prompts": ""}
+    return {
+        "seed": values["seed"],
+        "steps": values["steps"],
+        "guidance": values["guidance"],
+        "sampler": values["sampler"],
+        "model": anchored(path),
+        "adapters": [[anchored(file), strength] for file, strength in files],
+        "settings": {name: anchored(value, name) for name, value in values.items()},
+    }
+
+
+def anchored(value: Any, name: str = "model") -> Any:
+    """A setting with the paths in it absolute, where they are of files that exist."""
+    if isinstance(value, list):
+        return [anchored(item, name) for item in value]
+    if name not in PATHS or not value:
+        return value
+    word, equals, file = value.rpartition("=") if name == "embedding" else ("", "", value)
+    file, strength = with_strength(file) if name == "adapter" and not Path(file).exists() else (file, 1.0)
+    absolute = os.path.abspath(file) if Path(file).exists() else file
+    return f"{word}{equals}{absolute}" + (f":{strength}" if strength != 1 else "")
+
+
+def settings_like(path: str) -> tuple[dict, int]:
+    """The settings of the call that sampled a PNG, and the number of that image in it. ValueError without them."""
+    about = read_about(path)
+    settings, number = about.get("settings"), about.get("number")
+    if not isinstance(settings, dict) or type(number) is not int:
+        raise ValueError(f"{path}: does not say how it was sampled; --like takes a PNG of sample.py as it was written")
+    lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+    words = [f"--{name}={value}" for name, items in lists.items() for value in items]
+    given_then = read_flags(words, all_parts())
+    defaults = {name: default_of(field) for name, (field, _) in fields(all_parts()).items()}
+    return {name: value for name, value in given_then.items() if value != defaults[name]}, number
+
+
+def check_folder(out: Path, names: set[str], settings: dict, replace: bool) -> None:
+    """ValueError for a folder that holds images other than those of a call with these settings.
+
+    names: the files that the call writes. replace: samples of other settings are removed instead.
+    """
+
+    def deciding(values: dict) -> dict:
+        return {name: value for name, value in values.items() if name not in IDLE}
+
+    for path in sorted(out.iterdir()) if out.is_dir() else []:
+        if path.suffix.lower() not in SUFFIXES or path.name == GRID:
+            continue
+        about = read_about(path) if path.suffix.lower() == ".png" else {}
+        own = about.get("settings")
+        if deciding(own) == deciding(settings) if isinstance(own, dict) else path.name in names:
+            continue  # of this call, or of an earlier version and written anew
+        if not replace or not isinstance(own, dict):
+            kind = "a sample of other settings" if isinstance(own, dict) else "which is no sample of this call"
+            way = "name another folder by --out" + (", or let its samples go by --replace" if own else "")
+            raise ValueError(f"{out} holds {path.name}, {kind}: {way}")
+        path.unlink()
 
 
 def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
@@ -185,14 +276,21 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     )
 
 
-def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict]:
-    """The settings, the checkpoint, the adapter files with their strengths, and the run's settings, {} without one."""
+def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict, int | None]:
+    """The settings, the checkpoint, the adapter files with their strengths, and the run's settings, {} without one.
+
+    The last is the number of the only image to sample, None for all: that of --like, where no flag changes it.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     everything = all_parts()
     if "-h" in argv or "--help" in argv:
         print(usage(__doc__, everything))
         sys.exit(0)
-    values = given(argv, everything)
+    values, only = given(argv, everything), None
+    if values.get("like"):
+        settings, only = settings_like(values["like"])
+        only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
+        values = settings | values
     source = part.Source(**{name: values[name] for name in ("run", "adapter") if name in values})
     stored = settings_from_here(Path(source.run)) if source.run else {}
     path, files = fine_tuned(source, stored, values.get("model", part.Checkpoint.model), values.get("control", ""))
@@ -201,7 +299,7 @@ def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, floa
     config = Config(PARTS[row], sampling_defaults(files) | values)
     if part.Prompts in config and config[part.Prompts].negative and config[part.Guidance].guidance == 1:
         raise ValueError("--negative has no effect at guidance 1")
-    return config, path, files, stored
+    return config, path, files, stored, only
 
 
 def all_parts() -> list[type]:
