@@ -127,7 +127,7 @@ def job_of(model, batch, loss, names, rates=None):
 
 
 def denoising_job(tiny, count=10):
-    """The tiny DiT on `count` latents. Noise and timestep belong to the image, so that the batch's size does not matter."""
+    """The tiny DiT on `count` latents. Noise and timestep belong to the image, so that batches of any size agree."""
     model = weights.load(tiny / "dit.safetensors").double().train()
     generator, schedule = torch.Generator().manual_seed(0), dit_schedule("fixed")
     x0, eps = torch.randn(2, count, 4, 4, 4, generator=generator, dtype=torch.float64)
