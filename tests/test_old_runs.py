@@ -147,7 +147,8 @@ def test_a_run_of_captions_is_sampled_from_and_resumed(tiny_sd, tmp_path):
 def test_a_distilled_file_of_an_earlier_version_says_how_it_samples(tiny, tmp_path):
     """The student's sampler stood among the flat settings of its header, over the teacher's guidance."""
     config = OLD | {"recipe": "consistency", "sampler": "lcm", "sample_steps": 4, "guidance": 1.0}
-    header = {"kind": "adapter", "adapter": ["lora:rank=2"], "config": config | {"teacher_guidance": 3.0}}
+    base = {"model": "DiT", "config": {"depth": 2}, "structure": "0", "content": "0"}
+    header = {"kind": "adapter", "adapter": ["lora:rank=2"], "base": base, "config": config | {"teacher_guidance": 3.0}}
     file = tmp_path / "a.safetensors"
     safe.write(file, {"x": torch.zeros(1)}, {"graft": json.dumps(header)})
     assert sampling_defaults([(str(file), 1.0)]) == {"sampler": "lcm", "steps": 4, "guidance": 1.0}
