@@ -29,7 +29,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from config import option, read, run_script, usage
+from config import option, read, run_script
 from experiments.comparison import compare
 from experiments.plan import read_plan
 
@@ -47,11 +47,8 @@ class Comparison:
 def main(argv: list[str] | None = None) -> None:
     """Compare the methods of one file."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in argv or "--help" in argv:
-        print(usage(__doc__, [Comparison]))
-        sys.exit(0)
     path = argv.pop(0) if argv and not argv[0].startswith("-") else ""
-    settings = read(argv, Comparison)[Comparison]
+    settings = read(argv, Comparison, title=__doc__)[Comparison]
     if not path:
         raise ValueError("name a config, as in python compare.py configs/compare_methods.toml")
     plan = read_plan(path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from config.option import check_part, flag, typed
+from config.usage import usage
 
 Part = TypeVar("Part")
 
@@ -47,8 +48,12 @@ class Config:
         return Config(self.parts, self.values | values)
 
 
-def read(argv: Sequence[str] | None, *parts: type) -> Config:
-    """The settings of a script with one set of parts, from [CONFIG.toml] and flags."""
+def read(argv: Sequence[str] | None, *parts: type, title: str = "") -> Config:
+    """The settings of a script with one set of parts, from [CONFIG.toml] and flags; --help prints them and exits."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in argv or "--help" in argv:
+        print(usage(title, parts))
+        sys.exit(0)
     return Config(parts, given(argv, parts))
 
 

@@ -7,7 +7,6 @@ trained or sampled again, so that the command goes on where it was stopped.
 import json
 import os
 import re
-import sys
 from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
@@ -16,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from config import option, read, run_script, usage
+from config import option, read, run_script
 from data.output.atomic import write_atomic
 from evidence.results import HOLDS, NEITHER, REVERSE, Statement
 from experiments.table import table
@@ -57,11 +56,7 @@ class Claims:
 
 def main(argv: list[str] | None = None) -> None:
     """Try the claims, and write the page after each."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in argv or "--help" in argv:
-        print(usage(__doc__, [Claims]))
-        sys.exit(0)
-    config = read(argv, Claims)[Claims]
+    config = read(argv, Claims, title=__doc__)[Claims]
     out = Path(config.out)
     for name in config.claim or NAMES:
         more = [config.photographs] if name == PHOTOGRAPHED else []
@@ -115,7 +110,7 @@ def page(folder: Path) -> str:
     for name, path in NAMES.items():
         if not (folder / f"{name}.json").exists():
             continue
-        stored, module, title = read_json(folder / f"{name}.json"), module_of(name), CLAIMS[path]
+        stored, module, title = json.loads((folder / f"{name}.json").read_text()), module_of(name), CLAIMS[path]
         claim, _, setup = module.__doc__.strip().partition("\n\n")
         statements, details = module.result(stored["numbers"])
         first = statements[0]
@@ -132,11 +127,6 @@ def page(folder: Path) -> str:
     )
     foot = "`python -m evidence` writes this page from the numbers in [evidence](evidence/) alone.\n"
     return "\n".join([INTRODUCTION, head, foot, *sections])
-
-
-def read_json(path: Path) -> dict:
-    """A file of numbers; in those written before, the key of a sampling variant was "way"."""
-    return json.loads(path.read_text().replace('"way":', '"variant":'))
 
 
 def overall(statements: list[Statement]) -> str:
