@@ -79,9 +79,19 @@ def main(argv: list[str] | None = None) -> None:
         numbers = range(first, min(first + output.batch, total))
         with compute.autocast():
             z = sample_latents(
-                denoiser, numbers, request.shape, request.schedule, sampler.sampler, sampler.steps, output.seed,
-                output.batch, start, strength, compute.device, request.on_step,
-            )  # fmt: skip
+                denoiser,
+                numbers,
+                request.shape,
+                request.schedule,
+                sampler.sampler,
+                sampler.steps,
+                output.seed,
+                output.batch,
+                start,
+                strength,
+                compute.device,
+                request.on_step,
+            )
             images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             column, row = divmod(i, output.count)
@@ -94,9 +104,16 @@ def main(argv: list[str] | None = None) -> None:
 def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
     """denoiser(here) of the images numbered `here`: guided, and outside of the interval the model alone."""
     inside = batched_cfg(
-        request.model, request.cond, request.null, guidance.guidance, guidance.channels or None,
-        request.extra_conditions, request.hint, request.superclass, guidance.superclass_guidance,
-    )  # fmt: skip
+        request.model,
+        request.cond,
+        request.null,
+        guidance.guidance,
+        guidance.channels or None,
+        request.extra_conditions,
+        request.hint,
+        request.superclass,
+        guidance.superclass_guidance,
+    )
     limits = guidance.limits(len(request.schedule.alpha_bar) - 1)
     if limits is None:
         return inside

@@ -11,10 +11,11 @@ from config import Config
 from config import training as part
 from ops.device import Compute
 from ops.random import generator_for
-from recipes.conditions.captions import Captions, load_sd
+from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
 from recipes.evaluation import evaluation, measure_classes, show_captioned
 from recipes.job import Job, header_settings
+from recipes.loading import load_sd
 from recipes.objectives.consistency import distillation
 
 STUDENT = part.Sampling(sampler="lcm", sample_steps=4, guidance=1.0)  # how the student samples: guidance is inside
@@ -33,6 +34,8 @@ def consistency(config: Config, compute: Compute) -> Job:
     adapters.attach(model, specs, generator_for(seed, -2))
     adapters.check_detachable(model)
     null = condition.null if captioned or guidance != 1 else None
+    if guidance != 1 and null is None:
+        raise ValueError(f"guidance {guidance} of the teacher needs a null row in its class table; give --guidance 1")
     without_adapter = partial(adapters.disable_adapters, teacher)
     loss = distillation(model, without_adapter, condition.schedule, null, guidance)
     held_out = condition.held_out(config[part.HeldOut].val) if captioned else condition.held_out()

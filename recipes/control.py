@@ -21,10 +21,11 @@ from config import training as part
 from data.output.grid import grid, save_image
 from dit import ControlledDiT
 from ops.device import Compute
-from recipes.conditions.captions import Captions, load_sd
+from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
 from recipes.job import Job, header_settings
 from recipes.latents import sample_images
+from recipes.loading import load_sd
 from recipes.masks import check_masks, mask_images
 from recipes.objectives.denoise import denoising
 from sampling import batched_cfg

@@ -75,9 +75,15 @@ def latent_batches(
 
 
 def sample_images(
-    denoiser: Callable, numbers: range, shape: tuple, schedule: Schedule, vae: VAE, settings: Sampling, seed: int,
+    denoiser: Callable,
+    numbers: range,
+    shape: tuple,
+    schedule: Schedule,
+    vae: VAE,
+    settings: Sampling,
+    seed: int,
     compute: Compute,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """The samples of these numbers, uint8 (N, S, S, 3): what sample.py gives for the same conditions and seed.
 
     denoiser, numbers, shape, seed: as in sampling.sample_latents.

@@ -32,16 +32,60 @@ from training.plot import plot
 from weights.formats import safe
 
 OLD = {  # every setting that a config.toml of the version before holds, with its default, in its order
-    "model": "tiny-dit", "vae": "tiny-vae", "recipe": "class_label", "data": "generated:hazelnut/few/20", "val": "",
-    "template": "", "prompts": [], "token": "", "token_start": "", "vectors": 1, "class_prompt": "",
-    "class_images": 100, "prior_weight": 1.0, "adapter": ["bitfit", "norm"], "init": [], "start": "name", "steps": 900,
-    "batch": 32, "accumulate": 1, "lr": 0.003, "text_lr": 0.0, "weight_decay": 0.0, "lr_schedule": "cosine",
-    "warmup": 20, "clip": 1.0, "ema": 0.99, "drop": 0.1, "superclass": 0.0, "hierarchy": "", "noise_schedule": "fixed",
-    "noise_offset": 0.0, "mask_weight": 1.0, "min_snr": 0.0, "size": 0, "crop": 0, "resize": "resize", "flips": "hv",
-    "rotations": "0,90,180,270", "precision": "auto", "device": "auto", "seed": 0, "out": "", "resume": False,
-    "save_every": 150, "sample_every": 300, "keep": "last", "stop_corrupted": False, "count": 4, "sampler": "ddim",
-    "sample_steps": 50, "guidance": 3.0, "measure": 20, "cache": ".cache",
-}  # fmt: skip
+    "model": "tiny-dit",
+    "vae": "tiny-vae",
+    "recipe": "class_label",
+    "data": "generated:hazelnut/few/20",
+    "val": "",
+    "template": "",
+    "prompts": [],
+    "token": "",
+    "token_start": "",
+    "vectors": 1,
+    "class_prompt": "",
+    "class_images": 100,
+    "prior_weight": 1.0,
+    "adapter": ["bitfit", "norm"],
+    "init": [],
+    "start": "name",
+    "steps": 900,
+    "batch": 32,
+    "accumulate": 1,
+    "lr": 0.003,
+    "text_lr": 0.0,
+    "weight_decay": 0.0,
+    "lr_schedule": "cosine",
+    "warmup": 20,
+    "clip": 1.0,
+    "ema": 0.99,
+    "drop": 0.1,
+    "superclass": 0.0,
+    "hierarchy": "",
+    "noise_schedule": "fixed",
+    "noise_offset": 0.0,
+    "mask_weight": 1.0,
+    "min_snr": 0.0,
+    "size": 0,
+    "crop": 0,
+    "resize": "resize",
+    "flips": "hv",
+    "rotations": "0,90,180,270",
+    "precision": "auto",
+    "device": "auto",
+    "seed": 0,
+    "out": "",
+    "resume": False,
+    "save_every": 150,
+    "sample_every": 300,
+    "keep": "last",
+    "stop_corrupted": False,
+    "count": 4,
+    "sampler": "ddim",
+    "sample_steps": 50,
+    "guidance": 3.0,
+    "measure": 20,
+    "cache": ".cache",
+}
 NEW_NAMES = {"drop": "cond_dropout", "start": "class_init", "token_start": "token_init"}
 ONCE = {today: old for old, today in RENAMED.items()}  # the log's keys
 
@@ -54,8 +98,10 @@ def old_settings(values):
 def write_config(run, values):
     """config.toml as that version wrote it: a line a setting, text in JSON's quotes."""
     run.mkdir(exist_ok=True)
-    lines = (f"{name} = {value!r}" if isinstance(value, float) else f"{name} = {json.dumps(value)}"
-             for name, value in values.items())  # fmt: skip
+    lines = (
+        f"{name} = {value!r}" if isinstance(value, float) else f"{name} = {json.dumps(value)}"
+        for name, value in values.items()
+    )
     (run / "config.toml").write_text("".join(f"{line}\n" for line in lines))
 
 
@@ -139,8 +185,10 @@ def test_a_run_of_captions_is_sampled_from_and_resumed(tiny_sd, tmp_path):
     sample.main(
         ["--run", str(run), "--count", "1", "--steps", "2", "--precision", "fp32", "--out", str(tmp_path / "a")]
     )
-    last, again = (np.asarray(Image.open(f)).astype(int) for f in (run / "samples" / "step_000002.png",
-                                                                   tmp_path / "a" / "grid.png"))  # fmt: skip
+    last, again = (
+        np.asarray(Image.open(f)).astype(int)
+        for f in (run / "samples" / "step_000002.png", tmp_path / "a" / "grid.png")
+    )
     assert np.abs(again - last).max() <= 1  # its own prompts and size are known
 
 

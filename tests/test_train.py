@@ -149,8 +149,10 @@ def trained_by_hand(tiny, steps, make=torch.optim.SGD, **options):
     job, loop, gradients = denoising_job(tiny), Loop(lr=0.1, warmup=0, lr_schedule="constant", **options), {}
     parameters = adapters.trainable_parameters(job.model)
     optimizer = make(train.param_groups(parameters, {}, loop.lr), lr=loop.lr)
-    keep = {name: p.register_hook(lambda g, name=name: gradients.__setitem__(name, gradients.get(name, 0) + g))
-            for name, p in parameters.items()}  # fmt: skip
+    keep = {
+        name: p.register_hook(lambda g, name=name: gradients.__setitem__(name, gradients.get(name, 0) + g))
+        for name, p in parameters.items()
+    }
     assert keep
     logged = []
     for step in range(steps):
@@ -277,8 +279,12 @@ def share_of_new_weights(run, decay, steps):
     values = {"steps": steps, "batch": 1, "ema": decay, "sample_every": steps, "save_every": steps}
     config = Config((Run, Loop), values | {"device": "cpu", "precision": "fp32"})
     average = {"weight": torch.zeros((), dtype=torch.float64)}
-    state = State({"weight": model.weight}, average, {}, torch.optim.AdamW([{"params": [model.weight], "peak": 0.1}],
-                                                                          weight_decay=0))  # fmt: skip
+    state = State(
+        {"weight": model.weight},
+        average,
+        {},
+        torch.optim.AdamW([{"params": [model.weight], "peak": 0.1}], weight_decay=0),
+    )
     run.mkdir()
     train.loop(config, run, job, state, 0)
     assert model.weight.item() == 1
