@@ -120,11 +120,19 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "training": set(),
     "recipes.job": set(),
     "recipes.masks": set(),
+    "recipes.loading": set(),
     "recipes.new_word": set(),
     "recipes.pixels": {"recipes.job"},
     "recipes.latents": {"recipes.job"},
     "recipes.class_rows": {"recipes.pixels"},
-    "recipes.conditions": {"recipes.job", "recipes.pixels", "recipes.latents", "recipes.masks", "recipes.class_rows"},
+    "recipes.conditions": {
+        "recipes.job",
+        "recipes.loading",
+        "recipes.pixels",
+        "recipes.latents",
+        "recipes.masks",
+        "recipes.class_rows",
+    },
     "recipes.objectives": {"recipes.job"},
     "recipes.class_images": {"recipes.conditions"},
     "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.conditions"},
@@ -133,6 +141,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
             f"recipes.{room}"
             for room in (
                 "job",
+                "loading",
                 "pixels",
                 "latents",
                 "masks",
