@@ -2,7 +2,7 @@
 from . import generated, logos
 
 MAKERS = {product: maker for maker in (generated, logos) for product in maker.PRODUCTS}
-GROUPS = {"base": generated.BASE, "all": generated.PRODUCTS, **logos.GROUPS}
+GROUPS = {"base": generated.BASE, "world": generated.WORLD, "all": generated.PRODUCTS, **logos.GROUPS}
 
 
 def states(product):

@@ -114,6 +114,5 @@ def bottle(u, v, rng, grain):
     return Surface(r - .88, rim, albedo + .2 * np.exp(-((r - .36) / .02) ** 2), .9)
 
 
-# The order is frozen: an image's random numbers depend on the position of its product.
 DRAW = {"hazelnut": hazelnut, "screw": screw, "metal_nut": metal_nut, "pill": pill,
         "zipper": zipper, "cable": cable, "tile": tile, "bottle": bottle}
