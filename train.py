@@ -23,6 +23,8 @@ from recipes.plot import plot
 from sampling.progressive import NOISE_SCHEDULES
 from weights.run_state import STATE, State, load_state, save_state
 
+COOLDOWN = 0.2   # share of the steps, of the lr_schedule of that name
+
 
 @dataclass
 class Config:
@@ -48,7 +50,7 @@ class Config:
     lr: float = 3e-3  # peak learning rate of AdamW
     text_lr: float = 0.0  # the same for what trains in the text tower; 0: lr
     weight_decay: float = 0.0  # of AdamW
-    lr_schedule: str = "cosine"  # learning rate after the warm-up: constant | cosine (to 0)
+    lr_schedule: str = "cosine"  # learning rate after the warm-up: constant | cosine (to 0) | cooldown (see lr_factor)
     warmup: int = 20  # steps of linear warm-up
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.99  # decay of the averaged weights, reached gradually; 0: none
@@ -196,11 +198,17 @@ def batch_index(n, batch, number, seed):
 
 
 def lr_factor(cfg, step):
-    """Linear warm-up to 1, then 1, or half a cosine down to 0."""
+    """Linear warm-up to 1, then 1, or half a cosine down to 0, or 1 and in the last fifth of the steps 1 - sqrt(x).
+
+    x, the share of that fifth done: the cooldown of Hägele et al. 2024 (arXiv 2405.18392), as good as a cosine, and a
+    run saved before it can be made longer.
+    """
     if step < cfg.warmup:
         return (step + 1) / cfg.warmup
     if cfg.lr_schedule == "constant":
         return 1.0
+    if cfg.lr_schedule == "cooldown":
+        return 1 - math.sqrt(max(0.0, 1 - (cfg.steps - step) / (COOLDOWN * cfg.steps)))
     return 0.5 * (1 + math.cos(math.pi * (step - cfg.warmup) / max(1, cfg.steps - cfg.warmup)))
 
 
@@ -243,8 +251,8 @@ def open_log(run, first):
 def configure(argv):
     """The config of the command line. With --resume it is the one stored in the run, and flags may only repeat it."""
     cfg = launch.configure(Config, argv)
-    if cfg.lr_schedule not in ("constant", "cosine"):
-        raise ValueError(f"lr_schedule must be constant or cosine, found {cfg.lr_schedule!r}")
+    if cfg.lr_schedule not in ("constant", "cosine", "cooldown"):
+        raise ValueError(f"lr_schedule must be constant, cosine or cooldown, found {cfg.lr_schedule!r}")
     if cfg.recipe not in recipes():
         raise ValueError(f"unknown recipe {cfg.recipe!r}; there are {', '.join(recipes())}")
     known = NOISE_SCHEDULES if cfg.recipe == "class_label" else ("fixed",)   # the others are made of DiT's linear betas
