@@ -21,7 +21,11 @@ from unet.text import SIZES as TEXT_ENCODERS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-MODELS = {"dit": "DiT-XL/2 at 256 pixels", "unet": "UNet of Stable Diffusion 1", "text": "text encoder of Stable Diffusion 1"}
+MODELS = {
+    "dit": "DiT-XL/2 at 256 pixels",
+    "unet": "UNet of Stable Diffusion 1",
+    "text": "text encoder of Stable Diffusion 1",
+}
 MADE = "<!-- python -m docs.methods makes this page from docstrings and methods.toml: edit those -->\n"
 
 
@@ -72,7 +76,7 @@ def how(name: str, row: dict, modules: list) -> str:
         signature = inspect.signature(adapters.METHODS[name]).parameters.values()
         options = [code(f"{p.name}={p.default}") for p in signature if p.kind is p.KEYWORD_ONLY]
         told = f"Options and their defaults: {', '.join(options)}." if options else "It has no options."
-        parts += [f"`--adapter {name}`, or `attach(model, \"{name}\")` in Python. {told}"]
+        parts += [f'`--adapter {name}`, or `attach(model, "{name}")` in Python. {told}']
     if "commands" in row:
         parts += ["```bash\n" + row["commands"].strip() + "\n```"]
     things = [*mixins(modules[0]), adapters.METHODS[name]] if name in adapters.METHODS else []
