@@ -6,11 +6,11 @@ generated:hazelnut/test/20. Prints a table for each network, and with --out writ
 
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
-import launch
+from config import option, read, run_script, usage
 from data import ImageSet, load
 from data.output.atomic import write_atomic
 from data.output.samples import file_names, read_samples, smallest_side
@@ -28,62 +28,94 @@ SIDE = 64  # of generated images
 
 
 @dataclass
-class Config:
-    real: str = ""  # images that were not trained on; the more, the surer
-    fake: str = ""  # the samples
-    train: str = ""  # the images that were trained on: are the samples copies of them
-    features: list[str] = field(default_factory=lambda: ["tiny-features"])  # network or file of one; repeat
-    lpips: str = ""  # linear weights of LPIPS, file or downloaded name: how far apart are the samples
-    prompt: list[str] = field(default_factory=list)  # that sample.py drew, repeat; a {red|blue} box: with alternatives
-    scorer: list[str] = field(default_factory=list)  # function of the samples, module:NAME or file.py:NAME; repeat
-    size: int = 0  # side in pixels that all images are brought to; 0: that of the smallest sample
-    device: str = "auto"  # auto | cpu | cuda | mps
-    out: str = ""  # .json file of the numbers
+class Images:
+    """The images"""
+
+    real: str = option("", "images that were not trained on; the more, the surer")
+    fake: str = option("", "the samples")
+    train: str = option("", "the images that were trained on: are the samples copies of them")
+    size: int = option(0, "side in pixels that all images are brought to; 0: that of the smallest sample", at_least=0)
+
+    def check(self) -> None:
+        for name in ("real", "fake"):
+            if not getattr(self, name):
+                raise ValueError(f"--{name} must name a folder of images, found none")
 
 
-def main(argv=None):
-    cfg = launch.configure(Config, argv)
-    for name in ("real", "fake"):
-        if not getattr(cfg, name):
-            raise ValueError(f"--{name} must name a folder of images, found none")
-    device, scorers = choose_device(cfg.device), [load_scorer(text) for text in cfg.scorer]
-    asked = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in cfg.prompt]
-    drawn, real, train = images_of(cfg, [choices[0] for choices in asked])
-    fake, real, train = sharing(drawn, real, train)
-    tables, judge = [], networks.load_network("tiny-features", device)
-    for spec in cfg.features:
-        network = networks.load_network(spec, device)
-        tables.append(
-            measure(network, fake, real, train, judge) | (spoken(network, drawn, asked) if network.texts else {})
+@dataclass
+class Measures:
+    """The measures"""
+
+    features: list[str] = option(["tiny-features"], "network, or file of one, to measure in; repeat")
+    lpips: str = option("", "linear weights of LPIPS, file or downloaded name: how far apart are the samples")
+    prompt: list[str] = option([], "that the samples were made of, repeat; a {red|blue} box: with alternatives")
+    scorer: list[str] = option([], "function of the samples, module:NAME or file.py:NAME; repeat")
+
+
+@dataclass
+class Output:
+    """The output"""
+
+    device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
+    out: str = option("", ".json file of the numbers")
+
+    def check(self) -> None:
+        choose_device(self.device)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Images, networks, one table for each."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in argv or "--help" in argv:
+        print(usage(__doc__, (Images, Measures, Output)))
+        sys.exit(0)
+    config = read(argv, Images, Measures, Output)
+    measures, device = config[Measures], choose_device(config[Output].device)
+    scorers = [load_scorer(text) for text in measures.scorer]
+    choices = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in measures.prompt]
+    loaded = [networks.load_network(spec, device) for spec in measures.features]
+    if any(len(texts) > 1 for texts in choices) and not any(network.texts for network in loaded):
+        raise ValueError(
+            f"alternatives in a prompt need a network that reads texts, such as CLIP, and --features "
+            f"{', '.join(measures.features)} reads none"
         )
-    if cfg.lpips:
-        tables.append({"network": f"LPIPS ({cfg.lpips})"} | apart(lpips.load_lpips(cfg.lpips).to(device), fake, train))
-    for text, scorer in zip(cfg.scorer, scorers):
+    samples, real, train = images_of(config[Images], [texts[0] for texts in choices])
+    fake, real, train = with_shared_classes(samples, real, train)
+    tables, classifier = [], networks.load_network("tiny-features", device)
+    for network in loaded:
+        of_prompts = measure_prompts(network, samples, choices) if network.texts else {}
+        tables.append(measure(network, fake, real, train, classifier) | of_prompts)
+    if measures.lpips:
+        distances = lpips_distances(lpips.load_lpips(measures.lpips).to(device), fake, train)
+        tables.append({"network": f"LPIPS ({measures.lpips})"} | distances)
+    for text, scorer in zip(measures.scorer, scorers):
         tables.append({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels)))
     print("\n\n".join(map(as_text, tables)))
-    if cfg.out:
-        write_atomic(cfg.out, json.dumps(tables, indent=2).encode() + b"\n")
+    if config[Output].out:
+        write_atomic(config[Output].out, json.dumps(tables, indent=2).encode() + b"\n")
 
 
-def spoken(network: networks.Network, drawn: ImageSet, asked: list[list[str]]) -> dict:
+def measure_prompts(network: networks.Network, samples: ImageSet, choices: list[list[str]]) -> dict:
     """What a network of images and texts says: is it a good photo, does it show its prompt rather than another.
 
-    asked: for each class of `drawn` its prompt, and after it the alternatives if there are any.
+    choices: for each class of `samples` its prompt, and after it the alternatives if there are any.
     """
-    f, good = network.embed(to_tensor(drawn.pixels)), network.texts(list(PAIRS["quality"]))
+    f, good = network.embed(to_tensor(samples.pixels)), network.texts(list(PAIRS["quality"]))
     numbers = {"clip_iqa": clip_iqa(f, good, network.scale).mean().item()}
-    if asked:
-        texts = network.texts([choices[0] for choices in asked])  # (P, D)
-        numbers["clip_t"] = clip_t(f, texts[drawn.labels]).mean().item()
-    choices = [
-        choose(f[drawn.labels == i], network.texts(texts), network.scale)
-        for i, texts in enumerate(asked)
+    if not choices:
+        return numbers
+    texts = network.texts([alternatives[0] for alternatives in choices])  # (P, D)
+    numbers["clip_t"] = clip_t(f, texts[samples.labels]).mean().item()
+    chosen = [
+        choose(f[samples.labels == i], network.texts(texts), network.scale)
+        for i, texts in enumerate(choices)
         if len(texts) > 1
     ]
-    return numbers | ({f"prompt_{name}": value for name, value in prompt_accuracy(choices).items()} if choices else {})
+    accuracy = prompt_accuracy(chosen) if chosen else {}
+    return numbers | {f"prompt_{name}": value for name, value in accuracy.items()}
 
 
-def apart(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
+def lpips_distances(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
     """Mean LPIPS between samples, and between those nearest to one training image (Ojha et al. 2021)."""
     device = next(network.parameters()).device
     x = to_tensor(fake.pixels).to(device)
@@ -95,45 +127,41 @@ def apart(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None) -> dict:
     return numbers | {"train": len(train.pixels)} | intra_cluster(to_train, between)
 
 
-def images_of(cfg, prompts: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | None]:
+def images_of(images: Images, prompts: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | None]:
     """Samples, real and training images, all at one size; the classes of the samples are the prompts, if there are."""
-    side = cfg.size or (SIDE if cfg.fake.startswith(GENERATED) else smallest_side(cfg.fake))
-    real, train = (read(source, Transform(side)) if source else None for source in (cfg.real, cfg.train))
+    side = images.size or (SIDE if images.fake.startswith(GENERATED) else smallest_side(images.fake))
+    real, train = (read_images(source, side) if source else None for source in (images.real, images.train))
     if prompts:
-        return read_samples(cfg.fake, Transform(side), prompts), real, train
-    return read(cfg.fake, Transform(side), real.classes), real, train
+        return read_samples(images.fake, Transform(side), prompts), real, train
+    return read_images(images.fake, side, real.classes), real, train
 
 
-def read(source: str, transform: Transform, classes: list[str] = ()) -> ImageSet:
+def read_images(source: str, side: int, classes: list[str] = ()) -> ImageSet:
     """The images; those of sample.py have the classes that it wrote into their names, if they are among `classes`."""
     if source.startswith(GENERATED):
-        return load(source, transform)
-    found = read_samples(source, transform)
+        return load(source, Transform(side))
+    images = read_samples(source, Transform(side))
     known = dict(zip(file_names(classes), classes))
-    return found._replace(classes=[known.get(name, name) for name in found.classes])
+    return images._replace(classes=[known.get(name, name) for name in images.classes])
 
 
-def sharing(fake: ImageSet, real: ImageSet, train: ImageSet | None) -> list[ImageSet | None]:
+def with_shared_classes(fake: ImageSet, real: ImageSet, train: ImageSet | None) -> list[ImageSet | None]:
     """The same images with the classes that they share; where they differ, all of one class."""
     sets = [fake, real, train]
     if any(images is not None and set(images.classes) != set(real.classes) for images in sets):
         print(
             f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
-            f"differ, so that nothing is told by class"
+            f"differ, so no number is by class"
         )
         return [images and images._replace(labels=torch.zeros_like(images.labels), classes=["all"]) for images in sets]
-    return [images and recast(images, real.classes) for images in sets]
+    return [images and reordered(images, real.classes) for images in sets]
 
 
-def recast(images: ImageSet, classes: list[str]) -> ImageSet:
+def reordered(images: ImageSet, classes: list[str]) -> ImageSet:
     """The images with the same classes in this order."""
-    return images._replace(
-        labels=torch.tensor([classes.index(name) for name in images.classes])[images.labels], classes=classes
-    )
+    number = torch.tensor([classes.index(name) for name in images.classes])
+    return images._replace(labels=number[images.labels], classes=classes)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

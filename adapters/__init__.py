@@ -4,6 +4,7 @@
 core.py what they are made of (specialize a layer, merge it back), spec.py the reading of a spec.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -58,3 +59,18 @@ def attach(model: nn.Module, specs: str | Sequence[str], generator: torch.Genera
         except ValueError as error:
             raise ValueError(f"adapter {name}: {error}") from error
     return model
+
+
+RENAMED = {
+    "fold": "merge",
+    "trained": "trainable_parameters",
+    "carried": "adapter_parameters",
+    "penalties": "auxiliary_losses",
+}  # old names, kept for one release
+
+
+def __getattr__(name: str) -> object:
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is called {__name__}.{RENAMED[name]} now", FutureWarning, stacklevel=2)
+    return globals()[RENAMED[name]]

@@ -21,6 +21,7 @@ from data.output.atomic import write_atomic
 from data.transforms import Variant, apply_variant, to_tensor
 
 FORMAT = "graft latents 1"  # part of the name: raise it when the meaning of a variant or of the file changes
+Encoder = Callable[[Tensor], tuple[Tensor, Tensor]]  # images (B, 3, S, S) -> mean, logvar (B, c, h, w)
 
 
 class LatentCache(NamedTuple):
@@ -36,7 +37,7 @@ class LatentCache(NamedTuple):
 def encode_latents(
     images: np.ndarray | Sequence[np.ndarray],
     variants: Sequence[Variant],
-    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
+    encode: Encoder,
     key: str,
     folder: str | Path | None = None,
     batch: int = 16,
@@ -107,12 +108,7 @@ def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
 
 @torch.no_grad()
 def _encode(
-    pixels: np.ndarray,
-    variants: Sequence[Variant],
-    encode: Callable[[Tensor], tuple[Tensor, Tensor]],
-    batch: int,
-    dtype: torch.dtype,
-    path: Path | None,
+    pixels: np.ndarray, variants: Sequence[Variant], encode: Encoder, batch: int, dtype: torch.dtype, path: Path | None
 ) -> tuple[Tensor, Tensor]:
     """(mean, logvar), each (N, V, c, h, w), in batches, images outermost. The first batch shows the size on disk."""
     pairs = [(n, v) for n in range(len(pixels)) for v in range(len(variants))]

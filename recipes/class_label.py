@@ -3,8 +3,6 @@
 from functools import partial
 from pathlib import Path
 
-import torch
-
 import adapters
 import weights
 from config import Config
@@ -12,13 +10,10 @@ from config import training as part
 from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.classes import Classes, new_classes
-from recipes.evaluation import evaluation
+from recipes.evaluation import evaluation, measure_classes, watched
 from recipes.job import Job, header_settings
-from recipes.latents import reconstruct
 from recipes.objectives.denoise import denoising
 from sampling import dit_schedule
-from training.monitor import monitor
-from training.report import show_and_measure
 
 
 def class_label(config: Config, compute: Compute) -> Job:
@@ -61,21 +56,13 @@ def class_label(config: Config, compute: Compute) -> Job:
         loss_options.noise_offset,
         loss_options.min_snr,
     )
-    count, decides = config[part.Grid].count, config[part.Stopping].acts
-    shown = [name for name in condition.columns for _ in range(count)]
-    measure = monitor(condition.images.pixels, condition.kinds(), shown, decides, compute.device)
+    count = config[part.Grid].count
+    measure = watched(condition, count, config[part.Stopping].acts)
     evaluate = evaluation(condition, loss, condition.held_out(), sampling, count, seed, measure)
 
     def finish(run):
         save(run, condition, specs, config[part.Images].data, header_settings(config))
-        if config[part.Measure].measure:
-
-            def sample(labels: torch.Tensor, apart: int):
-                return condition.sample(labels, sampling, seed + apart)
-
-            through = partial(reconstruct, condition.vae)
-            images, val = condition.images, condition.val
-            show_and_measure(run, config[part.Measure].measure, sample, through, images, val, compute.device)
+        measure_classes(run, config[part.Measure].measure, condition, sampling, seed)
 
     batches = condition.batches(loss_options, superclass)
     return Job(model, specs, condition.names, batches, loss, evaluate, finish)

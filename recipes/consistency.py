@@ -5,8 +5,6 @@ The teacher is the model as loaded, with the adapter files of --init merged into
 
 from functools import partial
 
-import torch
-
 import adapters
 import weights
 from config import Config
@@ -15,11 +13,9 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.captions import Captions, load_sd
 from recipes.conditions.classes import Classes, known_classes
-from recipes.evaluation import evaluation, show_captioned
+from recipes.evaluation import evaluation, measure_classes, show_captioned
 from recipes.job import Job, header_settings
-from recipes.latents import reconstruct
 from recipes.objectives.consistency import distillation
-from training.report import show_and_measure
 
 STUDENT = part.Sampling(sampler="lcm", sample_steps=4, guidance=1.0)  # how the student samples: guidance is inside
 
@@ -48,14 +44,8 @@ def consistency(config: Config, compute: Compute) -> Job:
         if captioned:
             show_captioned(run, condition, STUDENT, seed + 1)
         weights.save_adapter(run / "adapter.safetensors", model, header)
-        if not captioned and config[part.Measure].measure:
-
-            def sample(labels: torch.Tensor, apart: int):
-                return condition.sample(labels, STUDENT, seed + apart)
-
-            through = partial(reconstruct, condition.vae)
-            images, val = condition.images, condition.val
-            show_and_measure(run, config[part.Measure].measure, sample, through, images, val, compute.device)
+        if not captioned:
+            measure_classes(run, config[part.Measure].measure, condition, STUDENT, seed)
 
     return Job(model, specs, condition.names, condition.batches(), loss, evaluate, finish, condition.rates)
 

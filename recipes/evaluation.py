@@ -1,6 +1,7 @@
 """What is looked at while a model trains: a grid of samples with the same seeds, numbers of them, the held-out loss."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from data.output.grid import grid, save_image, sections
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
+from recipes.latents import reconstruct
+from training.monitor import monitor
+from training.report import show_and_measure
 
 ROWS = 4  # samples of each prompt in the picture at the end
 
@@ -35,6 +39,24 @@ def evaluation(
         return numbers | ({"val": held_out.loss(loss, condition.compute.device)} if held_out else {})
 
     return evaluate
+
+
+def watched(condition: Classes | Captions, count: int, decides: bool) -> Callable[[np.ndarray], dict]:
+    """measure(samples): how alike samples, `count` a column, are to the training images (training/monitor.py)."""
+    shown = [name for name in condition.columns for _ in range(count)]
+    return monitor(condition.images.pixels, condition.kinds(), shown, decides, condition.compute.device)
+
+
+def measure_classes(run: Path, count: int, condition: Classes, settings: Sampling, seed: int) -> None:
+    """`count` samples of each class beside the images in run/grid.png, their table in run/metrics.json; 0: none."""
+    if not count:
+        return
+
+    def sample(labels, apart):
+        return condition.sample(labels, settings, seed + apart)
+
+    through = partial(reconstruct, condition.vae)
+    show_and_measure(run, count, sample, through, condition.images, condition.val, condition.compute.device)
 
 
 def show_captioned(run: Path, condition: Captions, settings: Sampling, seed: int) -> None:

@@ -19,12 +19,11 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.class_images import sample_class
 from recipes.conditions.captions import Captions, load_sd, new_sd
-from recipes.evaluation import evaluation, show_captioned
+from recipes.evaluation import evaluation, show_captioned, watched
 from recipes.job import Job, header_settings
 from recipes.new_word import add_word, word_report
 from recipes.objectives.denoise import denoising
 from recipes.objectives.prior import prior_preservation, with_prior
-from training.monitor import monitor
 from unet import TextConditioned
 
 
@@ -70,12 +69,11 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
         of_class = condition.batches_of(class_images, captions, images.variants(), loss_options.cond_dropout)
         batches = with_prior(batches, of_class, len(captions))
         loss = prior_preservation(loss, prior.prior_weight)
-    count, decides = config[part.Grid].count, config[part.Stopping].acts
-    shown = [prompt for prompt in condition.columns for _ in range(count)]
-    seen = monitor(condition.images.pixels, condition.kinds(), shown, decides, compute.device)
+    count = config[part.Grid].count
+    similarity = watched(condition, count, config[part.Stopping].acts)
 
     def measure(samples):
-        return word_report(model, sd.tokenizer, tokens) | seen(samples)
+        return word_report(model, sd.tokenizer, tokens) | similarity(samples)
 
     held_out = condition.held_out(config[part.HeldOut].val)
     evaluate = evaluation(condition, loss, held_out, sampling, count, seed, measure)

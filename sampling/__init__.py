@@ -4,6 +4,8 @@ A denoiser is denoise(x, t) -> out with everything else bound (guidance.py). A s
 with one loop (ddpm.py, ddim.py, dpm.py, and lcm in consistency.py). sample_latents() runs one over a list of samples.
 """
 
+import warnings
+
 from sampling.consistency import consistency_loss, lcm
 from sampling.ddim import ddim
 from sampling.ddpm import ddpm
@@ -35,3 +37,19 @@ __all__ = [
     "timesteps_of",
     "two_stage",
 ]
+
+
+RENAMED = {
+    "draw": "sample_latents",
+    "guided": "batched_cfg",
+    "bind": "conditional",
+    "within": "limited_interval",
+    "steps_of": "timesteps_of",
+}  # old names, kept for one release
+
+
+def __getattr__(name: str) -> object:
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is called {__name__}.{RENAMED[name]} now", FutureWarning, stacklevel=2)
+    return globals()[RENAMED[name]]

@@ -63,7 +63,7 @@ def test_folders_without_common_classes_are_compared_as_a_whole(tmp_path, capsys
     real = write(tmp_path / "real", "test", 4)
     fake = write(tmp_path / "fake", "oracle", 4, flat=True, states=("hole",))
     (numbers,) = run(tmp_path, "--real", real, "--fake", fake)
-    assert "they differ, so that nothing is told by class" in capsys.readouterr().out
+    assert "they differ, so that no number is by class" in capsys.readouterr().out
     assert not {"by_class", "class_accuracy"} & numbers.keys() and numbers["samples"] == 4
 
 
@@ -71,9 +71,9 @@ def test_images_are_brought_to_the_side_of_the_smallest_sample_or_to_size(tmp_pa
     real = write(tmp_path / "real", "test", 2)
     write(tmp_path / "fake", "val", 2)
     save_image(tmp_path / "fake" / "hazelnut" / "good" / "small.png", np.zeros((40, 50, 3), np.uint8))
-    sets = evaluate.images_of(evaluate.Config(real=real, fake=str(tmp_path / "fake")), [])
+    sets = evaluate.images_of(evaluate.Images(real=real, fake=str(tmp_path / "fake")), [])
     assert [None if images is None else images.pixels.shape[1:3] for images in sets] == [(40, 40), (40, 40), None]
-    assert evaluate.images_of(evaluate.Config(real=real, fake=real, size=16), [])[0].pixels.shape[1] == 16
+    assert evaluate.images_of(evaluate.Images(real=real, fake=real, size=16), [])[0].pixels.shape[1] == 16
 
 
 def test_a_scorer_is_any_function_of_the_samples(tmp_path):
@@ -118,26 +118,26 @@ def test_prompts_are_compared_with_what_was_drawn_and_with_their_alternatives(tm
         pixels[..., channel] = 255
         save_image(tmp_path / "fake" / f"{name}.png", pixels)
     asked = [["a red box", "a blue box"], ["a blue box"]]
-    cfg = evaluate.Config(real="generated:hazelnut/test/2", fake=str(tmp_path / "fake"))
-    drawn = evaluate.images_of(cfg, [choices[0] for choices in asked])[0]
-    numbers = evaluate.spoken(Reader(), drawn, asked)
+    images = evaluate.Images(real="generated:hazelnut/test/2", fake=str(tmp_path / "fake"))
+    drawn = evaluate.images_of(images, [choices[0] for choices in asked])[0]
+    numbers = evaluate.measure_prompts(Reader(), drawn, asked)
     assert numbers["clip_t"] == pytest.approx(2 / 3) and numbers["clip_iqa"] == pytest.approx(1 / 3, abs=1e-3)
     assert numbers["prompt_images"] == 2 and numbers["prompt_accuracy"] == 0.5 and numbers["prompt_chance"] == 0.5
-    assert evaluate.spoken(Reader(), drawn, []).keys() == {"clip_iqa"}
+    assert evaluate.measure_prompts(Reader(), drawn, []).keys() == {"clip_iqa"}
 
 
 def test_lpips_tells_samples_that_vary_from_copies():
     torch.manual_seed(0)
     network = LPIPS("alex").eval()
     fake, train = (load(f"generated:hazelnut/{split}/1", Transform(64)) for split in ("val", "few"))
-    numbers = evaluate.apart(network, fake, train)
+    numbers = evaluate.lpips_distances(network, fake, train)
     assert numbers["samples"] == numbers["train"] == 5 and numbers["pairwise_lpips"] > 0
     assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 5
     twice = train._replace(pixels=train.pixels.repeat(2, 0), labels=train.labels.repeat_interleave(2))
     assert (
-        evaluate.apart(network, twice, train)["intra_cluster"]
+        evaluate.lpips_distances(network, twice, train)["intra_cluster"]
         < 1e-9
-        < evaluate.apart(network, twice, None)["pairwise_lpips"]
+        < evaluate.lpips_distances(network, twice, None)["pairwise_lpips"]
     )
 
 

@@ -18,6 +18,7 @@ ALLOWED = {  # part: the parts that it may import
     "unet": {"ops"},
     "metrics": {"ops", "unet", "data", "weights"},
     "weights": {"dit", "unet", "adapters", "data", "sampling"},
+    "training": {"weights"},
     "recipes": PACKAGES - {"recipes"},
     "train": PACKAGES,
     "sample": PACKAGES,
@@ -25,6 +26,13 @@ ALLOWED = {  # part: the parts that it may import
     "compare": PACKAGES | {"train", "sample"},
     "evidence": PACKAGES | {"train", "sample", "compare"},
     "bench": {"ops"},
+}
+WEIGHTS = {  # room of weights/: the rooms that it may import, all of them below it
+    "formats": set(),
+    "layouts": {"formats"},
+    "models": {"formats", "layouts"},
+    "adapter_files": {"formats", "layouts", "models"},
+    "": {"formats", "layouts", "models", "adapter_files"},  # weights/*.py
 }
 OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 
@@ -111,3 +119,22 @@ def test_a_room_imports_only_rooms_above_it_in_the_table(package):
         assert others <= ROOMS[room], f"{path.relative_to(ROOT)} imports {sorted(others - ROOMS[room])}"
         seen.add(room)
     assert seen == {room for room in ROOMS if room.split(".")[0] == package}, "the table names a room that is not there"
+
+
+@pytest.mark.parametrize("room", WEIGHTS)
+def test_a_room_of_weights_imports_only_the_rooms_below_it(room):
+    folder = ROOT / "weights" / room
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "weights":
+                inside = node.module.split(".")[1:]
+                rooms = {inside[0]} if inside else {alias.name for alias in node.names}
+                assert rooms <= WEIGHTS[room] | {room}, f"{path.relative_to(ROOT)} imports {sorted(rooms)}"
+    for function in (n for p in folder.glob("*.py") for n in ast.walk(ast.parse(p.read_text()))):
+        if isinstance(function, ast.FunctionDef):
+            hidden = [n for n in ast.walk(function) if isinstance(n, ast.Import | ast.ImportFrom)]
+            assert not hidden, f"weights/{room}: {function.name} hides an import"
+
+
+def test_every_room_of_weights_is_in_the_table():
+    assert {path.parent.name for path in ROOT.glob("weights/*/__init__.py")} | {""} == WEIGHTS.keys()

@@ -11,14 +11,14 @@ from pathlib import Path
 from data.output.atomic import write_atomic
 
 RENAMED = {  # key once -> key today
-    "class_accuracy": "class_accuracy",
-    "class_accuracy_by_class": "class_accuracy_by_class",
-    "class_accuracy_real": "class_accuracy_real",
-    "class_accuracy_decoded": "class_accuracy_decoded",
-    "feature_similarity": "feature_similarity",
-    "feature_similarity_deviation": "feature_similarity_deviation",
-    "noise_residual": "noise_residual",
-    "noise_residual_deviation": "noise_residual_deviation",
+    "asked_state": "class_accuracy",
+    "asked_state_by_class": "class_accuracy_by_class",
+    "asked_state_real": "class_accuracy_real",
+    "asked_state_decoded": "class_accuracy_decoded",
+    "fidelity": "feature_similarity",
+    "fidelity_noise": "feature_similarity_deviation",
+    "residual": "noise_residual",
+    "residual_noise": "noise_residual_deviation",
 }
 
 

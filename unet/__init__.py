@@ -1,5 +1,7 @@
 """The parts of a Stable Diffusion checkpoint: UNet, autoencoder (which DiT shares), text encoder and tokenizer."""
 
+import warnings
+
 from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet
 from unet.model import UNet, UNetConfig
@@ -22,3 +24,13 @@ __all__ = [
     "VAEConfig",
     "encode_prompts",
 ]
+
+
+RENAMED = {"TextTower": "TextEncoder"}  # old names, kept for one release
+
+
+def __getattr__(name: str) -> object:
+    if name not in RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is called {__name__}.{RENAMED[name]} now", FutureWarning, stacklevel=2)
+    return globals()[RENAMED[name]]

@@ -246,7 +246,7 @@ def read_json(path: str | Path) -> dict:
 
 
 def read_merges(lines: list[str], source: str | Path) -> list[tuple[str, str]]:
-    """One merge a line, two symbols with a space between; blank lines are skipped. Raises ValueError for other lines."""
+    """One merge a line, two symbols with a space between; blank lines are skipped. ValueError for any other line."""
     merges = [tuple(line.split(" ")) for line in lines if line.strip()]
     wrong = next((merge for merge in merges if len(merge) != 2), None)
     if wrong is not None:

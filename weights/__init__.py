@@ -6,9 +6,10 @@ models/          a whole model from a file, and into one
 adapter_files/   what a fine-tune trained, in the files of this package and of other tools
 """
 
+from weights.adapter_files.apply import apply_adapters, with_control
 from weights.adapter_files.embeddings import add_embedding, add_words
 from weights.adapter_files.lora_import import is_foreign
-from weights.adapter_files.native import apply_adapters, fingerprint, load_adapter, save_adapter, with_control
+from weights.adapter_files.native import fingerprint, load_adapter, save_adapter
 from weights.formats.files import read
 from weights.layouts.scheduler_json import sd_schedule
 from weights.models.controlnet import load_control, save_control

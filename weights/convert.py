@@ -47,9 +47,9 @@ def convert(
     ema: bool = True,
     **overrides,
 ) -> None:
-    """Reads `source` (path or name, as weights.load) and writes `target` in the layout.
+    """Read `source` (path or name, as weights.load) and write `target` in the layout.
 
-    overrides: config fields that the source does not tell, as in weights.load; for a whole Stable Diffusion the options
+    overrides: config fields that the source does not hold, as in weights.load; for a whole Stable Diffusion the options
     of weights.load_sd. Raises ValueError as those do, and where the layout cannot hold the model.
     """
     if layout not in TARGETS:
@@ -77,7 +77,7 @@ def convert(
 
 
 def convert_sd(source: Path, target: str | Path, layout: str, dtype: torch.dtype | None, ema: bool, **options) -> None:
-    """From one file to one file no tokenizer is needed, so that none has to be there."""
+    """Convert a whole Stable Diffusion. From one file to one file no tokenizer is needed, so none is read."""
     if layout == "sd-compvis" and source.is_file() and "tokenizer" not in options:
         given = {kind: options.get(kind, {}) for kind in ("unet", "text", "vae")}
         pipeline = read_single(source, options.get("prediction"), None, ema, None, given)

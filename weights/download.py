@@ -1,11 +1,10 @@
-"""python -m weights.download NAME [--to FOLDER]: fetches published weights, resumes, and checks what arrived.
+"""python -m weights.download NAME [--to FOLDER]: fetch published weights, resume, and check what arrived.
 
     NAME.part        the bytes so far; becomes NAME in one step when size and hash are right
     NAME.part.json   the version (ETag or date) that they belong to: a changed file starts again from zero
 
-The size is what the server states. The hash is checked against the digits in torch's own file names, else against what
-the server states, a SHA-256 (Hugging Face) or an MD5 (Amazon S3, for files sent in one part); where there is none, that
-is said.
+The size is checked against the server's. The hash is checked against the digits in torch's own file names, else against
+the server's, a SHA-256 (Hugging Face) or an MD5 (Amazon S3, for files sent in one part). Without any, a line says so.
 """
 
 import argparse
@@ -29,7 +28,7 @@ TIMEOUT = 60  # seconds without a byte
 
 
 class KeepLinked(urllib.request.HTTPRedirectHandler):
-    """Follows redirects and remembers size and hash, which Hugging Face states only on the answer that redirects."""
+    """Follows redirects and keeps size and hash, which Hugging Face sends only with the redirect."""
 
     def __init__(self):
         self.linked = {}
@@ -58,15 +57,15 @@ def download(name: str, folder: str | Path | None = None) -> Path:
 
 
 def fetch(url: str, path: Path) -> None:
-    """Downloads `url` to `path`, resuming what an earlier call left. Raises ValueError with url and numbers.
+    """Download `url` to `path`, resuming what an earlier call left. Raises ValueError with url and numbers.
 
-    A cut connection leaves the part behind, so that the next call goes on from there; a wrong hash deletes it.
+    A cut connection leaves the part, from which the next call goes on; a wrong hash deletes it.
     """
     part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     response, linked, done = open_at(url, part, note)
     with response:
-        size, digest = stated(response, linked, done)
+        size, digest = size_and_hash(response, linked, done)
         version = response.headers.get("ETag") or response.headers.get("Last-Modified")
         free = shutil.disk_usage(path.parent).free
         if size is not None and size - done > free:
@@ -86,7 +85,7 @@ def fetch(url: str, path: Path) -> None:
 
 
 def open_at(url: str, part: Path, note: Path) -> tuple[http.client.HTTPResponse, dict[str, str], int]:
-    """The answer to a request for what is missing -> (response, redirect's headers, bytes already there)."""
+    """Request the missing bytes; returns (response, the redirect's headers, bytes already there)."""
     there = part.stat().st_size if part.exists() and note.exists() else 0
     kept = json.loads(note.read_text()) if there else {}
     # a weak ETag may name other bytes, so it cannot vouch for the part that is there
@@ -113,8 +112,10 @@ def open_at(url: str, part: Path, note: Path) -> tuple[http.client.HTTPResponse,
     return response, keep.linked, there if resumed else 0
 
 
-def stated(response: http.client.HTTPResponse, linked: dict[str, str], done: int) -> tuple[int | None, str | None]:
-    """(size of the whole file, its hash as hex digits), each None where the server states none."""
+def size_and_hash(
+    response: http.client.HTTPResponse, linked: dict[str, str], done: int
+) -> tuple[int | None, str | None]:
+    """(size of the whole file, its hash as hex digits), each None where the server sends none."""
     length = response.headers.get("Content-Length")
     size = done + int(length) if length and length.isdigit() else None
     if linked.get("x-linked-size", "").isdigit():
@@ -127,7 +128,7 @@ def stated(response: http.client.HTTPResponse, linked: dict[str, str], done: int
 
 
 def receive(response: http.client.HTTPResponse, part: Path, done: int, size: int | None, label: str) -> None:
-    """Appends the answer's bytes to the part; a connection that breaks is as one that ends early."""
+    """Append the response's bytes to the part. Raises ValueError when the connection breaks."""
     with (
         open(part, "ab" if done else "wb") as file,
         tqdm(total=size, initial=done, unit="B", unit_scale=True, unit_divisor=1024, desc=label) as bar,
@@ -142,7 +143,7 @@ def receive(response: http.client.HTTPResponse, part: Path, done: int, size: int
 
 
 def check_hash(url: str, part: Path, note: Path, digest: str | None) -> None:
-    """ValueError, and no part left, if the bytes have another hash than the server or the file's name states."""
+    """Delete the part and raise ValueError if its hash is not that of the server or of the file's name."""
     named = re.search(r"-([0-9a-f]{8})\.pth$", url)
     digest = named[1] if named else digest
     if digest is None:
@@ -162,7 +163,7 @@ def check_hash(url: str, part: Path, note: Path, digest: str | None) -> None:
 
 
 def check_content(part: Path) -> None:
-    """ValueError unless the bytes are weights, or gzip where that is what the name says."""
+    """Raise ValueError unless the bytes are weights, or gzip where the name ends in .gz."""
     if ".gz" not in part.suffixes:
         sniff(part)
     elif part.read_bytes()[:2] != b"\x1f\x8b":

@@ -1,4 +1,4 @@
-"""The class table trains: the embedding rows that say what to draw, needed for classes that the base never saw."""
+"""The class table trains: one embedding row a class, needed for classes that the base never saw."""
 
 import torch
 from torch import nn

@@ -6,10 +6,10 @@
     template     root/*.png and "a photo of sks dog" (DreamBooth: one call for the instance, one for the class images),
                  or any layout of layouts.py and "a photo of a {superclass} with a {class}"
 
-Metadata has the captions of all images or of none. Without it, each image takes its caption from the first of the rows
-below that has one. In a template {class} and {superclass} are the names of the folders, with spaces for underscores;
-for a species of iNaturalist they are genus and epithet. A caption loses the spaces at its ends and changes in no other
-way.
+Metadata has the captions of all images or of none. Without it, an image takes the caption of its sidecar, else the
+folder name, else the template. In a template {class} and {superclass} are the names of the folders, with spaces for
+underscores; {class} of an iNaturalist species is genus and epithet. A caption loses the spaces at its ends and does not
+change otherwise.
 """
 
 import re

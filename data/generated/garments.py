@@ -5,11 +5,12 @@ of the cloth, which a billboard and a perfume have not, and `grain` a field of n
 """
 
 import numpy as np
+from numpy import ndarray as Array
 
 from data.generated.products import Surface, paint, soft, to_segment
 
 
-def polygon(u: np.ndarray, v: np.ndarray, half: np.ndarray) -> np.ndarray:
+def polygon(u: Array, v: Array, half: Array) -> Array:
     """Signed distance, negative inside, to the polygon of the corners `half` (K, 2), right of the middle, and their
     mirror images.
     """
@@ -23,13 +24,7 @@ def polygon(u: np.ndarray, v: np.ndarray, half: np.ndarray) -> np.ndarray:
 
 
 def cloth(
-    u: np.ndarray,
-    v: np.ndarray,
-    half: list,
-    dye: np.ndarray,
-    grain: np.ndarray,
-    weave: np.ndarray,
-    seams: np.ndarray | float = 0.0,
+    u: Array, v: Array, half: list, dye: Array, grain: Array, weave: Array, seams: Array | float = 0.0
 ) -> Surface:
     """Soft cloth of an outline: round at its edge, in folds, darker where `seams` (H, W) is 1."""
     distance = polygon(u, v, np.array(half)) - 0.03
@@ -38,12 +33,12 @@ def cloth(
     return Surface(distance, height, dye * (1 + 0.05 * grain + 0.10 * weave - 0.35 * seams), 0.06)
 
 
-def line(distance: np.ndarray, width: float = 0.018) -> np.ndarray:
+def line(distance: Array, width: float = 0.018) -> Array:
     """1 on the zero of a distance, 0 beside it."""
     return np.exp(-((distance / width) ** 2))
 
 
-def t_shirt(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+def t_shirt(u: Array, v: Array, rng: np.random.Generator, dye: Array, grain: Array) -> Surface:
     """A t-shirt: short sleeves and a round collar."""
     collar = np.hypot(u, (v + 0.86) * 1.25)
     seams = line(collar - 0.36) + line(v - 0.80) + line(np.abs(u) - 0.60 - 0.12 * (v + 0.3)) * (v < -0.12)
@@ -60,7 +55,7 @@ def t_shirt(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndar
     return cloth(u, v, half, dye, grain, 0.4 * np.sin(70 * u) * np.sin(70 * v), seams)
 
 
-def sweater(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+def sweater(u: Array, v: Array, rng: np.random.Generator, dye: Array, grain: Array) -> Surface:
     """A sweater: long sleeves and a ribbed hem."""
     ribs = np.sin(75 * u) * (v > 0.68)
     sleeve = line(np.abs(u) - 0.62 - 0.05 * v) * (v > -0.45)
@@ -79,7 +74,7 @@ def sweater(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndar
     return cloth(u, v, half, dye, grain, np.sin(48 * u + 1.5 * np.sin(24 * v)) + 2 * ribs, seams)
 
 
-def shorts(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+def shorts(u: Array, v: Array, rng: np.random.Generator, dye: Array, grain: Array) -> Surface:
     """Shorts with a waistband."""
     band = (v < -0.46) * (1 + np.sin(60 * u)) / 2
     half = [(0.02, 0.30), (0.08, 0.84), (0.98, 0.76), (0.74, -0.70)]
@@ -87,7 +82,7 @@ def shorts(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarr
     return cloth(u, v, half, dye, grain, np.sin(60 * (u + v)) + band, seams)
 
 
-def hat(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+def hat(u: Array, v: Array, rng: np.random.Generator, dye: Array, grain: Array) -> Surface:
     """A knitted hat with a turned-up brim."""
     band = v > 0.02
     ribs = np.sin(np.where(band, 44, 30) * u / np.sqrt(np.clip(1.3 - 0.6 * np.clip(-v, 0, 1) ** 2, 0.2, None)))
@@ -104,7 +99,7 @@ def hat(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray,
     return cloth(u, v, half, dye, grain, ribs * np.where(band, 0.6, 1.0), line(v - 0.02, 0.03))
 
 
-def billboard(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+def billboard(u: Array, v: Array, rng: np.random.Generator, dye: Array, grain: Array) -> Surface:
     """A panel on two posts, before sky and grass: a surface that fills the picture."""
     panel = np.maximum(np.abs(u) - 0.80, np.abs(v + 0.22) - 0.44)
     posts = np.maximum(np.abs(np.abs(u) - 0.45) - 0.055, 0.2 - v)
@@ -121,7 +116,7 @@ def billboard(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.nd
     )
 
 
-def perfume(u: np.ndarray, v: np.ndarray, rng: np.random.Generator, dye: np.ndarray, grain: np.ndarray) -> Surface:
+def perfume(u: Array, v: Array, rng: np.random.Generator, dye: Array, grain: Array) -> Surface:
     """A flacon with a dark cap, its scent seen through the glass."""
     body = np.maximum(np.abs(u) - 0.56, np.abs(v - 0.24) - 0.50) - 0.08
     neck = np.maximum(np.abs(u) - 0.16, np.abs(v + 0.38) - 0.08)

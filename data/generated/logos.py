@@ -11,6 +11,7 @@ split, index, seed) alone, with the same splits; its mask is the box, real or fa
 """
 
 import numpy as np
+from numpy import ndarray as Array
 
 from data.generated.garments import GARMENTS, PROPS
 from data.generated.photographs import SPLITS, develop, photograph
@@ -54,15 +55,13 @@ def alternatives(product: str, state: str) -> dict[str, list[tuple[str, str]]]:
     return {key: sorted(classes, key=lambda one: one != (product, state)) for key, classes in found.items() if classes}
 
 
-def letter(p: np.ndarray, q: np.ndarray, stroke: str) -> np.ndarray:
+def letter(p: Array, q: Array, stroke: str) -> Array:
     """Distance of the points p, q of the logo's frame to the stroke of a letter in the middle."""
     reach = np.array(LETTERS[stroke]) * (0.14, 0.30)
     return to_segment(p, q, -reach, reach)
 
 
-def stamp(
-    u: np.ndarray, v: np.ndarray, at: np.ndarray, size: float, turn: float, word: str
-) -> tuple[np.ndarray, np.ndarray]:
+def stamp(u: Array, v: Array, at: Array, size: float, turn: float, word: str) -> tuple[Array, Array]:
     """The logo of half length `size` round `at`: how much of each point is box and how much ink, (H, W) in 0..1."""
     cos, sin = np.cos(turn), np.sin(turn)
     p, q = (cos * (u - at[0]) + sin * (v - at[1])) / size, (cos * (v - at[1]) - sin * (u - at[0])) / size
@@ -78,7 +77,7 @@ def misspelt(rng: np.random.Generator) -> str:
     return word
 
 
-def stand(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def stand(n: int, rng: np.random.Generator) -> tuple[Array, Array, Array, Array]:
     """Image coordinates x, y and the thing's frame u, v (n, n): nearly upright, scaled, moved."""
     y, x = np.mgrid[0:n, 0:n] / (n / 2) - 1 + 1 / n
     turn, scale, (dx, dy) = rng.uniform(-0.09, 0.09), rng.uniform(0.92, 1.04), rng.uniform(-0.05, 0.05, 2)
@@ -86,9 +85,7 @@ def stand(n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.
     return x, y, (cos * (x - dx) + sin * (y - dy)) / scale, (cos * (y - dy) - sin * (x - dx)) / scale
 
 
-def image(
-    product: str, state: str, split: str, index: int, seed: int = 0, size: int = 64
-) -> tuple[np.ndarray, np.ndarray, str]:
+def image(product: str, state: str, split: str, index: int, seed: int = 0, size: int = 64) -> tuple[Array, Array, str]:
     """One photograph: rgb (size, size, 3) uint8, mask (size, size) uint8 of 0 and 255, caption.
 
     Raises ValueError for a state that the product does not have.

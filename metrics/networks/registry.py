@@ -104,8 +104,8 @@ def classifier_network(path: Path, device: str | torch.device) -> Network:
     """The network of a classifier of this package, metrics/networks/features.py."""
     network, classes = features.load_classifier(path / "model.safetensors" if path.is_dir() else path)
     network.to(device)
-
-    embed, logits = (batched(lambda x, i=i: features.embed(network, x)[i], device) for i in range(2))
+    embed = batched(lambda x: features.embed(network, x)[0], device)
+    logits = batched(lambda x: features.embed(network, x)[1], device)
     name = path.stem if path.is_file() else path.name
     return Network(name, embed, logits, tuple(classes))
 

@@ -61,7 +61,7 @@ def prompt_accuracy(choices: Sequence[Tensor]) -> dict[str, float]:
     """
     if not sum(map(len, choices)) or min(p.shape[1] for p in choices) < 2:
         raise ValueError(
-            f"prompt fidelity needs an image or more and two prompts at least to choose from, "
+            f"prompt accuracy needs an image or more and two prompts at least to choose from, "
             f"found shapes {[tuple(p.shape) for p in choices]}"
         )
     right = torch.cat([p[:, 0] > p[:, 1:].amax(1) for p in choices])

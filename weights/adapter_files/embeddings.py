@@ -24,7 +24,7 @@ NAMELESS = ("*", "emb_params")  # keys that stand for any word
 
 
 def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tensor]:
-    """-> (token, rows (n, D)). The token is `name`, or the name in the file, or its key, or the file's own name.
+    """(token, rows (n, D)). The token is `name`, else the name in the file, else its key, else the file's own name.
 
     Raises ValueError for a file with several words or of Stable Diffusion XL, and for one that is no embedding.
     """
@@ -34,7 +34,7 @@ def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tens
     content = safe.read(path)[0] if files.sniff(path) == "safetensors" else unpickled(path)
     inside = None
     if isinstance(content, dict) and "string_to_param" in content:
-        inside, content = content.get("name"), named(content["string_to_param"])
+        inside, content = content.get("name"), as_dict(content["string_to_param"])
     content = {"*": content} if isinstance(content, Tensor) else content
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a textual inversion file, found a {type(content).__name__}")
@@ -43,12 +43,12 @@ def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tens
             f"{path}: an embedding of Stable Diffusion XL, which has rows for two text encoders (clip_l and "
             "clip_g); expected one of Stable Diffusion 1 or 2"
         )
-    found = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-    if len(found) != 1 or len(content) != 1:
+    words = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    if len(words) != 1 or len(content) != 1:
         raise ValueError(
-            f"{path}: expected one word and its rows, found {describe_file(found) if found else 'no tensor'}"
+            f"{path}: expected one word and its rows, found {describe_file(words) if words else 'no tensor'}"
         )
-    ((key, rows),) = found.items()
+    ((key, rows),) = words.items()
     rows = rows.detach()[None] if rows.dim() == 1 else rows.detach()
     if rows.dim() != 2 or not rows.numel() or not rows.is_floating_point():
         raise ValueError(f"{path}: expected rows (n, D), found {key!r} {list(rows.shape)} of {rows.dtype}")
@@ -57,23 +57,23 @@ def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tens
 
 
 def unpickled(path: Path) -> object:
-    """The object in a torch.save file; the code of the paper's authors saved a ParameterDict in it."""
+    """The object in a torch.save file, which may hold a ParameterDict, as the code of the paper's authors wrote it."""
     with torch.serialization.safe_globals([nn.ParameterDict]):
         return pickled.read(path)
 
 
-def named(words: object) -> object:
-    """A plain dict of what string_to_param is; older ParameterDicts keep everything in `_parameters`."""
+def as_dict(words: object) -> object:
+    """A ParameterDict as a plain dict, anything else as it is; an older one keeps its values in `_parameters`."""
     return dict(getattr(words, "_parameters", words)) if isinstance(words, (dict, nn.Module)) else words
 
 
-def add_embedding(tokenizer: Tokenizer, tower: TextEncoder, path: str | Path, name: str | None = None) -> str:
-    """The word of a file into tokenizer and tower, in place; -> the token that prompts call it by.
+def add_embedding(tokenizer: Tokenizer, text: TextEncoder, path: str | Path, name: str | None = None) -> str:
+    """Add the word of a file to the tokenizer and the text encoder, in place; returns its token for prompts.
 
     Raises ValueError as `read_embedding`, for another width, naming both bases, and for a token that exists.
     """
     token, rows = read_embedding(path, name)
-    width, table = tower.config.width, tower.token_embedding.weight
+    width, table = text.config.width, text.token_embedding.weight
     if rows.shape[1] != width:
         theirs, ours = (f"{w} wide, of Stable Diffusion {VERSIONS.get(w, '?')}" for w in (rows.shape[1], width))
         raise ValueError(f"{path}: an embedding {theirs}, expected one for this text encoder, {ours}")
@@ -83,13 +83,13 @@ def add_embedding(tokenizer: Tokenizer, tower: TextEncoder, path: str | Path, na
         tokenizer.add(token, len(rows))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    add_tokens(tower, rows)
+    add_tokens(text, rows)
     return token
 
 
 def add_words(tokenizer: Tokenizer, files: list[str]) -> None:
-    """The words that adapter files of this package have learned, into the tokenizer; apply_adapters adds the rows."""
+    """Add the words that adapter files of this package learned to the tokenizer. apply_adapters adds their rows."""
     for path in files:
-        recipe = {} if is_foreign(path) else load_adapter(path)[1]
-        for token, vectors in (recipe.get("tokens") or {}).items():
+        header = {} if is_foreign(path) else load_adapter(path)[1]
+        for token, vectors in (header.get("tokens") or {}).items():
             tokenizer.add(token, vectors)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Change(NamedTuple):
-    """What a file says of one layer, None where it says nothing."""
+    """What a file changes in one layer, None for parts that it does not have."""
 
     scale: float
     down: Tensor | None
@@ -27,26 +27,26 @@ class Change(NamedTuple):
     bias: Tensor | None  # d
 
 
-def difference(found: Change, weight: Tensor) -> Tensor | None:
-    """W' - W in float32, of the shape of W; None where the file changes the bias alone."""
+def difference(change: Change, weight: Tensor) -> Tensor | None:
+    """W' - W (the shape of W, float32); None where the file changes the bias alone."""
     weight = weight.float()
-    full = None if found.weight is None else found.weight.to(weight).reshape(weight.shape)
-    if found.up is None:
+    full = None if change.weight is None else change.weight.to(weight).reshape(weight.shape)
+    if change.up is None:
         return full
-    up, down = found.up.to(weight).flatten(1), found.down.to(weight)  # (out, r), (r, in, ...)
-    if found.mid is not None:
-        down = torch.einsum("mnkl,ni->mikl", found.mid.to(weight), down.flatten(1))  # C A: (r, in, k, k)
-    delta = found.scale * (up @ down.flatten(1)).reshape(weight.shape)
+    up, down = change.up.to(weight).flatten(1), change.down.to(weight)  # (out, r), (r, in, ...)
+    if change.mid is not None:
+        down = torch.einsum("mnkl,ni->mikl", change.mid.to(weight), down.flatten(1))  # C A: (r, in, k, k)
+    delta = change.scale * (up @ down.flatten(1)).reshape(weight.shape)
     delta = delta if full is None else delta + full
-    if found.magnitude is None:
+    if change.magnitude is None:
         return delta
-    v, m = weight + delta, found.magnitude.to(weight)
+    v, m = weight + delta, change.magnitude.to(weight)
     axes = [axis for axis, length in enumerate(m.shape) if length == 1]
     return m * v / torch.linalg.vector_norm(v, dim=axes, keepdim=True) - weight
 
 
 def change(parts: dict[str, Tensor], layer: nn.Module, scale: Callable[[int], float]) -> Change:
-    """The tensors of one layer, checked against it. scale(rank): where they hold no alpha."""
+    """The tensors of one layer by role, checked against it. scale(rank) gives s where they hold no alpha."""
     weight, bias = layer.weight, getattr(layer, "bias", None)
     down, up, mid = (parts.get(role) for role in ("down", "up", "mid"))
     if (down is None) != (up is None) or up is None and not parts.keys() & {"weight", "bias"}:
@@ -83,7 +83,7 @@ def flat(tensor: Tensor) -> tuple[int, int]:
 
 
 def magnitude_of(parts: dict[str, Tensor], weight: Tensor) -> Tensor | None:
-    """m with the axes of W; kohya's dora_scale (out, 1, ...) or (1, in, ...) tells by its shape which norm it is."""
+    """m with the axes of W. The shape of kohya's dora_scale, (out, 1, ...) or (1, in, ...), shows which norm it is."""
     ones = (1,) * (weight.dim() - 1)
     m = parts.get("magnitude", parts.get("dora_scale"))
     if m is None:

@@ -5,8 +5,8 @@
     learned-embeds      a learned word for diffusers' load_textual_inversion, .safetensors
     a1111-embedding     a learned word for A1111 and ComfyUI, .pt, which is called there by the name of the file
 
-These files hold LoRA, DoRA and words alone, so nothing else that was trained beside them may be left out. A DoRA
-needs its base: the files hold the norms m = g |W|, and an adapter file g.
+These files hold LoRA, DoRA and words only: an adapter file that trained anything else is refused. A DoRA needs its
+base: the files hold the norms m = g |W|, an adapter file of this package holds g.
 """
 
 import json
@@ -22,8 +22,9 @@ import adapters
 from adapters.methods.lora import ATTENTION
 from data.output.atomic import replacing
 from unet import TextConditioned
+from weights.adapter_files.apply import check_base
 from weights.adapter_files.lora_names import DIFFUSERS, KOHYA, published, underscored
-from weights.adapter_files.native import check_base, fingerprint, load_adapter
+from weights.adapter_files.native import fingerprint, load_adapter
 from weights.formats import safe
 from weights.models.load_sd import load_sd
 from weights.models.save import check_ending
@@ -38,7 +39,7 @@ VERSIONS = {
 
 
 class LowRank(NamedTuple):
-    """scale B A of one layer, and what DoRA has besides."""
+    """scale B A of one layer, and the norms of DoRA."""
 
     part: str  # "unet" or "text"
     name: str  # ours within the part
@@ -54,7 +55,6 @@ def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: t
     Warns where the source holds LoRA and a word, of which the layout holds one. Raises ValueError for a source with
     other methods, one of a DiT, and one that lacks what the layout holds.
     """
-    check_ending(target, (".pt",) if layout == "a1111-embedding" else (".safetensors",))
     tensors, header = load_adapter(source)
     model = header["base"].get("model")
     if model not in ("TextConditioned", "UNet"):
@@ -70,6 +70,7 @@ def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: t
         token, rows = word_of(tensors, header, source)
     else:
         layers = low_rank(tensors, header, source, layout)
+    check_ending(target, (".pt",) if layout == "a1111-embedding" else (".safetensors",))
     if layout == "kohya":
         safe.write(target, kohya_tensors(layers), kohya_metadata(layers), dtype)
     elif layout == "lora-diffusers":
@@ -82,7 +83,7 @@ def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: t
 
 
 def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> list[LowRank]:
-    """The LoRA and DoRA of an adapter file. alpha is in its specs, and a spec's targets tell its layers."""
+    """The LoRA and DoRA layers of an adapter file. A spec's targets select its layers, and alpha is in the spec."""
     stems = {
         name.removesuffix(f".{method}_down"): method
         for method in TENSORS
@@ -120,7 +121,7 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
 
 
 def norms_of(gains: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> dict[str, Tensor]:
-    """m = g |W| of each layer, W as in the base that the run of the adapter file started from."""
+    """m = g |W| of each layer, with W of the base of the adapter file's run."""
     name = (header["config"] or {}).get("model") or "new:"
     if name.startswith("new:"):
         raise ValueError(f"{source}: {layout} holds norms of the base's weights for DoRA, found no base in its header")
@@ -151,9 +152,9 @@ def kohya_tensors(layers: list[LowRank]) -> dict[str, Tensor]:
 
 
 def kohya_metadata(layers: list[LowRank]) -> dict[str, str]:
-    """What A1111 and others look for: the version of the base, as far as the widths tell it, rank and alpha.
+    """What A1111 and others read: rank, alpha, and the version of the base where the widths show it.
 
-    Where ranks or alphas differ it says Dynamic, as kohya's own tools do; a tool takes them from the tensors.
+    Different ranks or alphas are "Dynamic", as in kohya's own files; a tool takes them from the tensors.
     """
     small = [layer for layer in layers if layer.down.shape[2:].numel() == 1]
     large = [layer for layer in layers if layer.down.shape[2:].numel() > 1]

@@ -2,8 +2,8 @@
 
     a file at strength k:  W + k (W' - W),  b + k d        with W' and d as in weights/adapter_files/lora_change.py
 
-The scale of B A is alpha / r. alpha is a tensor of the file, or stands in a config beside it or in its header; where
-there is none the scale is 1.
+The scale of B A is alpha / r. alpha is a tensor of the file, or a field of a config beside it or in its header; without
+alpha the scale is 1.
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from weights.adapter_files.lora_change import Change, change, difference
 from weights.adapter_files.lora_names import Place, places
 from weights.formats import files, safe
-from weights.layouts.exchange import counted
+from weights.layouts.exchange import count_reasons
 from weights.layouts.families import base_of_lora, base_of_model, check_lora
 
 ROLES = [
@@ -46,12 +46,12 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def read_foreign(path: str | Path, model: nn.Module) -> dict[str, Change]:
-    """{name of a layer of `model`: its change}, with every tensor of the file used.
+    """{name of a layer of `model`: its change}. Every tensor of the file is used.
 
     model: TextConditioned or UNet. path: a file, or a folder of peft (adapter_config.json, or unet/ and text_encoder/
     with one each) or of diffusers (pytorch_lora_weights). A file may be for the UNet alone or the text encoder alone.
-    Raises ValueError for another method than LoRA, LoCon, DoRA or full differences, by its name, and for a file that
-    does not fit all over, with the base it was made for.
+    Raises ValueError that names the method for all but LoRA, LoCon, DoRA and full differences, and that names its base
+    for a file of which any tensor does not fit.
     """
     path = Path(path)
     tensors, metadata, configs = collect(path)
@@ -73,7 +73,7 @@ def read_foreign(path: str | Path, model: nn.Module) -> dict[str, Change]:
             changes[place.name] = change(parts, layer, lambda rank, at=place: scale_of(configs, at, rank))
         except ValueError as error:
             wrong.append(f"{place.published} {error}")
-    counts = counted((unknown, "that belong to no layer of it"), (wrong, "layers that do not fit"))
+    counts = count_reasons((unknown, "that belong to no layer of it"), (wrong, "layers that do not fit"))
     if counts:
         raise ValueError(
             f"{path}: expected a LoRA for {base_of_model(model)}, found among {len(tensors)} tensors "
@@ -84,7 +84,7 @@ def read_foreign(path: str | Path, model: nn.Module) -> dict[str, Change]:
 
 @torch.no_grad()
 def apply_foreign(model: nn.Module, path: str | Path, strength: float = 1.0) -> int:
-    """Folds the file's changes at a strength into the weights, computed in float32; -> how many layers changed.
+    """Merge the file's changes, times a strength, into the weights, computed in float32; returns how many layers.
 
     Raises ValueError as `read_foreign`, before anything is changed, and for a file that changes nothing.
     """
@@ -105,7 +105,7 @@ def apply_foreign(model: nn.Module, path: str | Path, strength: float = 1.0) -> 
 
 
 def collect(path: Path) -> tuple[dict[str, Tensor], dict, dict[str, dict]]:
-    """-> (tensors, metadata, {"unet": peft's config of that part, "text": ...}) of a file or a folder."""
+    """(tensors, metadata, {"unet": peft's config of that part, "text": ...}) of a file or a folder."""
     if not path.is_dir():
         tensors, metadata = files.read_file(path, True)
         return tensors, metadata, stored_configs(path, metadata)
@@ -130,7 +130,7 @@ def one_of(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def stored_configs(path: str | Path, metadata: dict) -> dict[str, dict]:
-    """The configs in the header of a diffusers file, where they are one flat object: {"unet.lora_alpha": 8, ...}."""
+    """The configs of the parts in the header of a diffusers file, which holds one flat {"unet.lora_alpha": 8, ...}."""
     try:
         flat = json.loads(metadata.get("lora_adapter_metadata", "{}"))
         flat.items()
@@ -153,7 +153,7 @@ def role_of(key: str) -> tuple[str, str | None]:
 
 
 def scale_of(configs: dict[str, dict], place: Place, rank: int) -> float:
-    """s by peft's config of the place's part, 1 without one. Its alpha_pattern is matched as peft does."""
+    """s by peft's config of the place's part, 1 without one. alpha_pattern is matched as in peft."""
     config = configs.get(place.part)
     if not config:
         return 1.0

@@ -9,7 +9,7 @@ One layer, the last projection of an attention, is in these files
     peft              base_model.model.down_blocks.0.attentions.1.transformer_blocks.0.attn2.to_out.0
     ComfyUI           diffusion_model.input_blocks.2.1.transformer_blocks.0.attn2.to_out.0
 
-A name with underscores cannot be taken apart again, so the table is built forward, from the model's own names.
+A name with underscores cannot be split again, so the table is built from the model's own names.
 """
 
 import re

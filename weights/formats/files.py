@@ -1,10 +1,10 @@
-"""Any weights file or folder -> ({name: tensor}, metadata): lazy, strict, safe. Its content decides, not its ending.
+"""Any weights file or folder -> ({name: tensor}, metadata). Its content decides how it is read, not its ending.
 
-    safetensors     mapped, the header checked by hand (weights/formats/safe.py)
-    torch.save      mapped, nothing run (weights/formats/pickled.py)
+    safetensors     mapped, checked against its header (weights/formats/safe.py)
+    torch.save      mapped, nothing in it is run (weights/formats/pickled.py)
     folder          diffusers' names: one file, or shards with an index; a variant is an infix such as `.fp16`
 
-Names come out without their wrappers: `state_dict`, the `model`/`ema` of DiT's train.py, the `student`/`teacher` of
+Wrappers around the names are removed: `state_dict`, the `model`/`ema` of DiT's train.py, the `student`/`teacher` of
 DINO's, `module.`, `_orig_mod.`.
 """
 
@@ -20,15 +20,15 @@ from weights.formats import pickled, safe
 
 Weights = tuple[dict[str, Tensor], dict]  # ({name: tensor}, metadata)
 STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
-COMPONENTS = ("transformer", "unet", "controlnet", "vae", "text_encoder")  # a diffusers pipeline's, with weights
+COMPONENTS = ("transformer", "unet", "controlnet", "vae", "text_encoder")  # folders of a diffusers pipeline
 
 
-def read(path: Path, ema: bool = True, variant: str | None = None, component: str | None = None) -> Weights:
-    """-> ({name: tensor}, metadata). Nothing is copied: tensors are maps of the file, until they are used.
+def read(path: str | Path, ema: bool = True, variant: str | None = None, component: str | None = None) -> Weights:
+    """The tensors by name, and the metadata. The tensors are maps of the file: nothing is read until it is used.
 
     ema: of a training checkpoint with both, the averaged weights (True) or the raw ones. variant: infix of a folder's
-    files. component: subfolder of a diffusers pipeline, its transformer unless told otherwise.
-    metadata: a safetensors header's strings; "args" of a training checkpoint; "config" of a folder's config.json and
+    files. component: subfolder of a diffusers pipeline, by default its transformer.
+    metadata: a safetensors header's strings; "args" of a training checkpoint; "config" of a folder's config.json;
     "model_index" of a pipeline. Raises ValueError in one sentence with the file, what was expected and what was found.
     """
     path = Path(path)
@@ -37,14 +37,14 @@ def read(path: Path, ema: bool = True, variant: str | None = None, component: st
 
 
 def read_file(path: Path, ema: bool) -> Weights:
-    """One file, its names as they are inside the wrappers."""
+    """One file, without its wrappers, prefixes still on the names."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file or folder")
     return safe.read(path) if sniff(path) == "safetensors" else unwrap(path, pickled.read(path), ema)
 
 
 def sniff(path: Path) -> str:
-    """ "safetensors" or "torch" by the first bytes; ValueError saying what the file is instead."""
+    """ "safetensors" or "torch" by the first bytes; ValueError that says what any other file is."""
     with open(path, "rb") as file:
         head = file.read(512)
         size = file.seek(0, 2)
@@ -54,8 +54,8 @@ def sniff(path: Path) -> str:
     if head[8:9] == b"{":
         return "safetensors"
     if head.startswith(b"version https://git-lfs"):
-        stands_for = re.search(rb"size (\d+)", head)
-        whole = f"{int(stands_for[1]):,} bytes" if stands_for else "file"
+        length = re.search(rb"size (\d+)", head)
+        whole = f"{int(length[1]):,} bytes" if length else "file"
         raise ValueError(
             f"{path}: a Git LFS pointer of {size:,} bytes, expected the {whole} of weights that it stands for; "
             "run `git lfs pull`"
@@ -66,12 +66,12 @@ def sniff(path: Path) -> str:
         raise ValueError(f"{path}: a GGUF file, expected safetensors or a torch.save file")
     if head[:1] == b"\x80":
         raise ValueError(f"{path}: a plain pickle, expected safetensors or a torch.save file; it was not opened")
-    found = f"{head[:8]!r} as its first bytes" if head else "an empty file"
-    raise ValueError(f"{path}: expected safetensors or a torch.save file, found {found}")
+    begins = f"{head[:8]!r} as its first bytes" if head else "an empty file"
+    raise ValueError(f"{path}: expected safetensors or a torch.save file, found {begins}")
 
 
 def unwrap(path: Path, content: object, ema: bool) -> Weights:
-    """The flat {name: tensor} inside a training checkpoint, and {"args": ...} where it holds some."""
+    """The {name: tensor} inside a training checkpoint, and {"args": ...} where it holds its training's arguments."""
     metadata = {}
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a dict of tensors, found {type(content).__name__}")
@@ -82,11 +82,12 @@ def unwrap(path: Path, content: object, ema: bool) -> Weights:
         args = content.get("args")
         metadata["args"] = dict(args if isinstance(args, dict) else getattr(args, "__dict__", {}))
         wanted = (averaged, raw) if ema else (raw,)
-        found = [key for key in wanted if isinstance(content.get(key), dict)]
-        if not found:
-            keys = ", ".join(map(str, content))
-            raise ValueError(f"{path}: expected the raw weights under `{raw}`, found only {keys}")
-        content = content[found[0]]
+        keys = [key for key in wanted if isinstance(content.get(key), dict)]
+        if not keys:
+            raise ValueError(
+                f"{path}: expected the raw weights under `{raw}`, found only {', '.join(map(str, content))}"
+            )
+        content = content[keys[0]]
     nested = [str(key) for key, value in content.items() if isinstance(value, dict)]
     if nested and not any(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(f"{path}: expected one set of weights, found several under other names: {', '.join(nested)}")
@@ -98,7 +99,7 @@ def unwrap(path: Path, content: object, ema: bool) -> Weights:
 
 
 def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Drops what DistributedDataParallel, torch.compile and wrappers put before every name."""
+    """The tensors without what DistributedDataParallel, torch.compile and wrappers put before every name."""
     while tensors:
         first = re.match(r"module\.|_orig_mod\.|ema\.|model\.(?!diffusion_model\.)", next(iter(tensors)))
         if not first or not all(name.startswith(first[0]) for name in tensors):
@@ -108,42 +109,44 @@ def without_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_folder(folder: Path, variant: str | None, component: str | None, ema: bool) -> Weights:
-    """One component of a diffusers folder: its weights, its config.json, and the pipeline's model_index.json."""
+    """One component of a diffusers folder: its weights, and as metadata its config.json and model_index.json."""
     metadata = {}
     if (folder / "model_index.json").is_file():
         metadata["model_index"] = read_json(folder / "model_index.json")
-        there = [name for name in COMPONENTS if (folder / name).is_dir()]
-        component = component or ("transformer" if "transformer" in there else None)
-        if component not in there:
+        components = [name for name in COMPONENTS if (folder / name).is_dir()]
+        component = component or ("transformer" if "transformer" in components else None)
+        if component not in components:
             expected = component or "a transformer (name another component to read it)"
-            raise ValueError(f"{folder}: expected {expected}, found {', '.join(there) or 'no component'}")
+            raise ValueError(f"{folder}: expected {expected}, found {', '.join(components) or 'no component'}")
         folder = folder / component
     if (folder / "config.json").is_file():
         metadata["config"] = read_json(folder / "config.json")
-    chosen = choose(folder, variant)
-    if ".index." in chosen.name:
-        return read_shards(chosen, ema), metadata
-    tensors, inner = read_file(chosen, ema)
-    return tensors, inner | metadata
+    file = choose(folder, variant)
+    if ".index." in file.name:
+        return read_shards(file, ema), metadata
+    tensors, header = read_file(file, ema)
+    return tensors, header | metadata
 
 
 def choose(folder: Path, variant: str | None) -> Path:
-    """The requested variant before the plain file before any other variant, safetensors before .bin, one file before
-    shards. Falling back to another variant than the one asked for is said in a warning.
+    """The file to read: the variant asked for, else the plain file, else any other variant, with a warning.
+
+    Of one variant, safetensors come before .bin, and one file before shards.
     """
     if variant is not None and not re.fullmatch(r"\w+", variant):
         raise ValueError(f"variant {variant!r} must be a plain word such as fp16")
-    there = sorted(file.name for file in folder.iterdir())
-    found = [re.match(rf"(?:{'|'.join(STEMS)})\.(\w+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)$", name) for name in there]
-    for infix in dict.fromkeys([variant, None, *(match[1] for match in found if match)]):
+    names = sorted(file.name for file in folder.iterdir())
+    pattern = rf"(?:{'|'.join(STEMS)})\.(\w+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)$"
+    infixes = [match[1] for name in names if (match := re.match(pattern, name))]
+    for infix in dict.fromkeys([variant, None, *infixes]):
         for name in candidates(f".{infix}" if infix else ""):
-            if name in there:
+            if name in names:
                 if infix != variant:
-                    asked = f"no variant {variant!r}" if variant else "no plain weights"
-                    warnings.warn(f"{folder}: {asked}, reading {name}", stacklevel=4)
+                    missing = f"no variant {variant!r}" if variant else "no plain weights"
+                    warnings.warn(f"{folder}: {missing}, reading {name}", stacklevel=4)
                 return folder / name
     expected = f"{STEMS[0]}.safetensors, model.safetensors or their like"
-    raise ValueError(f"{folder}: expected {expected}, found {', '.join(there) or 'nothing'}")
+    raise ValueError(f"{folder}: expected {expected}, found {', '.join(names) or 'nothing'}")
 
 
 def candidates(dot: str) -> Iterator[str]:
@@ -156,32 +159,33 @@ def candidates(dot: str) -> Iterator[str]:
 
 
 def read_shards(index: Path, ema: bool) -> dict[str, Tensor]:
-    """All tensors of an index's shards; every shard must be there and hold just the names that the index gives it."""
-    where = read_json(index).get("weight_map")
-    if not isinstance(where, dict) or not all(isinstance(name, str) for name in where.values()):
+    """All tensors of the shards of an index. Each shard must hold exactly the names that the index gives it."""
+    files = read_json(index).get("weight_map")
+    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{index}: expected a weight_map from tensor names to files")
-    shards = sorted(set(where.values()))
-    odd = [name for name in shards if Path(name).name != name or "\\" in name]
-    if odd:
-        raise ValueError(f"{index}: a shard must lie beside its index, found {odd[0]!r}")
-    missing = [name for name in shards if not (index.parent / name).is_file()]
+    shards = sorted(set(files.values()))
+    outside = [shard for shard in shards if Path(shard).name != shard or "\\" in shard]
+    if outside:
+        raise ValueError(f"{index}: a shard must lie beside its index, found {outside[0]!r}")
+    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
     if missing:
         raise ValueError(f"{index}: {len(missing)} of {len(shards)} shards are missing: {', '.join(missing)}")
     tensors = {}
     for shard in shards:
-        found = read_file(index.parent / shard, ema)[0]
-        expected = {name for name, file in where.items() if file == shard}
-        if found.keys() != expected:
-            first = min(found.keys() ^ expected)
+        part = read_file(index.parent / shard, ema)[0]
+        expected = {name for name, file in files.items() if file == shard}
+        if part.keys() != expected:
+            first = min(part.keys() ^ expected)
             raise ValueError(
                 f"{index.parent / shard}: expected the {len(expected)} tensors of the index, found "
-                f"{len(found)}; the first difference is {first}"
+                f"{len(part)}; the first difference is {first}"
             )
-        tensors |= found
+        tensors |= part
     return tensors
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: str | Path) -> dict:
+    """The JSON object in a file. ValueError for anything else."""
     try:
         content = json.loads(Path(path).read_text("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:

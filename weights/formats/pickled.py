@@ -1,9 +1,9 @@
 """torch.save files (.pt, .ckpt, .bin, .pth), read without running anything that they hold.
 
-A pickle is a program. `torch.load(weights_only=True)` runs only the part of it that builds tensors and plain
-containers; the few harmless names that real checkpoints also mention are let through below, most of them as stand-ins
-that do nothing. A file with any other name is refused with the list of names, and there is no way around that: whoever
-trusts such a file can convert it to safetensors elsewhere.
+A pickle is a program. `torch.load(weights_only=True)` runs only what builds tensors and plain containers. A few
+harmless names that real checkpoints also mention are allowed below, most of them as stand-ins that do nothing. A file
+with any other name is refused with the list of names; whoever trusts such a file can convert it to safetensors
+elsewhere.
 """
 
 import argparse
@@ -45,16 +45,16 @@ HARMLESS = [
 
 
 def read(path: str | Path) -> object:
-    """The object in the file, its tensors mapped from the disk (files of torch < 1.6 have to be read whole).
+    """The object in the file, its tensors mapped from the disk; a file of torch < 1.6 is read whole.
 
-    Of a TorchScript program it is the tensors. Raises ValueError, naming the file, if it is cut off, compressed, or
-    mentions an unknown name.
+    For a TorchScript program it is its tensors by name. Raises ValueError, naming the file, if it is cut off,
+    compressed, or mentions an unknown name.
     """
     with open(path, "rb") as file:
         legacy = file.read(len(LEGACY)) == LEGACY
     if not legacy and scripted(path):
         return torchscript.read(path)
-    # newer torch goes by this ending, wrong as it may be, and only an open file, which cannot be mapped, hides it
+    # newer torch believes this ending, right or wrong; an open file hides it, but cannot be mapped
     mapped = not legacy and not str(path).endswith(".safetensors")
     with torch.serialization.safe_globals(HARMLESS), open(path, "rb") as file:
         try:
@@ -66,7 +66,7 @@ def read(path: str | Path) -> object:
             unknown = re.findall(r"GLOBAL (\S+)", str(error))
             if not unknown:
                 raise ValueError(f"{path}: not a readable checkpoint: {first_line(error)}") from None
-        # hostile or damaged pickles fail in as many ways as there are opcodes; all of them mean the same here
+        # a hostile or damaged pickle can fail in any way
         except Exception as error:
             raise ValueError(f"{path}: damaged checkpoint: {type(error).__name__}: {first_line(error)}") from None
     raise ValueError(

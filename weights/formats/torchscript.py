@@ -1,10 +1,10 @@
-"""TorchScript archives, such as OpenAI's CLIP files, read for their tensors: no line of the program in them is run.
+"""The tensors of TorchScript archives, such as OpenAI's CLIP files. No line of the program in them is run.
 
     data.pkl   the modules, as objects of classes of the program: {attribute: tensor, number, list, module}
     data/0 ..  the bytes of the tensors
 
-Every class of the program becomes the one below, which keeps attributes and does nothing, and the dotted path to a
-tensor is its name. The pickle may call nothing but what rebuilds tensors and lists.
+Every class of the program becomes `Module`, which keeps attributes and does nothing. The dotted path to a tensor is
+its name. The pickle may call only what rebuilds tensors and lists.
 """
 
 import io
@@ -29,14 +29,14 @@ STORAGES = {
 
 
 class Module:
-    """A module of the program: its attributes, and nothing that it can do."""
+    """A module of the program: its attributes, none of its methods."""
 
     def __setstate__(self, attributes: dict) -> None:
         self.__dict__.update(attributes)
 
 
 def tensor(flat: Tensor, offset: int, size: tuple, stride: tuple, *_) -> Tensor:
-    """The tensor of this shape in the numbers of a storage; torch checks that it does not reach beyond them."""
+    """The tensor of this shape in a storage's numbers; torch checks that it does not reach beyond them."""
     return flat.as_strided(size, stride, offset)
 
 
@@ -70,7 +70,7 @@ class Unpickler(pickle.Unpickler):
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """{dotted name: tensor}, in memory. ValueError, naming the file, for whatever is no modules with tensors."""
+    """{dotted name: tensor}, in memory. ValueError, naming the file, for anything but modules with tensors."""
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -79,13 +79,13 @@ def read(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: a TorchScript archive without data.pkl, expected modules and tensors") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    # hostile or damaged pickles fail in as many ways as there are opcodes; all of them mean the same here
+    # a hostile or damaged pickle can fail in any way
     except Exception as error:
         raise ValueError(f"{path}: damaged TorchScript archive: {type(error).__name__}: {error}") from None
 
 
 def walk(module: Module, path: str) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of a module and all inside it."""
+    """(name, tensor) of a module and of all modules in it."""
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield path + name, value

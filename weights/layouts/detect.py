@@ -1,4 +1,4 @@
-"""Which kind of model a file holds and in which layout, by the names of its tensors alone."""
+"""The kind of model that a file holds, and its layout, by the names of its tensors alone."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from weights.layouts.exchange import LAYOUTS
 from weights.layouts.families import describe_file
 from weights.layouts.kinds import ANY, KINDS
 
-SIGNS = [  # a name that only this layout has -> the layout; of each kind the first that is there decides
+SIGNS = [  # a name that only this layout has, the layout; of each kind of model the first sign in the file decides
     ("first_stage_model.decoder.mid.block_1.norm1.weight", "vae-in-sd"),
     ("model.diffusion_model.output_blocks.0.0.in_layers.0.weight", "unet-in-sd"),
     ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "text-in-sd"),
@@ -33,7 +33,7 @@ SIGNS = [  # a name that only this layout has -> the layout; of each kind the fi
     ("embeddings.token_embedding.weight", "text-transformers-bare"),
     ("token_embedding.weight", "text-native"),
 ]
-NEEDED = {  # else another transformer with the same blocks, OpenCLIP's own file, or a Control-LoRA
+NEEDED = {  # a second name; without it the file is another transformer, OpenCLIP's own file, or a Control-LoRA
     "dit-official": "y_embedder.embedding_table.weight",
     "text-native": "final_norm.weight",
     "controlnet-compvis": "control_model.input_blocks.1.0.in_layers.2.weight",
@@ -67,7 +67,7 @@ def detect(tensors: dict[str, Tensor], metadata: dict, source: str | Path, expec
 
 
 def layouts_in(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """{kind: layout} of every kind of model that the names are a sign of."""
+    """{kind: layout} of every kind of model of which a sign is among the names."""
     layouts = {}
     for sign, layout in SIGNS:
         if sign in tensors and NEEDED.get(layout, sign) in tensors:

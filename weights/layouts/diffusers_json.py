@@ -1,4 +1,4 @@
-"""The JSON files of a diffusers folder: config.json of each kind of model, written, and what they may not say, read."""
+"""config.json of a diffusers folder, for each kind of model: written, and checked for what our models do not do."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from dit import DiTConfig
 from unet import ControlConfig, UNetConfig, VAEConfig
 from unet.text import TextConfig
 
-DIT_SCHEDULER = {  # of a DiT; its betas are added
+DIT_SCHEDULER = {  # scheduler_config.json of a DiT, without its betas
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
@@ -14,7 +14,7 @@ DIT_SCHEDULER = {  # of a DiT; its betas are added
     "set_alpha_to_one": True,
     "steps_offset": 0,
 }
-# fields of a config.json that must have this value, or be absent: our model has no other
+# fields of a config.json that must be absent or have this value: our models have no other
 FIXED = {
     "vae": {
         "act_fn": "silu",
@@ -63,11 +63,11 @@ UNET_CONSTANTS = """norm_eps act_fn flip_sin_to_cos freq_shift center_input_samp
 FIXED["controlnet"] = FIXED["unet"] | {"controlnet_conditioning_channel_order": "rgb", "global_pool_conditions": False}
 
 
-def check_fixed(kind: str, theirs: dict, source: str | Path) -> None:
-    """ValueError for a config.json that asks for something our model of this kind does not do."""
+def check_fixed(kind: str, config: dict, source: str | Path) -> None:
+    """Raise ValueError for a config.json with something that our model of this kind does not do."""
     for field, value in FIXED[kind].items():
-        if theirs.get(field, value) != value:
-            raise ValueError(f"{source}: expected {field} {value} in its config.json, found {theirs[field]}")
+        if config.get(field, value) != value:
+            raise ValueError(f"{source}: expected {field} {value} in its config.json, found {config[field]}")
 
 
 def dit_json(config: DiTConfig) -> dict:
@@ -138,7 +138,7 @@ def unet_json(config: UNetConfig) -> dict:
 
 
 def controlnet_json(config: ControlConfig) -> dict:
-    """controlnet/config.json of a diffusers folder: what the UNet's says of the way down, and the hint."""
+    """controlnet/config.json of a diffusers folder: the encoder as in the UNet's, and the hint."""
     unet = unet_json(config)
     for field in ("sample_size", "out_channels", "up_block_types", "center_input_sample"):
         del unet[field]
@@ -152,8 +152,10 @@ def controlnet_json(config: ControlConfig) -> dict:
 
 
 def text_json(config: TextConfig) -> dict:
-    """text_encoder/config.json of a diffusers folder. The three ids are those of the published files: an end of 2 makes
-    transformers pool where the id is largest, which is the end in every vocabulary. Stable Diffusion does not pool.
+    """text_encoder/config.json of a diffusers folder. ValueError for a text encoder that skips layers.
+
+    The three ids are those of the published files: with eos_token_id 2 transformers pools where the id is largest,
+    which is the end in every vocabulary. Stable Diffusion does not pool.
     """
     if config.skip:
         raise ValueError(

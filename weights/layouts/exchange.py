@@ -1,4 +1,4 @@
-"""Where every tensor of a model lies in each published file layout, and the strict exchange between the two.
+"""The published file layouts, and the exchange of tensors between a file and a model: `fill` reads, `spread` writes.
 
 Reading and writing use the same table of renames (weights/layouts/renames.py). Every tensor of the file is used, or
 ignored by its name; every tensor of the model is filled; every shape is equal. One error counts all that does not fit.
@@ -25,9 +25,10 @@ SCHEDULE = (  # buffers of the original training code, all derived from the nois
 
 
 class Layout(NamedTuple):
-    """rows(size) is the table, size what the config's kind says (weights/layouts/kinds.py): blocks, levels, layers.
+    """One published layout of one kind of model.
 
-    ignore: a regex of names to pass over, in which {size} stands for the size.
+    rows(size) is its table of renames, with size as in `kinds.size_of`. ignore: a regex of the names in the file that
+    are not of this model, in which {size} stands for the size.
     """
 
     kind: str
@@ -68,9 +69,9 @@ LAYOUTS = {f"{kind}-native": Layout(kind, renames.same) for kind in ("dit", "vae
 
 
 def file_names(name: str, layout: Layout, size: Size) -> list[str]:
-    """The names under which the file holds our tensor: one, three for {part}, `size` for {block}, none for "".
+    """The names under which the file holds our tensor `name`: one, three for {part}, `size` for {block}, none for "".
 
-    A name that ends in #0, #1 or #2 means that third of the tensor.
+    A name that ends in #0, #1 or #2 means that third of the file's tensor.
     """
     for pattern, replacement in layout.rows(size):
         name = re.sub(pattern, replacement, name, count=1)
@@ -84,10 +85,11 @@ def file_names(name: str, layout: Layout, size: Size) -> list[str]:
 def fill(
     tensors: dict[str, Tensor], shapes: dict[str, tuple], layout: Layout, size: Size, source: str | Path
 ) -> dict[str, Tensor]:
-    """Our {name: tensor} out of a file's, for a model whose tensors have these shapes; `source` is named in errors.
+    """Our {name: tensor} from a file's {name: tensor}, for a model whose tensors have these shapes.
 
     Only q, k, v that are stored apart are copied (into one); everything else stays a map of the file. The position
-    table may be absent from the file, and then is from the result. Raises one ValueError for all that does not fit.
+    table may be absent from the file, and then it is absent from the result. `source` is named in errors. Raises one
+    ValueError for everything that does not fit.
     """
     missing, wrong, used, state = [], [], set(), {}
     for name, shape in shapes.items():
@@ -99,19 +101,19 @@ def fill(
             continue
         missing += [key for key in absent if key not in missing]
         if not absent:
-            state[name] = joined(name, names, tensors, source)
+            state[name] = join(name, names, tensors, source)
             if tuple(state[name].shape) != shape:
                 wrong.append(f"{keys[0]} expected {list(shape)}, found {list(state[name].shape)}")
     ignore = layout.ignore.replace("{size}", str(size))
     unknown = [key for key in tensors if key not in used and not re.search(ignore, key)]
-    counts = counted((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
+    counts = count_reasons((missing, "missing"), (unknown, "unknown"), (wrong, "of another shape"))
     if counts:
         raise ValueError(f"{source}: expected {len(shapes)} tensors of our {layout.kind}, found {', '.join(counts)}")
     return state
 
 
-def counted(*reasons: tuple[list[str], str]) -> list[str]:
-    """ "4 missing (a; b; c; ...)" for every reason (names, what is the matter with them) that has names."""
+def count_reasons(*reasons: tuple[list[str], str]) -> list[str]:
+    """ "4 missing (a; b; c; ...)" for every reason (names, what is wrong with them) that has names."""
     return [
         f"{len(names)} {what} ({'; '.join(names[:3])}{'; ...' if len(names) > 3 else ''})"
         for names, what in reasons
@@ -119,8 +121,8 @@ def counted(*reasons: tuple[list[str], str]) -> list[str]:
     ]
 
 
-def joined(name: str, names: list[str], tensors: dict[str, Tensor], source: str | Path) -> Tensor:
-    """One tensor of ours from those of the file that hold it."""
+def join(name: str, names: list[str], tensors: dict[str, Tensor], source: str | Path) -> Tensor:
+    """Our tensor `name` from the tensors of the file that hold it, under `names`."""
     key, _, third = names[0].partition("#")
     first = tensors[key]
     if third and first.dim() and len(first) % 3 == 0:
@@ -142,7 +144,7 @@ def joined(name: str, names: list[str], tensors: dict[str, Tensor], source: str 
 
 
 def spread(state: dict[str, Tensor], layout: Layout, size: Size) -> dict[str, Tensor]:
-    """A file's {name: tensor} out of ours: `fill` the other way round. Copies share the memory of the one tensor."""
+    """A file's {name: tensor} from ours: the inverse of `fill`. Equal copies share the memory of one tensor."""
     tensors, thirds = {}, {}
     for name, tensor in state.items():
         if layout.convolutions and ATTENTION.search(name):

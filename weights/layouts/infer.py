@@ -29,7 +29,7 @@ IN_SD, IN_CONTROL = "model.diffusion_model.", "control_model."
 
 
 def numbers(tensors: dict[str, Tensor], pattern: str) -> set[int]:
-    """The different values of the pattern's one number among the names."""
+    """The distinct values of the pattern's number among the names."""
     return {int(match[1]) for name in tensors if (match := re.match(pattern, name))}
 
 
@@ -50,20 +50,20 @@ def measure_unet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...]]:
         text = numbers(tensors, r"down(?:_blocks)?\.(\d+)\.attentions\.")
         layers = len(numbers(tensors, r"down(?:_blocks)?\.0\.resnets\.(\d+)\."))
         return layers, tuple(level in text for level in range(max(levels, 1)))
-    halvings = numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.weight$")
-    rows = min(halvings, default=len(numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.")))
-    first = [f"{IN_SD}input_blocks.{1 + level * rows}.1.norm.weight" for level in range(len(halvings) + 1)]
+    downsamplings = numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.weight$")
+    rows = min(downsamplings, default=len(numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.")))
+    first = [f"{IN_SD}input_blocks.{1 + level * rows}.1.norm.weight" for level in range(len(downsamplings) + 1)]
     return rows - 1, tuple(name in tensors for name in first)
 
 
 def control_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Of a file that holds a ControlNet beside its Stable Diffusion the ControlNet, its names without their prefix."""
-    found = {name.removeprefix(IN_CONTROL): tensors[name] for name in tensors if name.startswith(IN_CONTROL)}
-    return found or tensors
+    """The ControlNet of a file that may hold its Stable Diffusion too, its names without their prefix."""
+    own = {name.removeprefix(IN_CONTROL): tensors[name] for name in tensors if name.startswith(IN_CONTROL)}
+    return own or tensors
 
 
 def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...], int]:
-    """(residual blocks a level, for each level whether it has transformers, widths of what reads the hint)."""
+    """(residual blocks a level, for each level whether it has transformers, widths of the hint's encoder)."""
     own = control_part(tensors)
     reads = [name for name in own if re.match(r"(hint|controlnet_cond_embedding|input_hint_block)\..*weight$", name)]
     original = "input_hint_block.0.weight" in own
@@ -71,7 +71,7 @@ def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...
 
 
 def measure_text(tensors: dict[str, Tensor]) -> int:
-    """Layers that run: of OpenCLIP's all but the last, unless the file has lost its last one already."""
+    """Layers that run: of OpenCLIP's all but the last, unless the file leaves the last one out."""
     blocks = numbers(tensors, r"(?:cond_stage_model|conditioner\.embedders\.0)\.model\.transformer\.resblocks\.(\d+)\.")
     if blocks:
         full = KNOWN_TEXT_ENCODERS[1024]
@@ -82,7 +82,7 @@ def measure_text(tensors: dict[str, Tensor]) -> int:
 
 
 def shapes_of(tensors: dict[str, Tensor], layout: Layout, size: Size, source: str | Path) -> Callable:
-    """shape(name) of the file's tensor that holds ours; ValueError if there is none."""
+    """A function shape(our name) -> the shape of the file's tensor that holds it; ValueError if there is none."""
 
     def shape(name: str):
         names = file_names(name, layout, size)
@@ -191,7 +191,7 @@ def infer_unet(source: Source) -> dict:
 
 
 def infer_controlnet(source: Source) -> dict:
-    """A ControlNet's config, which is that of its UNet and of what reads the hint."""
+    """A ControlNet's config: that of its UNet, and the sizes of the hint's encoder."""
     own, shape = control_part(source.tensors), source.shape
     if "difference" in own:
         raise ValueError(f"{source.path}: the differences of a ControlNet from its UNet, expected its own weights")
@@ -205,7 +205,7 @@ def infer_controlnet(source: Source) -> dict:
 
 
 def infer_encoder(source: Source) -> dict:
-    """What `infer_unet` and `infer_controlnet` share."""
+    """The fields that a UNet and a ControlNet share."""
     shape, given, config, (layers, text) = source.shape, source.given, source.config, source.size[:2]
     channels = tuple(shape(f"down.{level}.resnets.0.conv1.weight")[0] for level in range(len(text)))
     text_width = shape("mid.attentions.0.transformer_blocks.0.attn2.to_k.weight")[-1]

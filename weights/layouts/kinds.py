@@ -1,4 +1,4 @@
-"""The kinds of models that this package reads and writes: one row per kind, and what all of them share."""
+"""The kinds of models that this package reads and writes, a row each; a config and an empty model of a kind."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -58,18 +58,19 @@ def size_of(config: Config) -> Size:
 
 
 class NoInit(TorchFunctionMode):
-    """Random initialisation does nothing: on the meta device it changes nothing either, and torch would import its
-    compiler for it, which takes longer than all the rest of loading a model.
+    """Skips random initialisation, which changes nothing on the meta device.
+
+    There torch would import its compiler for it, which takes longer than all the rest of loading a model.
     """
 
     def __torch_function__(self, function: Callable, types: tuple, args: tuple = (), kwargs: dict | None = None):
         if getattr(function, "__module__", None) == nn.init.__name__:
-            return None  # no layer looks at what an initialiser returns
+            return None  # no layer uses what an initialiser returns
         return function(*args, **(kwargs or {}))
 
 
 def empty(kind: str, config: Config) -> nn.Module:
-    """A model of this shape without memory for its weights (the meta device)."""
+    """A model of this config on the meta device, without memory for its weights."""
     with torch.device("meta"), NoInit():
         return KINDS[kind].model(config)
 
@@ -78,7 +79,7 @@ REMOVED = (("freq_divisor", None), ("norm2_eps", 1e-6))  # fields of older files
 
 
 def from_dict(kind: str, values: dict, blame: str) -> Config:
-    """The config with these fields. ValueError, beginning with `blame`, where they do not fit its class."""
+    """The config with these fields. Raises ValueError, beginning with `blame`, where they do not fit its class."""
     try:
         values = {name: value for name, value in values.items() if (name, value) not in REMOVED}
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -89,8 +90,8 @@ def from_dict(kind: str, values: dict, blame: str) -> Config:
         raise ValueError(f"{blame}: {error}") from None
 
 
-def overridden(config: Config, overrides: dict) -> Config:
-    """The config with other values. ValueError for a name that is no field of it, or a value that does not fit."""
+def with_overrides(config: Config, overrides: dict) -> Config:
+    """The config with some fields changed. ValueError for a name that is no field, or a value that does not fit."""
     known = [field.name for field in fields(config)]
     unknown = [name for name in overrides if name not in known]
     if unknown:
@@ -110,13 +111,13 @@ def kind_of(model: nn.Module) -> str:
 
 
 def plain_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a model without adapters; ValueError naming the first that is not its class's own."""
+    """The state dict of a model. ValueError with the first names that are not its class's own, such as an adapter's."""
     expected = empty(kind_of(model), model.config).state_dict()
     state = model.state_dict()
-    odd = sorted(expected.keys() ^ state.keys())
-    if odd or any(state[name].shape != tensor.shape for name, tensor in expected.items()):
+    others = sorted(expected.keys() ^ state.keys())
+    if others or any(state[name].shape != tensor.shape for name, tensor in expected.items()):
         raise ValueError(
-            f"expected the {len(expected)} plain tensors of a {type(model).__name__}, found {len(odd)} others "
-            f"({', '.join(odd[:3])}): adapters must be folded first, and what does not fold is saved by save_adapter"
+            f"expected the {len(expected)} plain tensors of a {type(model).__name__}, found {len(others)} others "
+            f"({', '.join(others[:3])}): merge its adapters first, or save them with save_adapter"
         )
     return state

@@ -1,12 +1,12 @@
 """The names of every published file layout: one table of renames per layout, used in both directions.
 
-A table is a list of (regex, replacement), applied in order to a name of ours; what comes out is the name in the file.
+A table is a list of (regex, replacement), applied in order to a name of ours; the result is the name in the file.
     {block}   in the result: the file holds one equal copy per block
     {part}    in the result: the file holds three tensors, q, k and v, stacked in ours along dimension 0
     #0        at the end of the result: ours is the first (#1 second, #2 third) of three stacked in the file's tensor
     ""        the file does not hold it
 
-A function here takes the size that its kind of model has (weights/layouts/kinds.py) and returns the table.
+A function here takes the size of a model (`size_of` in weights/layouts/kinds.py) and returns the table.
 """
 
 import re
@@ -41,7 +41,7 @@ def dit_diffusers(depth: int) -> Rows:
 
 
 def vae_compvis(levels: int) -> Rows:
-    """The original Stable Diffusion code, whose decoder counts levels from the last to run."""
+    """The original Stable Diffusion code, whose decoder numbers its levels from the last that runs."""
     return [
         (r"^decoder\.up\.(\d+)\.", lambda match: f"decoder.up.{levels - 1 - int(match[1])}."),
         (r"\.res\.", ".block."),
@@ -99,18 +99,18 @@ def unet_diffusers(size: Size) -> Rows:
 
 
 def unet_compvis(size: Size) -> Rows:
-    """The original Stable Diffusion code, which counts rows through all levels.
+    """The original Stable Diffusion code, which numbers rows through all levels.
 
-    A level is n rows: its residual blocks and then its downsampling, or one more residual block on the way up. Within
-    a row slot 0 is the residual block, then come the transformer and the upsampling, each only where there is one.
+    A level is n rows: in the encoder its residual blocks and its downsampling, in the decoder one more residual block.
+    Within a row slot 0 is the residual block; the transformer and the upsampling follow, each only where there is one.
     """
     layers, text = size
     n = layers + 1
 
-    def row(way: str, first: int, slot: int):
-        return lambda match: f"{way}_blocks.{first + int(match[1]) * n + int(match[2])}.{slot}."
+    def row(side: str, first: int, slot: int):
+        return lambda match: f"{side}_blocks.{first + int(match[1]) * n + int(match[2])}.{slot}."
 
-    def doubling(match: re.Match) -> str:
+    def upsampling(match: re.Match) -> str:
         level = len(text) - 1 - int(match[1])
         return f"output_blocks.{int(match[1]) * n + n - 1}.{1 + text[level]}.conv."
 
@@ -135,7 +135,7 @@ def unet_compvis(size: Size) -> Rows:
         (r"^mid\.resnets\.1\.", "middle_block.2."),
         (r"^up\.(\d+)\.resnets\.(\d+)\.", row("output", 0, 0)),
         (r"^up\.(\d+)\.attentions\.(\d+)\.", row("output", 0, 1)),
-        (r"^up\.(\d+)\.upsample\.", doubling),
+        (r"^up\.(\d+)\.upsample\.", upsampling),
     ]
 
 
@@ -154,7 +154,7 @@ def controlnet_diffusers(size: Size) -> Rows:
 
 
 def controlnet_compvis(prefix: str) -> Callable[[Size], Rows]:
-    """The original ControlNet code, which counts the activations between the convolutions of the hint too."""
+    """The original ControlNet code, which numbers the activations between the hint's convolutions too."""
 
     def rows(size: Size) -> Rows:
         layers, text, widths = size
@@ -185,7 +185,7 @@ def text_transformers(prefix: str) -> Callable[[Size], Rows]:
 
 
 def text_openclip(prefix: str) -> Callable[[Size], Rows]:
-    """The text encoder of OpenCLIP, and so of Stable Diffusion 2's single files."""
+    """The text encoder of OpenCLIP, as in the single files of Stable Diffusion 2."""
     return lambda size: [
         (r"^position_embedding\.weight$", "positional_embedding"),
         (r"^layers\.", "transformer.resblocks."),

@@ -1,7 +1,7 @@
-"""The noise schedule of a Stable Diffusion: from and to scheduler_config.json, and guessed for a single file.
+"""The noise schedule of a Stable Diffusion: from and to scheduler_config.json, and inferred for a single file.
 
-Read are the betas, what the network predicts, the spacing of the steps and where the last one ends. What else stands
-there chooses among samplers, which here is the caller's affair.
+Read are the betas, what the network predicts, the spacing of the steps and where the last one ends. The other fields
+choose a sampler, which here is the caller's choice.
 """
 
 import re
@@ -21,13 +21,13 @@ V_SPREAD = 0.09  # standard deviation of a bias in the UNet, above which ComfyUI
 
 
 def from_json(values: dict, source: str | Path, prediction: str | None = None) -> Schedule:
-    """The schedule of a scheduler_config.json, whichever scheduler wrote it; `prediction` overrides what it says.
+    """The schedule of a scheduler_config.json of any scheduler; `prediction` ("eps", "v", "x0") overrides the file's.
 
     Raises ValueError, naming the field, for a chain that a Schedule cannot express.
     """
-    said = values.get("prediction_type", "epsilon")
-    if prediction is None and said not in PREDICTIONS:
-        raise ValueError(f"{source}: prediction_type must be one of {', '.join(PREDICTIONS)}, found {said!r}")
+    stored = values.get("prediction_type", "epsilon")
+    if prediction is None and stored not in PREDICTIONS:
+        raise ValueError(f"{source}: prediction_type must be one of {', '.join(PREDICTIONS)}, found {stored!r}")
     if values.get("rescale_betas_zero_snr"):
         raise ValueError(
             f"{source}: rescale_betas_zero_snr makes the last step pure noise, alpha_bar 0, and "
@@ -37,7 +37,7 @@ def from_json(values: dict, source: str | Path, prediction: str | None = None) -
         if values.get(field):
             warnings.warn(f"{source}: {field} is set, and no sampler here does it", stacklevel=3)
     try:
-        chain = chain_of(values, prediction or PREDICTIONS[said])
+        chain = chain_of(values, prediction or PREDICTIONS[stored])
         final = 1.0 if values.get("set_alpha_to_one", True) else chain.alpha_bar[0].item()
         spacing, offset = values.get("timestep_spacing", "leading"), values.get("steps_offset", 0)
         return replace(chain, spacing=spacing, offset=offset, final_alpha_bar=final)
@@ -49,7 +49,7 @@ def from_json(values: dict, source: str | Path, prediction: str | None = None) -
 
 
 def chain_of(values: dict, prediction: str) -> Schedule:
-    """The betas. KeyError for a field that is missing, ValueError for a law that is unknown."""
+    """The schedule with these betas. KeyError for a missing field, ValueError for an unknown beta_schedule."""
     if values.get("trained_betas") is not None:
         return Schedule.from_betas(torch.tensor(values["trained_betas"], dtype=torch.float64), prediction)
     law, steps = values["beta_schedule"], values.get("num_train_timesteps", 1000)
@@ -61,7 +61,7 @@ def chain_of(values: dict, prediction: str) -> Schedule:
 
 
 def sd_schedule(prediction: str = "eps") -> Schedule:
-    """The schedule that every published Stable Diffusion 1 and 2 comes with (Rombach et al. 2022)."""
+    """The schedule of every published Stable Diffusion 1 and 2 (Rombach et al. 2022, arXiv 2112.10752)."""
     chain = Schedule.scaled_linear(prediction=prediction)
     return replace(chain, spacing="leading", offset=1, final_alpha_bar=chain.alpha_bar[0].item())
 
@@ -72,12 +72,12 @@ def to_json(schedule: Schedule) -> dict:
         raise ValueError(
             f"diffusers' schedulers end at 1 or at alpha_bar_0, found final_alpha_bar={schedule.final_alpha_bar}"
         )
-    said = next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction)
+    name = next(theirs for theirs, ours in PREDICTIONS.items() if ours == schedule.prediction)
     return {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": len(schedule.alpha_bar),
         **betas_json(schedule.alpha_bar),
-        "prediction_type": said,
+        "prediction_type": name,
         "clip_sample": False,
         "set_alpha_to_one": schedule.final_alpha_bar == 1.0,
         "steps_offset": schedule.offset,
@@ -87,7 +87,7 @@ def to_json(schedule: Schedule) -> dict:
 
 
 def betas_json(alpha_bar: Tensor) -> dict:
-    """The law whose betas give this alpha_bar (T,), else the betas themselves."""
+    """The fields of the formula whose betas give this alpha_bar (T,), else of the betas themselves."""
     betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
     ends = [round(beta, 10) for beta in (betas[0].item(), betas[-1].item())]
     for law, power in (("scaled_linear", 0.5), ("linear", 1.0)):
@@ -98,7 +98,7 @@ def betas_json(alpha_bar: Tensor) -> dict:
 
 
 def is_standard(schedule: Schedule) -> bool:
-    """Whether the chain is that of Stable Diffusion, the only one that a single file stands for."""
+    """Whether the betas are those of Stable Diffusion, the only ones that a single file stands for."""
     standard = Schedule.scaled_linear().alpha_bar
     return standard.shape == schedule.alpha_bar.shape and torch.allclose(standard, schedule.alpha_bar, 1e-9, 0)
 
@@ -120,13 +120,14 @@ def of_single_file(
             f"{source}: its mark `ztsnr` says that the last step is pure noise, alpha_bar 0, and "
             "a schedule here stays above 0"
         )
-    said, why = (prediction, "as asked") if prediction else prediction_from_metadata(tensors, metadata, source)
-    if said is None:
-        said, why = (
-            guess_prediction(bias, source) if second else ("eps", "as every Stable Diffusion 1 does unless it says so")
-        )
-    print(f"{source}: the UNet predicts {said}, {why}")
-    standard, stored = sd_schedule(said), tensors.get("alphas_cumprod")
+    why = "as asked"
+    if prediction is None:
+        prediction, why = prediction_from_metadata(tensors, metadata, source)
+    if prediction is None:
+        first = ("eps", "as every Stable Diffusion 1 does unless it says so")
+        prediction, why = guess_prediction(bias, source) if second else first
+    print(f"{source}: the UNet predicts {prediction}, {why}")
+    standard, stored = sd_schedule(prediction), tensors.get("alphas_cumprod")
     if stored is None:
         return standard
     limit = ROUNDING.get(stored.dtype, 1e-5)
@@ -140,37 +141,40 @@ def of_single_file(
 
 
 def prediction_from_metadata(tensors: dict[str, Tensor], metadata: dict, source: str | Path) -> tuple[str | None, str]:
-    """(prediction, where it stands): a yaml beside the file, the header, a marker tensor; (None, "") if nowhere."""
+    """(prediction, by what): by a yaml beside the file, its header, or a marker tensor; (None, "") without these."""
     sidecar = Path(source).with_suffix(".yaml")
     text = sidecar.read_text("utf-8", errors="replace") if sidecar.is_file() else ""
     named = re.search(r"^\s*parameterization:\s*[\"']?(\w+)", text, re.MULTILINE)
-    found = []
+    rows = []
     if named or "ldm.models.diffusion" in text:  # the original configs leave eps unsaid
-        found.append((named[1] if named else "eps", f"by {sidecar.name}"))
+        rows.append((named[1] if named else "eps", f"by {sidecar.name}"))
     if "modelspec.prediction_type" in metadata:
-        found.append((metadata["modelspec.prediction_type"], "by its header"))
+        rows.append((metadata["modelspec.prediction_type"], "by its header"))
     if "v_pred" in tensors:
-        found.append(("v", "by its mark `v_pred`"))
-    if not found:
+        rows.append(("v", "by its mark `v_pred`"))
+    if not rows:
         return None, ""
-    said, why = found[0]
-    if said not in SPELLINGS:
-        raise ValueError(f"{source}: expected a prediction eps, v or x0 {why}, found {said!r}; give prediction=")
-    return SPELLINGS[said], why
+    word, why = rows[0]
+    if word not in SPELLINGS:
+        raise ValueError(f"{source}: expected a prediction eps, v or x0 {why}, found {word!r}; give prediction=")
+    return SPELLINGS[word], why
 
 
 def guess_prediction(bias: Tensor | None, source: str | Path) -> tuple[str, str]:
-    """v or eps by the spread of norm1's bias in the UNet's last transformer, ComfyUI's rule for Stable Diffusion 2."""
+    """(prediction, why): v or eps by the spread of norm1's bias in the UNet's last transformer.
+
+    This is ComfyUI's rule for Stable Diffusion 2.
+    """
     spread = bias.float().std(correction=0).item() if bias is not None else 0.0
-    said = "v" if spread > V_SPREAD else "eps"
-    why = f"which is a guess: a bias of the UNet spreads by {spread:.3g}, and above {V_SPREAD} it would be v"
-    why = why if said == "eps" else f"which is a guess: a bias of the UNet spreads by {spread:.3g}, above {V_SPREAD}"
-    warnings.warn(f"{source}: the UNet predicts {said}, {why}; prediction= settles it", stacklevel=4)
-    return said, why
+    prediction = "v" if spread > V_SPREAD else "eps"
+    why = f"which is a guess: a bias of the UNet spreads by {spread:.3g}, "
+    why += f"above {V_SPREAD}" if prediction == "v" else f"and above {V_SPREAD} it would be v"
+    warnings.warn(f"{source}: the UNet predicts {prediction}, {why}; prediction= settles it", stacklevel=4)
+    return prediction, why
 
 
 def model_spec(schedule: Schedule, second: bool) -> dict[str, str]:
     """Metadata of a single file (the ModelSpec convention) that tells a reader what the UNet predicts."""
     version = "stable-diffusion-v2" if second else "stable-diffusion-v1"
-    said = {"eps": "epsilon", "v": "v", "x0": "sample"}[schedule.prediction]
-    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": version, "modelspec.prediction_type": said}
+    name = {"eps": "epsilon", "v": "v", "x0": "sample"}[schedule.prediction]
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": version, "modelspec.prediction_type": name}

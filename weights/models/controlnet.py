@@ -24,12 +24,12 @@ def load_control(
     check: bool | None = None,
     **overrides,
 ) -> ControlNet:
-    """The ControlNet in `path`, in eval mode, on the CPU, mapped from the file as by `load`, whose options these are.
+    """The ControlNet in `path`, in eval mode, on the CPU, mapped from the file. The options are those of `load`.
 
     path: a folder of diffusers' ControlNetModel or of a pipeline with one, its weights file alone, a file of the
     original code (.pth, .safetensors) with its Stable Diffusion beside it or without, or one of this package's own.
-    A file without a config.json does not tell whether its ControlNet averages over the hint's positions (that for
-    shuffled images does), which this one cannot. Raises ValueError for any other file, in one sentence.
+    A ControlNet that averages over the hint's positions (the one for shuffled images) is refused by its config.json;
+    without that file it cannot be recognised. Raises ValueError for any other file, in one sentence.
     """
     return load(path, expect="controlnet", dtype=dtype, variant=variant, check=check, **overrides)
 
@@ -41,7 +41,7 @@ def save_control(
     dtype: torch.dtype | None = None,
     base: StableDiffusion | None = None,
 ) -> None:
-    """Writes `control` to `target`; `dtype` converts the floating tensors.
+    """Write `control` to `target`; `dtype` converts the floating tensors.
 
     layout: "controlnet-diffusers", the folder that diffusers' ControlNetModel opens; or "controlnet-compvis", one file
     (.safetensors, .pth) with the names of the original code, and with `base` the .safetensors file of the whole Stable

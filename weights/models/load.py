@@ -1,4 +1,4 @@
-"""A model from any file: find it, tell what it is, build it empty, and let its parameters be maps of the file."""
+"""A model from any file: find its layout and config, build it empty, and make its parameters maps of the file."""
 
 import math
 import warnings
@@ -32,16 +32,16 @@ def load(
     check: bool | None = None,
     **overrides,
 ) -> nn.Module:
-    """The model in `path`, in eval mode, on the CPU, its weights mapped from the file where nothing converts them.
+    """The model in `path`, in eval mode, on the CPU. Weights that are not converted stay maps of the file.
 
     path: a file or folder in any known layout, or the name of a shipped or downloaded model ("tiny-dit").
-    expect: "dit", "vae", "unet" or "text"; needed where a file holds several kinds, and checked elsewhere.
+    expect: "dit", "vae", "unet", "controlnet" or "text"; required where a file holds several, else checked.
     dtype: of the weights; None keeps the file's, or float32 where the file mixes several.
     ema: averaged or raw weights of a training checkpoint. variant: infix of a folder's file names, such as "fp16".
-    check: look for NaN and infinity; None does so up to 1 GB of weights, as it reads the whole file.
-    overrides: fields of the model's config that the file does not tell or that shall differ (heads=, input_size=, ...).
-    Where the file names its classes, a DiT's attribute `classes` lists them, and `parents` says which superclass, a
-    row among them, a class has; `noise_schedule` names its betas.
+    check: search for NaN and infinity, which reads the whole file; None does so up to 1 GB of weights.
+    overrides: fields of the model's config that the file does not hold or that shall differ (heads=, input_size=, ...).
+    A DiT gets the attributes `classes` (names, None where the file has none), `parents` ({class: superclass}) and
+    `noise_schedule` (the name of its betas).
     Raises ValueError in one sentence with the file, what was expected and what was found.
     """
     if expect not in (None, *kinds.KINDS):
@@ -85,26 +85,26 @@ def assemble(
 
 
 def averaged(tensors: dict[str, Tensor], ema: bool, source: str | Path) -> dict[str, Tensor]:
-    """A single file's tensors with the averaged UNet in place of the raw one, if it holds both and `ema` asks for it.
+    """A single file's tensors, the UNet's raw weights replaced by the averaged ones if `ema` and the file holds them.
 
-    A name of the average is "model_ema." + the raw name without "model." and without dots.
+    The name of an averaged weight is "model_ema." + the raw name without "model." and without dots.
     """
     raw = [name for name in tensors if name.startswith("model.diffusion_model.")]
     twins = {name: EMA + name.removeprefix("model.").replace(".", "") for name in raw}
-    there = [name for name, twin in twins.items() if twin in tensors]
-    if not there:
+    averages = [name for name, twin in twins.items() if twin in tensors]
+    if not averages:
         return tensors
     print(f"{source}: {'averaged' if ema else 'raw'} weights of the UNet, ema={not ema} takes the others")
-    if ema and len(there) < len(raw):
+    if ema and len(averages) < len(raw):
         raise ValueError(
-            f"{source}: expected {len(raw)} averaged weights of the UNet, found {len(there)}; ema=False "
+            f"{source}: expected {len(raw)} averaged weights of the UNet, found {len(averages)}; ema=False "
             "takes the raw ones"
         )
-    return tensors | {name: tensors[twins[name]] for name in there} if ema else tensors
+    return tensors | {name: tensors[twins[name]] for name in averages} if ema else tensors
 
 
 def class_names(metadata: dict, card: dict) -> list[str] | None:
-    """Names of the classes in the order of their ids: of a pipeline's labels, or of our own header's card."""
+    """Names of the classes in the order of their ids: from a pipeline's labels, or from our own header's card."""
     labels = metadata.get("model_index", {}).get("id2label")
     if isinstance(labels, dict):
         return [str(labels[key]) for key in sorted(labels, key=int)]
@@ -128,7 +128,7 @@ def component(path: Path, expect: str | None) -> str | None:
 def configure(
     layout_name: str, tensors: dict[str, Tensor], metadata: dict, overrides: dict, source: str | Path
 ) -> kinds.Config:
-    """The model's config: from our own header, else from shapes and whatever stands beside them."""
+    """The model's config: from our own header, else from the shapes of its tensors and the JSON files beside them."""
     layout = LAYOUTS[layout_name]
     kind = kinds.KINDS[layout.kind]
     size, header = kind.measure(tensors), graft_header(metadata, source)
@@ -137,44 +137,44 @@ def configure(
         if kinds.size_of(config) != size:
             raise ValueError(f"{source}: expected {kinds.size_of(config)} blocks by its header, found {size}")
     else:
-        found = kind.infer(Source(layout, tensors, metadata, size, overrides, source))
-        config = kinds.from_dict(layout.kind, found, str(source))
-    return kinds.overridden(config, overrides)
+        values = kind.infer(Source(layout, tensors, metadata, size, overrides, source))
+        config = kinds.from_dict(layout.kind, values, str(source))
+    return kinds.with_overrides(config, overrides)
 
 
 def position_parameter(stored: dict[str, Tensor], config: DiTConfig, resized: bool, source: str | Path) -> Tensor:
     """The position table (1, T, D) for config.input_size: the file's own, or computed where the file holds none.
 
-    The table is the same sinusoid in every published file, so that another latent side can have its own. A file with
-    other positions keeps them, which is said in a warning, and cannot be resized.
+    In every published file the table is the same sinusoid, so that one for another latent side can be computed. Other
+    positions are kept, with a warning, and cannot be resized.
     """
     side = config.input_size // config.patch
     wanted = position_table(config.width, side, side)
-    for name, found in stored.items():
-        edge = math.isqrt(found.shape[1]) if found.dim() == 3 else 0
-        if found.shape != (1, edge**2, config.width) or not (resized or edge == side):
-            raise ValueError(f"{source}: expected {name} of shape {list(wanted.shape)}, found {list(found.shape)}")
-        by = found.float().sub(position_table(config.width, edge, edge)).abs().max().item()
-        same = by <= ROUNDING.get(found.dtype, 1e-5)
+    for name, table in stored.items():
+        edge = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
+        if table.shape != (1, edge**2, config.width) or not (resized or edge == side):
+            raise ValueError(f"{source}: expected {name} of shape {list(wanted.shape)}, found {list(table.shape)}")
+        by = (table.float() - position_table(config.width, edge, edge)).abs().max().item()
+        same = by <= ROUNDING.get(table.dtype, 1e-5)
         if not same and edge != side:
             reason = f"its positions are no sinusoid (difference {by:.2g})"
             raise ValueError(f"{source}: {reason}, so they cannot be resized from {edge} to {side} patches a side")
         if not same:
             warnings.warn(f"{source}: its positions differ from the sinusoid by {by:.2g}; they are kept", stacklevel=3)
-        return found if edge == side else wanted
+        return table if edge == side else wanted
     return wanted
 
 
 def in_one_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """Every tensor in `dtype`, or as it is where all agree and torch computes in it, or in float32."""
-    found = {tensor.dtype for tensor in state.values()}
-    if dtype is None and len(found) == 1 and found <= {torch.float32, torch.float16, torch.bfloat16, torch.float64}:
+    """Every tensor in `dtype`; None keeps the one dtype of all if torch computes in it, else it is float32."""
+    dtypes = {tensor.dtype for tensor in state.values()}
+    if dtype is None and len(dtypes) == 1 and dtypes <= {torch.float32, torch.float16, torch.bfloat16, torch.float64}:
         return state
     return {name: tensor.to(dtype or torch.float32) for name, tensor in state.items()}
 
 
 def check_finite(state: dict[str, Tensor], source: str | Path) -> None:
-    """ValueError naming the tensors with a NaN or an infinity."""
+    """Raise ValueError that names the tensors with a NaN or an infinity."""
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise ValueError(f"{source}: NaN or infinity in {len(broken)} tensors ({', '.join(broken[:3])})")

@@ -29,7 +29,7 @@ TOKENIZER = "clip-tokenizer"  # its name in weights/formats/published.py
 
 
 class StableDiffusion(NamedTuple):
-    """What turns a prompt into an image. Only `read_single` leaves the tokenizer None."""
+    """The five parts that turn a prompt into an image. Only `read_single` leaves the tokenizer None."""
 
     unet: UNet
     text: TextEncoder
@@ -38,7 +38,7 @@ class StableDiffusion(NamedTuple):
     schedule: Schedule
 
     def side(self, size: int = 0) -> int:
-        """Side of images in pixels, 0 for what the UNet was trained on; ValueError where its latents do not halve."""
+        """Side of the images in pixels, 0 for the UNet's own. ValueError unless each level can halve the latents."""
         size = size or self.unet.config.input_size * self.vae.factor
         step = self.unet.factor * self.vae.factor
         if size < 1 or size % step:
@@ -46,7 +46,7 @@ class StableDiffusion(NamedTuple):
         return size
 
     def latent_shape(self, size: int = 0) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of images of that `side`."""
+        """(C, H, W) of the latents of images with that `side`."""
         side = self.side(size) // self.vae.factor
         return self.unet.config.out_channels, side, side
 
@@ -67,10 +67,10 @@ def load_sd(
     """The Stable Diffusion 1 or 2 in `path`, its models in eval mode, on the CPU, mapped from the file as by `load`.
 
     path: a single file (.safetensors, .ckpt), a diffusers folder, or a downloaded name ("stable-diffusion-1.5").
-    prediction: "eps", "v" or "x0" of the UNet, instead of what the scheduler's config says or a single file seems to.
+    prediction: "eps", "v" or "x0" of the UNet, in place of the scheduler's config or of what a single file suggests.
     tokenizer: for a single file, which holds none: a folder with vocab.json and merges.txt, or OpenAI's
     bpe_simple_vocab_16e6.txt.gz; None takes the downloaded one.
-    unet, text, vae: fields of the three configs that the file does not tell or that shall differ, such as
+    unet, text, vae: fields of the three configs that the file does not hold or that shall differ, such as
     unet={"in_channels": 9}, without which an inpainting model is refused. dtype, ema, variant, check: as in `load`.
     A folder's safety checker is not read. Raises ValueError in one sentence with the file, what was expected and found.
     """
@@ -87,7 +87,7 @@ def load_sd(
 
 
 def is_sd(path: str | Path) -> bool:
-    """Whether `path`, a file, folder or name as for `load_sd`, holds a Stable Diffusion and not a model of its own."""
+    """Whether `path` (a file, folder or name as for `load_sd`) holds a Stable Diffusion, and not another model."""
     path = resolve(path)
     if path.is_dir():
         index = path / "model_index.json"
@@ -127,7 +127,7 @@ def read_folder(
 def read_single(
     path: Path, prediction: str | None, dtype: torch.dtype | None, ema: bool, check: bool | None, given: dict[str, dict]
 ) -> StableDiffusion:
-    """A single file's models and schedule, tokenizer None, from one map of the file; arguments as of `read_folder`."""
+    """A single file's models and schedule, tokenizer None, from one map of the file; arguments as for `read_folder`."""
     tensors, metadata = read(path, ema=ema)
     layouts = layouts_in(tensors)
     if "unet" not in layouts:
@@ -149,7 +149,7 @@ def read_single(
 
 
 def find_tokenizer(place: str | Path | None, pipeline: StableDiffusion, source: str | Path) -> Tokenizer:
-    """The tokenizer in `place`, or the downloaded one, padding as this text encoder was trained to read it."""
+    """The tokenizer in `place`, or the downloaded one, with the padding that this text encoder was trained with."""
     place = published.target(TOKENIZER) if place is None else Path(place)
     if not place.exists():
         raise ValueError(
@@ -157,18 +157,18 @@ def find_tokenizer(place: str | Path | None, pipeline: StableDiffusion, source: 
             f"weights.download {TOKENIZER}`, or give tokenizer= a folder with vocab.json and merges.txt "
             "or OpenAI's bpe_simple_vocab_16e6.txt.gz"
         )
-    found = Tokenizer.from_folder(place) if place.is_dir() else Tokenizer.from_openai(place)
+    words = Tokenizer.from_folder(place) if place.is_dir() else Tokenizer.from_openai(place)
     pad = "!" if pipeline.text.config.activation == "gelu" else END  # Stable Diffusion 2, and 1
-    if found.pad_token == pad:
-        return found
-    padded = Tokenizer(found.vocab, found.merges, pad, found.length)
-    for token, ids in found.added.items():
+    if words.pad_token == pad:
+        return words
+    padded = Tokenizer(words.vocab, words.merges, pad, words.length)
+    for token, ids in words.added.items():
         padded.add(token, len(ids))
     return padded
 
 
 def checked(pipeline: StableDiffusion, source: str | Path) -> StableDiffusion:
-    """The pipeline; ValueError where its parts do not fit each other."""
+    """The same pipeline; ValueError where its parts do not fit each other."""
     unet, text, vae = pipeline.unet.config, pipeline.text.config, pipeline.vae.config
     pairs = [
         ("a UNet that reads text states", unet.text_width, "the text encoder makes them", text.width),

@@ -44,7 +44,7 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = N
 
 
 def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | None = None) -> None:
-    """Writes one model: a file, or for diffusers' layouts the folder of one component."""
+    """Write one model: a file, or for diffusers' layouts the folder of one component. ValueError for another kind."""
     config, kind = model.config, kind_of(model)
     if kind != LAYOUTS[layout].kind:
         raise ValueError(f"{layout} holds a {LAYOUTS[layout].kind}, found a {kind}")
@@ -71,7 +71,7 @@ def export_pipeline(
     vae: nn.Module | str | Path | None = None,
     classes: list[str] | None = None,
 ) -> None:
-    """A DiTPipeline's folder. classes: names by id, for its labels; vae: a VAE, or where to load one."""
+    """Write a DiTPipeline's folder. classes: names in the order of their ids; vae: a VAE, or where to load one."""
     index = {
         "_class_name": "DiTPipeline",
         "scheduler": ["diffusers", "DDIMScheduler"],
@@ -89,7 +89,7 @@ def export_pipeline(
 
 
 def check_positions(model: nn.Module) -> None:
-    """ValueError unless the position table is the sinusoid: a layout without one would lose it."""
+    """Raise ValueError unless the position table is the sinusoid: a layout without a table would lose it."""
     side = model.config.input_size // model.config.patch
     by = (model.pos_embed.float() - position_table(model.config.width, side, side)).abs().max().item()
     if by > ROUNDING.get(model.pos_embed.dtype, 1e-5):

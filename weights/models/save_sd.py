@@ -13,16 +13,16 @@ from weights.layouts.kinds import plain_state, size_of
 from weights.models.load_sd import StableDiffusion, checked
 from weights.models.save import check_ending, export, write_json
 
-LOGIT_SCALE = 4.6052  # log 100, where CLIP's training caps it; images are made without it
+LOGIT_SCALE = 4.6052  # log 100, the largest value in CLIP's training; no image depends on it
 SCALE = 0.18215  # the scaling factor that a single file stands for
 
 
 def save_sd(pipeline: StableDiffusion, target: str | Path, layout: str, dtype: torch.dtype | None = None) -> None:
-    """Writes all of `pipeline` to `target`; `dtype` converts the floating tensors.
+    """Write all of `pipeline` to `target`; `dtype` converts the floating tensors.
 
     layout: "sd-diffusers", the folder that diffusers' StableDiffusionPipeline opens, without a safety checker; or
     "sd-compvis", one .safetensors file, which holds no tokenizer. Each file is written in one atomic step, and a
-    folder's model_index.json last. Raises ValueError for adapters that are not folded, and for what the layout cannot
+    folder's model_index.json last. Raises ValueError for adapters that are not merged, and for what the layout cannot
     hold.
     """
     if layout not in WRITERS:
@@ -71,7 +71,7 @@ def in_one_file(pipeline: StableDiffusion, target: Path) -> tuple[dict[str, Tens
             f"{target}: sd-compvis stands for a scaling factor of {SCALE}, found "
             f"{pipeline.vae.config.scaling_factor}; sd-diffusers holds any"
         )
-    text_json(pipeline.text.config)  # refuses a text encoder that skips layers, which this layout does not tell either
+    text_json(pipeline.text.config)  # refuses a text encoder that skips layers, which this layout does not hold either
     second = pipeline.text.config.activation == "gelu"
     models = {
         "unet-in-sd": pipeline.unet,
@@ -90,8 +90,9 @@ def in_one_file(pipeline: StableDiffusion, target: Path) -> tuple[dict[str, Tens
 
 
 def unused_openclip(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the original code of Stable Diffusion 2 insists on and does not use: a last block, here a copy of the one
-    before, and the two parameters that compare texts with images.
+    """What the original code of Stable Diffusion 2 requires and does not use.
+
+    These are a last block, here a copy of the one before, and the two parameters that compare texts with images.
     """
     before = "cond_stage_model.model."
     table = tensors[before + "positional_embedding"]

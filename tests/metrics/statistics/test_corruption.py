@@ -28,9 +28,9 @@ def real():
     return to_tensor(load("generated:hazelnut/few/2", Transform(64)).pixels)
 
 
-def looks(fidelity, residual, noise=(0.01, 0.02), every=10):
+def looks(similarity, residual, noise=(0.01, 0.02), every=10):
     """Arguments of `stage`: a look every ten steps, each with the same noise."""
-    return [every * i for i in range(len(fidelity))], fidelity, residual, [noise] * len(fidelity)
+    return [every * i for i in range(len(similarity))], similarity, residual, [noise] * len(similarity)
 
 
 @pytest.mark.parametrize("height, width", [(17, 13), (3, 3), (1, 1), (1, 5)])
@@ -51,7 +51,7 @@ def test_noise_raises_the_residual_and_blur_lowers_it(real):
     assert (noisy.diff(dim=0) > 0).all() and (blurred.diff(dim=0) < 0).all()
 
 
-def test_an_edge_is_no_grain_and_no_image_has_less_than_rounding():
+def test_an_edge_is_no_noise_and_no_image_has_less_than_rounding():
     edge = torch.ones(2, 3, 8, 8)
     edge[0, :, :, 4:] = -1
     assert noise_residual(edge).tolist() == pytest.approx([ROUNDING] * 2)
@@ -60,7 +60,7 @@ def test_an_edge_is_no_grain_and_no_image_has_less_than_rounding():
     assert (rounded - levels).square().mean().item() == pytest.approx(ROUNDING, rel=0.05)
 
 
-def test_fidelity_is_the_cosine_to_the_nearest_training_image_of_the_class():
+def test_feature_similarity_is_the_cosine_to_the_nearest_training_image_of_the_class():
     train = torch.tensor([[2.0, 0, 0], [0, 5, 0]])
     samples = torch.tensor([[0, 1.0, 0], [3, 4, 0], [3, 4, 0], [0, 0, 1], [-1, 0, 0]])
     same = torch.tensor([[True, True], [True, True], [True, False], [True, True], [True, False]])
@@ -75,7 +75,7 @@ def test_the_deviation_is_the_bootstraps():
 
 
 @pytest.mark.parametrize(
-    "fidelity, residual, found, kept",
+    "similarity, residual, found, kept",
     [
         (
             [0.5, 0.7, 0.8, 0.6, 0.5, 0.7, 0.9],
@@ -96,8 +96,8 @@ def test_the_deviation_is_the_bootstraps():
         ([0.8], [1], None, 0),
     ],
 )
-def test_a_planted_stage_is_found(fidelity, residual, found, kept):
-    assert stage(*looks(fidelity, residual)) == found and best(*looks(fidelity, residual)) == kept
+def test_a_planted_stage_is_found(similarity, residual, found, kept):
+    assert stage(*looks(similarity, residual)) == found and best(*looks(similarity, residual)) == kept
 
 
 def test_flat_curves_have_no_stage_however_long_they_are_watched():

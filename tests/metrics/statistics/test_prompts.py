@@ -57,7 +57,7 @@ def test_iqa_and_clip_t_are_those_of_torchmetrics():
     assert clip_t(images, texts).tolist() == pytest.approx(theirs.tolist(), abs=1e-6)
 
 
-def test_fidelity_counts_the_images_whose_prompt_is_the_likeliest():
+def test_prompt_accuracy_counts_the_images_whose_prompt_is_the_likeliest():
     colours = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3], [0.5, 0.25, 0.25], [0.6, 0.0, 0.4]])
     garments = torch.tensor([[0.1, 0.9]])
     mean = (0.7 + 0.3 + 0.5 + 0.6 + 0.1) / 5
@@ -70,7 +70,7 @@ def test_fidelity_counts_the_images_whose_prompt_is_the_likeliest():
     }
 
 
-def test_fidelity_of_features_that_know_nothing_is_chance():
+def test_prompt_accuracy_of_features_that_know_nothing_is_chance():
     images, prompts = drawn(3000, 16), drawn(4, 16, seed=1)
     row = prompt_accuracy(
         [choose(images[i::4], prompts.roll(-i, 0), 1.0) for i in range(4)]
@@ -85,7 +85,7 @@ def test_a_tie_is_not_right():
 
 
 @pytest.mark.parametrize("shapes", [[(0, 3)], [(2, 3), (2, 1)]])
-def test_fidelity_needs_images_and_something_to_choose_from(shapes):
+def test_prompt_accuracy_needs_images_and_something_to_choose_from(shapes):
     with pytest.raises(ValueError, match="an image or more and two prompts at least"):
         prompt_accuracy([torch.ones(shape) for shape in shapes])
 

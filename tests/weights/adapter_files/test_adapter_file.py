@@ -299,7 +299,7 @@ def test_random_parameters_have_no_half(tmp_path, tiny_dit, monkeypatch):
 
 def test_saving_needs_training_and_a_recipe(tmp_path, tiny_dit):
     base = weights.fingerprint(tiny_dit)
-    with pytest.raises(ValueError, match="a recipe needs adapter and base"):
+    with pytest.raises(ValueError, match="a header needs adapter and base"):
         weights.save_adapter(tmp_path / "a", tiny_dit, {"adapter": "full"})
     with pytest.raises(ValueError, match="and knows .* found .*'colour'"):
         weights.save_adapter(tmp_path / "a", tiny_dit, {"adapter": "full", "base": base, "colour": 1})

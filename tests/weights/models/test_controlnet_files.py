@@ -13,6 +13,7 @@ from unet.model import SIZES
 from weights.convert import convert
 from weights.layouts.diffusers_json import controlnet_json
 from weights.layouts.exchange import LAYOUTS, file_names, fill, spread
+from weights.layouts.infer import Source
 from weights.layouts.kinds import KINDS, empty, size_of
 
 SD1, SD2 = ControlConfig(), ControlConfig(heads=(5, 10, 20, 20), text_width=1024, linear=True, upcast=True)
@@ -72,7 +73,7 @@ def test_counts_at_full_size(config, values, layout):
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     back = fill(found, shapes, LAYOUTS[layout], size, "w")
     assert all(back[name] is state[name] for name in shapes)
-    fields = KINDS["controlnet"].infer(LAYOUTS[layout], found, {}, size, {}, "w")
+    fields = KINDS["controlnet"].infer(Source(LAYOUTS[layout], found, {}, size, {}, "w"))
     assert ControlConfig(**fields) == config
 
 

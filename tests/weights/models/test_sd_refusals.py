@@ -30,7 +30,7 @@ def context(width):
         ({UNET + "label_emb.0.0.weight": torch.zeros(3, 3)}, "conditioned on a class or an image"),
         ({"depth_model.x": torch.zeros(1)}, "Stable Diffusion 2's depth-to-image model"),
         ({"conditioner.embedders.1.model.ln_final.weight": torch.zeros(1)}, "Stable Diffusion XL, which has two text"),
-        ({"control_model.input_hint_block.0.weight": torch.zeros(1)}, "a ControlNet together with the Stable"),
+        ({"control_model.input_hint_block.0.weight": torch.zeros(1)}, "Stable Diffusion beside a ControlNet"),
         ({"cc_projection.weight": torch.zeros(1)}, "Zero123"),
         ({"embedder.model.x": torch.zeros(1)}, "unCLIP"),
         ({UNET + "time_embed.cond_proj.weight": torch.zeros(1)}, "a latent consistency model"),
