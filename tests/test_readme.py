@@ -75,8 +75,10 @@ def core_files():
     """The files that the map calls the core: `folder/`: `file`, `file`, or a file with its folder."""
     for line in re.findall(r"^- (.*)", SECTIONS["Map"], re.M):
         folder, *names = re.findall(r"`([\w./]+)`", line)
-        yield from [ROOT / folder / name for name in names] if folder.endswith("/") else (
-            ROOT / name for name in (folder, *names)
+        yield from (
+            [ROOT / folder / name for name in names]
+            if folder.endswith("/")
+            else (ROOT / name for name in (folder, *names))
         )
 
 
