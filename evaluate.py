@@ -5,12 +5,11 @@ generated:hazelnut/test/20. Prints a table for each network, and with --out writ
 """
 
 import json
-import sys
 from dataclasses import dataclass
 
 import torch
 
-from config import option, read, run_script, usage
+from config import option, read, run_script
 from data import ImageSet, load
 from data.output.atomic import write_atomic
 from data.output.samples import file_names, read_samples, smallest_side
@@ -65,11 +64,7 @@ class Output:
 
 def main(argv: list[str] | None = None) -> None:
     """Images, networks, one table for each."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if "-h" in argv or "--help" in argv:
-        print(usage(__doc__, (Images, Measures, Output)))
-        sys.exit(0)
-    config = read(argv, Images, Measures, Output)
+    config = read(argv, Images, Measures, Output, title=__doc__)
     measures, device = config[Measures], choose_device(config[Output].device)
     scorers = [load_scorer(text) for text in measures.scorer]
     choices = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in measures.prompt]

@@ -23,7 +23,7 @@ from data.transforms import Transform, to_tensor, to_uint8
 from dit.classes import row_of
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
-from recipes.settings import all_parts
+from recipes.settings import all_parts as training_parts
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
@@ -176,7 +176,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
 def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict]:
     """The settings, the checkpoint, the adapter files with their strengths, and the run's settings, {} without one."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    everything = list(dict.fromkeys(part for parts in PARTS.values() for part in parts))
+    everything = all_parts()
     if "-h" in argv or "--help" in argv:
         print(usage(__doc__, everything))
         sys.exit(0)
@@ -196,7 +196,12 @@ def read_run(folder: str) -> dict:
     """The settings of the run to sample from."""
     if not (Path(folder) / "config.toml").is_file():
         raise ValueError(f"{folder}: not a run folder, it has no config.toml")
-    return read_toml(Path(folder) / "config.toml", all_parts(), stored=True)
+    return read_toml(Path(folder) / "config.toml", training_parts(), stored=True)
+
+
+def all_parts() -> list[type]:
+    """All parts that any kind of model reads, each once."""
+    return list(dict.fromkeys(part for parts in PARTS.values() for part in parts))
 
 
 def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> tuple[str, list[tuple[str, float]]]:

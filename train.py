@@ -5,7 +5,6 @@ that product's defects, in minutes on a laptop's processor.
 """
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -25,24 +24,29 @@ from ops.device import Compute, choose_device, peak_gib
 from ops.random import fold_in, generator_for
 from recipes import RECIPES, Job
 from recipes.settings import configure
+from training.folder import claimed, next_run
 from training.log import open_log
 from training.monitor import is_corrupted, keep_best
 from training.plot import plot
 from training.state import STATE, State, load_state, save_state
+from training.stops import graceful_stop
 
 
 def main(argv: list[str] | None = None) -> None:
     """Config, job, loop, files: what a run is."""
     config = configure(argv, __doc__)
-    run, compute = claim(config), Compute(choose_device(config[Run].device), config[Run].precision)
+    run = Path(config[Run].out or next_run())
+    with claimed(run, config[Run].resume):
+        train(config, run)
+    print(f"everything is in {run}")
+
+
+def train(config: Config, run: Path) -> None:
+    """The run of these settings in its folder, from its last checkpoint on if it has one."""
     torch.manual_seed(config[Run].seed)
     set_backend(config[Run].attention)
-    try:
-        job = RECIPES[config[Run].recipe].build(config, compute)
-    except BaseException:
-        if not config[Run].resume:
-            run.rmdir()  # nothing has been written yet
-        raise
+    compute = Compute(choose_device(config[Run].device), config[Run].precision)
+    job = RECIPES[config[Run].recipe].build(config, compute)
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     state = first_state(config, job)
@@ -52,14 +56,14 @@ def main(argv: list[str] | None = None) -> None:
     plot(run)
     with averaged(job.model, state.parameters, state.best or state.ema):
         job.finish(run)
-    print(f"everything is in {run}")
 
 
 def loop(config: Config, run: Path, job: Job, state: State, first: int) -> None:
     """Steps first .. steps: evaluate, learn, average, log, save. Leaves by sys.exit when a signal asked for it."""
-    options, stop, began = config[Loop], catch_signals(), time.monotonic()
+    options, began = config[Loop], time.monotonic()
     job.model.train()  # loaded in eval mode, and a resumed run may learn before it is evaluated
-    with open_log(run, first) as log, tqdm(total=options.steps, initial=first, desc=run.name) as bar:
+    bar = tqdm(total=options.steps, initial=first, desc=run.name)
+    with graceful_stop("the step in progress") as stop, open_log(run, first) as log, bar:
         for step in range(first, options.steps):
             if step % options.sample_every == 0 and evaluate(config, run, job, state, step, log):
                 break
@@ -72,12 +76,19 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int) -> None:
             if (step + 1) % options.save_every == 0 or step + 1 == options.steps or stop:
                 save_state(run, state, step + 1)
             if stop:
-                print(f"stopped after step {step + 1}; continue with --resume --out {run}", file=sys.stderr)
-                sys.exit(128 + stop[0])
+                leave(run, step + 1, stop[0])
         else:
             step = options.steps
             evaluate(config, run, job, state, step, log)
         log({"step": step, **cost(job.model)})
+        if stop:
+            leave(run, step, stop[0])
+
+
+def leave(run: Path, step: int, number: int) -> None:
+    """End the process by the signal that asked for it, with everything saved."""
+    print(f"stopped after step {step}; continue with --resume --out {run}", file=sys.stderr)
+    sys.exit(128 + number)
 
 
 def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log) -> bool:
@@ -178,28 +189,6 @@ def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[st
     model.train()
     for name, raw in ema.items():
         parameters[name].data, ema[name] = raw, parameters[name].data
-
-
-def catch_signals() -> list[int]:
-    """A list that Ctrl-C or SIGTERM fills: the step in progress ends, is saved, and then we leave."""
-    caught = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda n, frame: caught.append(n))
-    return caught
-
-
-def claim(config: Config) -> Path:
-    """The run's folder, made; ValueError if it holds another run."""
-    run = Path(config[Run].out or next_run())
-    if not config[Run].resume and run.is_dir() and any(run.iterdir()):
-        raise ValueError(f"{run} holds a run already: go on with it by --resume, or name another folder by --out")
-    run.mkdir(parents=True, exist_ok=True)
-    return run
-
-
-def next_run() -> Path:
-    """The first runs/NNN that does not exist."""
-    return next(path for number in range(1, 10_000) if not (path := Path("runs") / f"{number:03d}").exists())
 
 
 if __name__ == "__main__":

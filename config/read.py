@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from config.option import check_part, flag, typed
+from config.usage import usage
 
 Part = TypeVar("Part")
 
@@ -47,8 +48,12 @@ class Config:
         return Config(self.parts, self.values | values)
 
 
-def read(argv: Sequence[str] | None, *parts: type) -> Config:
-    """The settings of a script with one set of parts, from [CONFIG.toml] and flags."""
+def read(argv: Sequence[str] | None, *parts: type, title: str = "") -> Config:
+    """The settings of a script with one set of parts, from [CONFIG.toml] and flags; --help prints them and exits."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in argv or "--help" in argv:
+        print(usage(title, parts))
+        sys.exit(0)
     return Config(parts, given(argv, parts))
 
 
@@ -184,7 +189,11 @@ def to_toml(values: dict[str, Any]) -> str:
 
 def run_script(main: Callable[[], None]) -> None:
     """Run a script's main; an error that it understands ends in one sentence and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter of a name does not end a run
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit("stopped by Ctrl-C")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -1,114 +1,152 @@
 """Try the claims and write docs/evidence.md: python -m evidence [--flag value]...
 
 Each claim writes docs/evidence/NAME.json, and the page is made of these files alone. What --work holds already is not
-trained or drawn again, so that the command goes on where it was stopped.
+trained or sampled again, so that the command goes on where it was stopped.
 """
 
 import json
 import os
-import sys
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from datetime import date
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
-import launch
+from config import option, read, run_script
 from data.output.atomic import write_atomic
+from evidence.results import HOLDS, NEITHER, REVERSE, Statement
+from experiments.table import table
 from ops.device import bf16
 
-CLAIMS = {  # module: title, in the order of the page
-    "starts": "Rows that start near",
-    "superclass": "Superclass guidance",
-    "composition": "NOT",
-    "control": "A mask says where",
-    "few_steps": "Few steps",
-    "sampler_steps": "Many steps",
-    "subject": "A new subject",
-    "logo": "A logo",
-    "parameters": "Few weights",
-    "bayesian": "Gaussian weights",
-    "gain": "A classifier that gains",
-    "magnetic_tile": "A classifier of real photographs",
+CLAIMS = {  # folder.module of evidence/claims: title, in the order of the page
+    "sampling.superclass": "Superclass guidance",
+    "sampling.composition": "Composable guidance",
+    "sampling.few_steps": "Distillation (LCM)",
+    "sampling.sampler_steps": "Sampler steps (DDIM, DDPM)",
+    "fine_tuning.starts": "Initial class embeddings",
+    "fine_tuning.parameters": "Few trainable weights (BitFit, LoRA)",
+    "fine_tuning.control": "ControlNet",
+    "fine_tuning.subject": "DreamBooth, LoRA, Textual Inversion: a subject",
+    "fine_tuning.logo": "DreamBooth, LoRA, Textual Inversion: a logo",
+    "fine_tuning.bayesian": "Bayesian weights (BNN)",
+    "classifiers.gain": "A classifier that learns from samples",
+    "classifiers.magnetic_tile": "A classifier of real photographs",
 }
+NAMES = {path.partition(".")[2]: path for path in CLAIMS}
 PHOTOGRAPHED = "magnetic_tile"  # the claim that needs photographs which do not ship
 
 
 @dataclass
-class Config:
-    claim: list[str] = field(default_factory=list)  # to be tried, repeat; none: all
-    work: str = "runs/evidence"  # folder of the runs
-    out: str = "docs"  # folder of evidence.md and evidence/
-    photographs: str = ""  # folder of the magnetic tiles, images/CLASS and masks/CLASS; empty: without that claim
-    quick: bool = False  # 20 steps, 1 seed, 2 samples of each: does everything run; says nothing about the claims
+class Claims:
+    """The claims"""
+
+    claim: list[str] = option([], "to be tried, repeat; none: all", choices=lambda: list(NAMES))
+    work: str = option("runs/evidence", "folder of the runs")
+    out: str = option("docs", "folder of evidence.md and evidence/")
+    photographs: str = option(
+        "", "folder of the magnetic tiles, images/CLASS and masks/CLASS; empty: without that claim"
+    )
+    quick: bool = option(
+        False, "20 steps, 1 seed, 2 samples of each: does everything run; says nothing about the claims"
+    )
 
 
-def main(argv=None):
-    cfg = launch.configure(Config, argv)
-    if unknown := [name for name in cfg.claim if name not in CLAIMS]:
-        raise ValueError(f"unknown claim {unknown[0]!r}; there are {', '.join(CLAIMS)}")
-    out = Path(cfg.out)
-    for name in cfg.claim or CLAIMS:
-        more = [cfg.photographs] if name == PHOTOGRAPHED else []
-        if more and not Path(cfg.photographs, "images").is_dir():
-            print(f"{name}: left out, --photographs names no folder with images/ in it, found {cfg.photographs!r}")
+def main(argv: list[str] | None = None) -> None:
+    """Try the claims, and write the page after each."""
+    config = read(argv, Claims, title=__doc__)[Claims]
+    out = Path(config.out)
+    for name in config.claim or NAMES:
+        more = [config.photographs] if name == PHOTOGRAPHED else []
+        if more and not Path(config.photographs, "images").is_dir():
+            print(f"{name}: left out, --photographs names no folder with images/ in it, found {config.photographs!r}")
             continue
-        numbers = import_module(f"evidence.{name}").numbers(Path(cfg.work), cfg.quick, *more)
-        stored = {"made": made(cfg), "numbers": numbers}
+        numbers = module_of(name).numbers(Path(config.work), config.quick, *more)
+        stored = {"made": made(config.quick), "numbers": numbers}
         write_atomic(out / "evidence" / f"{name}.json", json.dumps(stored, indent=1).encode() + b"\n")
-        if (picture := Path(cfg.work) / f"{name}.png").exists():
+        if (picture := Path(config.work) / f"{name}.png").exists():
             write_atomic(out / "evidence" / picture.name, picture.read_bytes())
         write_atomic(out / "evidence.md", page(out / "evidence").encode())
     print(f"{out}/evidence.md is made of the files in {out}/evidence")
 
 
-def made(cfg) -> str:
+def module_of(name: str) -> ModuleType:
+    """The module of a claim."""
+    return import_module(f"evidence.claims.{NAMES[name]}")
+
+
+def made(quick: bool) -> str:
     """When and on what, for the foot of a section."""
-    threads, precision = torch.get_num_threads(), bf16("auto", torch.device("cpu"))
+    threads, autocast = torch.get_num_threads(), bf16("auto", torch.device("cpu"))
     return (
-        f"{date.today()}{', in the quick form, which says nothing' if cfg.quick else ''}: {processor()}, {threads} "
-        f"thread{'s' * (threads > 1)}, {'bfloat16 autocast' if precision else 'float32'}"
+        f"{date.today()}{', in the quick form, which says nothing' if quick else ''}: {processor()}, {threads} "
+        f"thread{'s' * (threads > 1)}, {'bfloat16 autocast' if autocast else 'float32'}"
     )
 
 
 def processor() -> str:
-    """Its name, where the system tells it."""
+    """Its name where the system tells it, and its number of cores."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        if cpuinfo.exists()
-        else []
-    )
-    return f"{names[0] if names else os.uname().machine}, {os.cpu_count()} cores"
+    name = re.search(r"^model name\s*: (.*)", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    return f"{name[1].strip() if name else os.uname().machine}, {os.cpu_count()} cores"
+
+
+INTRODUCTION = f"""# Results
+
+Claims of papers, tried with the small models and the generated photographs that ship with the package; three runs each,
+with seeds of their own, where no other number is given. Each claim is a few statements. A statement *{HOLDS}* if every
+run on one side is above (or below, as it says) every run on the other; *{REVERSE}* if it is the other way round; else
+there is *{NEITHER}* beyond the spread of the runs. With three runs each, equal methods hold by chance one time in
+twenty. In the tables a cell is the mean of the runs, with the smallest and the largest in brackets. The results need
+not carry over to large models and real photographs.
+"""
 
 
 def page(folder: Path) -> str:
-    """The page, of the claims whose numbers are there."""
-    parts = [
-        "# What was claimed, and what shows here\n\n"
-        "Each section is a published claim, tried with the small models and the generated photographs that ship "
-        "with the package, in three runs with seeds of their own where no other number is given. A cell is the "
-        "mean of the runs, with the smallest and largest in brackets. A claim *holds here* if every run on one "
-        "side is above every run on the other; with three runs each, equal methods reach that by chance one time "
-        "in twenty. What holds here need not hold for a large model and real photographs, nor the other way "
-        "round.\n\n"
-        "`python -m evidence` writes this page; the numbers are in [evidence](evidence/).\n"
-    ]
-    for name, title in CLAIMS.items():
-        if (folder / f"{name}.json").exists():
-            stored = json.loads((folder / f"{name}.json").read_text())
-            module = import_module(f"evidence.{name}")
-            parts.append(
-                f"## {title}\n\n{module.__doc__.strip()}\n\n{module.section(stored['numbers'])}\n"
-                f"`python -m evidence --claim {name}{' --photographs FOLDER' * (name == PHOTOGRAPHED)}`, "
-                f"{stored['made']}.\n"
-            )
-    return "\n".join(parts)
+    """The page, of the claims whose numbers are in the folder."""
+    summary, sections = [], []
+    for name, path in NAMES.items():
+        if not (folder / f"{name}.json").exists():
+            continue
+        stored, module, title = read_json(folder / f"{name}.json"), module_of(name), CLAIMS[path]
+        claim, _, setup = module.__doc__.strip().partition("\n\n")
+        statements, details = module.result(stored["numbers"])
+        first = statements[0]
+        numbers = f"{first.text}: {first.numbers}"
+        summary.append([f"[{title}](#{anchor(title)})", claim, overall(statements), numbers])
+        lines = "".join(f"- **{found}**: {text} ({numbers})\n" for text, found, numbers in statements)
+        command = f"python -m evidence --claim {name}{' --photographs FOLDER' * (name == PHOTOGRAPHED)}"
+        sections.append(
+            f"## {title}\n\nVerdict: **{overall(statements)}**.\n\n{lines}\nClaim: *{claim}*\n\n{setup}\n\n"
+            f"{details}\n`{command}`, {stored['made']}.\n"
+        )
+    head = table(["", "claim", "verdict", "numbers of the first statement, means of the runs"], summary).replace(
+        "---:", "---"
+    )
+    foot = "`python -m evidence` writes this page from the numbers in [evidence](evidence/) alone.\n"
+    return "\n".join([INTRODUCTION, head, foot, *sections])
+
+
+def read_json(path: Path) -> dict:
+    """A file of numbers; in those written before, the key of a sampling variant was "way"."""
+    return json.loads(path.read_text().replace('"way":', '"variant":'))
+
+
+def overall(statements: list[Statement]) -> str:
+    """The verdict on a claim: how many of its statements hold."""
+    verdicts = [statement.verdict for statement in statements]
+    held = verdicts.count(HOLDS)
+    if not held:
+        return "does not hold" if REVERSE in verdicts else "no difference"
+    return "holds" if held == len(verdicts) else f"holds in part ({held} of {len(verdicts)} statements)"
+
+
+def anchor(title: str) -> str:
+    """The fragment of a heading's link."""
+    return re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

@@ -1,10 +1,12 @@
-"""Comparisons: what a config may say, and a whole one on the tiny models that is stopped and goes on."""
+"""A whole comparison on the tiny models, which goes on where it was stopped, and the command line."""
 
 import json
+import subprocess
 
 import pytest
 
 import compare
+from experiments import run as runs
 
 SETTINGS = """
 seeds = 2
@@ -35,7 +37,7 @@ def config(tmp_path, tiny, more):
     return path
 
 
-def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tmp_path, monkeypatch):
+def test_methods_and_variants_are_trained_sampled_measured_and_not_done_again(tiny, tmp_path, monkeypatch):
     path = config(
         tmp_path,
         tiny,
@@ -46,8 +48,8 @@ def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tm
         recipe = "consistency"
         init = ["{biases}/adapter.safetensors"]
         adapter = ["lora:rank=2"]
-        [ways.plain]
-        [ways.weak]
+        [variants.plain]
+        [variants.weak]
         guidance = 1.5
         of = ["biases"]
         """,
@@ -55,7 +57,7 @@ def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tm
     out = tmp_path / "out"
     compare.main([str(path), "--out", str(out)])
     rows = json.loads((out / "numbers.json").read_text())
-    assert [(row["method"], row["way"], row["seed"]) for row in rows] == [
+    assert [(row["method"], row["variant"], row["seed"]) for row in rows] == [
         ("biases", "plain", 0),
         ("biases", "weak", 0),
         ("biases", "plain", 1),
@@ -76,8 +78,8 @@ def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tm
     assert rows[0]["kid_x1000"] != rows[1]["kid_x1000"] and rows[0]["kid_x1000"] != rows[2]["kid_x1000"]
     assert "| biases, weak |" in (out / "table.md").read_text()
     assert (out / "index.html").read_text().count("data:image/png;base64") == 3
-    monkeypatch.setattr(compare.search, "train", lambda run: pytest.fail("trained again"))
-    monkeypatch.setattr(compare.sample, "main", lambda argv: pytest.fail("drawn again"))
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: pytest.fail("trained again"))
+    monkeypatch.setattr(runs.sample, "main", lambda argv: pytest.fail("sampled again"))
     compare.main([str(path), "--out", str(out)])
     assert json.loads((out / "numbers.json").read_text()) == rows
     path.write_text(path.read_text().replace("steps = 2\nbatch", "steps = 3\nbatch"))
@@ -85,7 +87,7 @@ def test_methods_and_ways_are_trained_drawn_measured_and_not_done_again(tiny, tm
         compare.main([str(path), "--out", str(out)])
 
 
-def test_prompts_are_compared_with_the_classes_that_they_ask_for(tiny_sd, tmp_path):
+def test_samples_of_a_prompt_are_compared_with_images_of_its_class(tiny_sd, tmp_path):
     path = tmp_path / "plan.toml"
     path.write_text(f"""
         seeds = 1
@@ -108,7 +110,7 @@ def test_prompts_are_compared_with_the_classes_that_they_ask_for(tiny_sd, tmp_pa
         [methods.lora]
         [scorers]
         brightness = "{tmp_path}/mine.py:bright"
-        [asked]
+        [classes_of_prompts]
         "a photo of a flawless pill" = "pill/good"
         "a pill with a hole" = "pill/hole"
         """)
@@ -119,7 +121,7 @@ def test_prompts_are_compared_with_the_classes_that_they_ask_for(tiny_sd, tmp_pa
     assert row["samples"] == 4 and set(row["class_accuracy_by_class"]) == {"pill/good", "pill/hole"}
     assert 0 < row["scores"]["brightness, bright"] < 1
     path.write_text(path.read_text().replace('= "pill/hole"', '= "pill/bump"'))
-    with pytest.raises(ValueError, match="asked: 'pill/bump' is no class of generated:pill/test/1"):
+    with pytest.raises(ValueError, match="classes_of_prompts: 'pill/bump' is no class of generated:pill/test/1"):
         compare.main([str(path), "--out", str(tmp_path / "out")])
 
 
@@ -129,38 +131,6 @@ def test_a_run_that_fails_ends_the_comparison_with_its_last_line(tiny, tmp_path)
         compare.main([str(path), "--out", str(tmp_path / "out")])
 
 
-@pytest.mark.parametrize(
-    "more, said",
-    [
-        ("", r"expected real, .*, and at least one \[methods.NAME\]"),
-        ("[methods.a]\nstep = 3", "plan.toml: unknown key 'step'; did you mean 'steps'"),
-        ("[methods.a]\n[ways.b]\nguidanse = 3", "plan.toml: unknown key 'guidanse'; did you mean 'guidance'"),
-        ("[methods.a]\nlr = 'high'", "plan.toml: --lr must be float, found 'high'"),
-        ("[methods.a]\n[way.b]", "plan.toml: unknown key 'way'; did you mean 'ways'"),
-        ("[methods.a]\n[ways.b]\nof = ['c']", "plan.toml: way 'b' is of 'c', which is no method"),
-        ("[methods]\na = 1", "plan.toml: methods must be tables of settings, found 1 for 'a'"),
-        ("[methods.a", "config file .*plan.toml: "),
-    ],
-)
-def test_what_a_config_must_not_say(tiny, tmp_path, more, said):
-    with pytest.raises(ValueError, match=said):
-        compare.read(config(tmp_path, tiny, more))
-
-
-def test_kinds_and_the_command_line(tmp_path):
-    path = tmp_path / "plan.toml"
-    path.write_text("seeds = '3'")
-    with pytest.raises(ValueError, match="seeds must be int, found '3'"):
-        compare.read(path)
-    with pytest.raises(ValueError, match="config file .*nowhere.toml"):
-        compare.read(tmp_path / "nowhere.toml")
+def test_a_comparison_needs_a_config():
     with pytest.raises(ValueError, match="name a config"):
         compare.main(["--seeds", "2"])
-
-
-def test_the_short_form_is_short(tiny, tmp_path):
-    more = "[methods.a]\nsteps = 5000\n[methods.c]\nrecipe = 'dreambooth'\nclass_images = 200\n[ways.b]\nguidance = 2.0"
-    plan = compare.shortened(compare.read(config(tmp_path, tiny, more)))
-    a, c = (compare.settings(plan, tmp_path, method, 0) for method in "ac")
-    assert plan.seeds == 1 and a["steps"] == 20 and "class_images" not in a and c["class_images"] == 2
-    assert compare.drawing(plan, "b") == {"steps": 5, "count": 2, "precision": "fp32", "guidance": 2.0}

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
-LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "evidence", "bench"}
+LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "experiments", "evidence", "bench"}
 ALLOWED = {  # part: the parts that it may import
     "ops": set(),
     "sampling": set(),
@@ -23,9 +23,10 @@ ALLOWED = {  # part: the parts that it may import
     "train": PACKAGES,
     "sample": PACKAGES,
     "evaluate": PACKAGES,
-    "compare": PACKAGES | {"train", "sample"},
-    "evidence": PACKAGES | {"train", "sample", "compare"},
-    "bench": {"ops"},
+    "experiments": PACKAGES | {"train", "sample"},
+    "compare": {"config", "experiments"},
+    "evidence": PACKAGES | {"experiments"},
+    "bench": PACKAGES | {"train"},
 }
 WEIGHTS = {  # room of weights/: the rooms that it may import, all of them below it
     "formats": set(),

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import adapters
-import compare
 from config import given
 from config.read import fields
 from data.generated import makers
 from data.output.grid import save_image
 from dit import DiT
+from experiments.plan import read_plan
 from recipes.settings import all_parts, check, row_of, rows
 from unet import UNet
 from unet.model import SIZES as UNETS
@@ -196,5 +196,5 @@ def test_every_config_is_one(path):
 
 
 def test_every_comparison_is_one():
-    plans = [compare.read(path) for path in sorted((ROOT / "configs").glob("compare_*.toml"))]
+    plans = [read_plan(path) for path in sorted((ROOT / "configs").glob("compare_*.toml"))]
     assert plans and all(len(plan.methods) > 1 for plan in plans)

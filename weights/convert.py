@@ -80,7 +80,7 @@ def convert_sd(source: Path, target: str | Path, layout: str, dtype: torch.dtype
     """Convert a whole Stable Diffusion. From one file to one file no tokenizer is needed, so none is read."""
     if layout == "sd-compvis" and source.is_file() and "tokenizer" not in options:
         given = {kind: options.get(kind, {}) for kind in ("unet", "text", "vae")}
-        pipeline = read_single(source, options.get("prediction"), None, ema, None, given)
+        pipeline = read_single(source, options.get("prediction"), given, ema)
     else:
         pipeline = load_sd(source, ema=ema, **options)
     save_sd(pipeline, target, layout, dtype)

@@ -33,17 +33,10 @@ class KeepLinked(urllib.request.HTTPRedirectHandler):
     def __init__(self):
         self.linked = {}
 
-    def redirect_request(
-        self,
-        request: urllib.request.Request,
-        response: http.client.HTTPResponse,
-        code: int,
-        message: str,
-        headers: http.client.HTTPMessage,
-        url: str,
-    ) -> urllib.request.Request | None:
+    def redirect_request(self, *args: object) -> urllib.request.Request | None:
+        headers = args[4]  # of (request, response, code, message, headers, url)
         self.linked |= {key.lower(): value for key, value in headers.items() if key.lower().startswith("x-linked-")}
-        return super().redirect_request(request, response, code, message, headers, url)
+        return super().redirect_request(*args)
 
 
 def download(name: str, folder: str | Path | None = None) -> Path:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evidence import magnetic_tile
 from evidence.__main__ import main as claims
-from evidence.tiles import CUT, GAP, JITTER, SIDE, crops, displaced, few_shot, laid, moved, read, split
+from evidence.claims.classifiers import magnetic_tile
+from evidence.results import HOLDS, NEITHER
+from evidence.tools.tiles import CUT, GAP, JITTER, SIDE, crops, displaced, few_shot, laid, moved, read, split
 
 
 def photograph(root, label, frame, exposure=1, size=(130, 110), dot=None):
@@ -101,7 +102,7 @@ def test_without_the_photographs_the_claim_is_left_out(tmp_path, capsys):
     assert "magnetic_tile: left out" in capsys.readouterr().out and not (tmp_path / "out" / "evidence.md").exists()
 
 
-def test_the_section_says_what_the_numbers_say():
+def test_the_result_says_what_the_numbers_say():
     real, moved_too = [[0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.7]], [[0.6] * 4, [0.5, 0.5, 0.5, 0.9]]
     runs = {
         "real": real,
@@ -111,7 +112,10 @@ def test_the_section_says_what_the_numbers_say():
         "real + drawn again": [[0.7] * 4] * 2,
     }
     found = {"part": "test", "arms": runs, "images": {"test": {"crack": [15, 4]}}}
-    text = magnetic_tile.section(found)
+    statements, text = magnetic_tile.result(found)
     assert "| real | 0.525 (0.500 to 0.550) |  |" in text and "| +0.075 +- 0.318 |" in text
     assert "crack: 15 photographs of 4 tiles" in text
-    assert "over real + moved +0.100 +- 0.000" in text and "beyond the interval: **real + moved**" in text
+    against = {text.split("`")[1]: (found, numbers) for text, found, numbers in statements}
+    assert against["real + moved"] == (HOLDS, "+0.100 +- 0.000")
+    assert [name for name, (found, _) in against.items() if found == HOLDS] == ["real + moved"]
+    assert against["real"][0] == NEITHER

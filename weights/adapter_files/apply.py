@@ -42,10 +42,10 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
     """Apply adapter files (path, strength) to their base in place, merge what merges, and return the model frozen.
 
     LoRA files of other tools (weights/adapter_files/lora_import.py) come last, in their order. sampled: Gaussian
-    weights (adapters/methods/bnn.py) are drawn anew in every forward and not merged to their mean. Class-conditional
-    files first give the class table their rows, and set the model's attributes `classes` (names) and `parents`
-    (superclasses).
-    Raises ValueError for a base of another structure, different classes, parameters that are missing, unknown or of
+        weights (adapters/methods/bnn.py) are drawn anew in every forward and not merged to their mean.
+    Class-conditional files first give the class table their rows, and set the model's attributes `classes` (names) and
+    `parents` (superclasses).
+        Raises ValueError for a base of another structure, different classes, parameters that are missing, unknown or of
     another shape, a second file of a method that does not merge, and a file that changes nothing; the model is then
     spoiled. Warns if the base has the same shape but other values.
     """
@@ -89,9 +89,8 @@ def apply_one(model: nn.Module, file: Loaded, theta0: dict[str, Tensor]) -> None
     """Attach a file's methods and set their parameters, unmerged; `theta0` by name gains those that a method adds."""
     path, strength, tensors, header = file
     base_names = set(theta0)
-    earlier = adapters.adapter_parameters(
-        model
-    )  # methods of this file may train by name what an earlier file has added
+    # methods of this file may train by name what an earlier file has added
+    earlier = adapters.adapter_parameters(model)
     try:
         adapters.attach(model, header["adapter"], generator=torch.Generator())
     except ValueError as error:

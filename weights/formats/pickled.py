@@ -16,6 +16,7 @@ import torch
 
 from weights.formats import torchscript
 
+AGAIN = "the download is incomplete, delete the file and fetch it again"
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the magic number of torch before 1.6, as a pickle
 
 
@@ -27,21 +28,11 @@ def stand_in(dotted: str) -> type:
     return type(name, (), {"__module__": module, "__qualname__": name} | nothing)
 
 
-HARMLESS = [
-    argparse.Namespace,  # `args` in the checkpoints of DiT's train.py
-    *map(
-        stand_in,
-        [  # old pytorch_lightning checkpoints: callback states, and numpy numbers among their scores
-            "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
-            "numpy.core.multiarray.scalar",
-            "numpy._core.multiarray.scalar",
-            "numpy.dtype",
-            "numpy.dtypes.Float64DType",
-            "numpy.dtypes.Float32DType",
-            "numpy.dtypes.Int64DType",
-        ],
-    ),
-]
+# old pytorch_lightning checkpoints: callback states, and numpy numbers among their scores
+STAND_INS = """pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint
+    numpy.core.multiarray.scalar numpy._core.multiarray.scalar
+    numpy.dtype numpy.dtypes.Float64DType numpy.dtypes.Float32DType numpy.dtypes.Int64DType""".split()
+HARMLESS = [argparse.Namespace, *map(stand_in, STAND_INS)]  # a Namespace is the `args` of DiT's train.py
 
 
 def read(path: str | Path) -> object:
@@ -86,8 +77,8 @@ def scripted(path: str | Path) -> bool:
             members = archive.infolist()
     except zipfile.BadZipFile:
         raise ValueError(
-            f"{path}: a torch archive without the table of contents at its end, found {path_size(path):,} bytes; "
-            "the download is incomplete, delete the file and fetch it again"
+            f"{path}: a torch archive without the table of contents at its end, found "
+            f"{Path(path).stat().st_size:,} bytes; {AGAIN}"
         ) from None
     names = [member.filename.split("/", 1)[-1] for member in members]
     if "constants.pkl" in names or any(name.startswith("code/") for name in names):
@@ -98,8 +89,3 @@ def scripted(path: str | Path) -> bool:
     if packed:
         raise ValueError(f"{path}: compressed members ({packed[0]}, ...), torch.save writes none")
     return False
-
-
-def path_size(path: str | Path) -> int:
-    with open(path, "rb") as file:
-        return file.seek(0, 2)

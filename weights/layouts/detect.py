@@ -9,35 +9,35 @@ from weights.layouts.exchange import LAYOUTS
 from weights.layouts.families import describe_file
 from weights.layouts.kinds import ANY, KINDS
 
-SIGNS = [  # a name that only this layout has, the layout; of each kind of model the first sign in the file decides
-    ("first_stage_model.decoder.mid.block_1.norm1.weight", "vae-in-sd"),
-    ("model.diffusion_model.output_blocks.0.0.in_layers.0.weight", "unet-in-sd"),
-    ("cond_stage_model.transformer.text_model.final_layer_norm.weight", "text-in-sd"),
-    ("cond_stage_model.transformer.final_layer_norm.weight", "text-in-sd-bare"),
-    ("cond_stage_model.model.ln_final.weight", "text-openclip-in-sd"),
-    ("conditioner.embedders.0.model.ln_final.weight", "text-openclip-in-sgm"),
-    ("blocks.0.attn.qkv.weight", "dit-official"),
-    ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight", "dit-diffusers"),
-    ("decoder.mid.block_1.norm1.weight", "vae-compvis"),
-    ("decoder.mid_block.attentions.0.query.weight", "vae-diffusers-old"),
-    ("decoder.mid_block.attentions.0.to_q.weight", "vae-diffusers"),
-    ("decoder.mid.0.norm1.weight", "vae-native"),
-    ("up_blocks.0.resnets.0.norm1.weight", "unet-diffusers"),
-    ("up.0.resnets.0.norm1.weight", "unet-native"),
-    ("control_model.input_hint_block.0.weight", "controlnet-compvis"),
-    ("input_hint_block.0.weight", "controlnet-compvis-bare"),
-    ("controlnet_cond_embedding.conv_in.weight", "controlnet-diffusers"),
-    ("hint.conv_in.weight", "controlnet-native"),
-    ("text_model.text_model.embeddings.token_embedding.weight", "text-transformers-double"),
-    ("text_model.embeddings.token_embedding.weight", "text-transformers"),
-    ("embeddings.token_embedding.weight", "text-transformers-bare"),
-    ("token_embedding.weight", "text-native"),
-]
-NEEDED = {  # a second name; without it the file is another transformer, OpenCLIP's own file, or a Control-LoRA
-    "dit-official": "y_embedder.embedding_table.weight",
-    "text-native": "final_norm.weight",
-    "controlnet-compvis": "control_model.input_blocks.1.0.in_layers.2.weight",
-    "controlnet-compvis-bare": "input_blocks.1.0.in_layers.2.weight",
+SIGNS = {  # layout: names that only its files have; of each kind of model the first layout in the file decides
+    "vae-in-sd": ("first_stage_model.decoder.mid.block_1.norm1.weight",),
+    "unet-in-sd": ("model.diffusion_model.output_blocks.0.0.in_layers.0.weight",),
+    "text-in-sd": ("cond_stage_model.transformer.text_model.final_layer_norm.weight",),
+    "text-in-sd-bare": ("cond_stage_model.transformer.final_layer_norm.weight",),
+    "text-openclip-in-sd": ("cond_stage_model.model.ln_final.weight",),
+    "text-openclip-in-sgm": ("conditioner.embedders.0.model.ln_final.weight",),
+    # a second name: other transformers have the same blocks
+    "dit-official": ("blocks.0.attn.qkv.weight", "y_embedder.embedding_table.weight"),
+    "dit-diffusers": ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",),
+    "vae-compvis": ("decoder.mid.block_1.norm1.weight",),
+    "vae-diffusers-old": ("decoder.mid_block.attentions.0.query.weight",),
+    "vae-diffusers": ("decoder.mid_block.attentions.0.to_q.weight",),
+    "vae-native": ("decoder.mid.0.norm1.weight",),
+    "unet-diffusers": ("up_blocks.0.resnets.0.norm1.weight",),
+    "unet-native": ("up.0.resnets.0.norm1.weight",),
+    # a second name: a Control-LoRA has the first too
+    "controlnet-compvis": (
+        "control_model.input_hint_block.0.weight",
+        "control_model.input_blocks.1.0.in_layers.2.weight",
+    ),
+    "controlnet-compvis-bare": ("input_hint_block.0.weight", "input_blocks.1.0.in_layers.2.weight"),
+    "controlnet-diffusers": ("controlnet_cond_embedding.conv_in.weight",),
+    "controlnet-native": ("hint.conv_in.weight",),
+    "text-transformers-double": ("text_model.text_model.embeddings.token_embedding.weight",),
+    "text-transformers": ("text_model.embeddings.token_embedding.weight",),
+    "text-transformers-bare": ("embeddings.token_embedding.weight",),
+    # a second name: OpenCLIP's own file has the first too
+    "text-native": ("token_embedding.weight", "final_norm.weight"),
 }
 
 
@@ -69,7 +69,7 @@ def detect(tensors: dict[str, Tensor], metadata: dict, source: str | Path, expec
 def layouts_in(tensors: dict[str, Tensor]) -> dict[str, str]:
     """{kind: layout} of every kind of model of which a sign is among the names."""
     layouts = {}
-    for sign, layout in SIGNS:
-        if sign in tensors and NEEDED.get(layout, sign) in tensors:
+    for layout, names in SIGNS.items():
+        if all(name in tensors for name in names):
             layouts.setdefault(LAYOUTS[layout].kind, layout)
     return layouts

@@ -39,11 +39,7 @@ UNREAD = [  # (where it counts, a regex that some tensor name matches, what such
     ("unet", r"^depth_model\.", "Stable Diffusion 2's depth-to-image model"),
     ("unet", r"^cc_projection\.", "Zero123, which is conditioned on an image and a camera"),
     ("unet", r"^embedder\.|^noise_augmentor\.", "Stable unCLIP, which is conditioned on an image"),
-    (
-        "unet",
-        r"(^|\.)time_embed(ding)?\.cond_proj\.",
-        "a latent consistency model, whose UNet reads the guidance scale",
-    ),
+    ("unet", r"(^|\.)time_embed(ding)?\.cond_proj\.", "a latent consistency model, whose UNet reads a guidance scale"),
 ]
 BY_CHANNELS = {  # UNets by their input channels
     5: "a depth-to-image model",

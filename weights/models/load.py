@@ -49,7 +49,7 @@ def load(
     path = resolve(path)
     tensors, metadata = read(path, ema=ema, variant=variant, component=component(path, expect))
     layout_name = detect(tensors, metadata, path, expect)
-    return assemble(layout_name, tensors, metadata, path, overrides, dtype, ema, check)
+    return assemble(layout_name, tensors, metadata, path, overrides, ema, dtype, check)
 
 
 def assemble(
@@ -58,9 +58,9 @@ def assemble(
     metadata: dict,
     source: str | Path,
     overrides: dict,
-    dtype: torch.dtype | None,
-    ema: bool,
-    check: bool | None,
+    ema: bool = True,
+    dtype: torch.dtype | None = None,
+    check: bool | None = None,
 ) -> nn.Module:
     """The model of this layout among the tensors of a file; the other arguments are those of `load`."""
     layout = LAYOUTS[layout_name]

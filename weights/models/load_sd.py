@@ -76,13 +76,13 @@ def load_sd(
     """
     path = resolve(path)
     given = {"unet": unet or {}, "text": text or {}, "vae": vae or {}}
-    if path.is_dir():
-        if tokenizer is not None:
-            raise ValueError(f"{path}: a folder has a tokenizer of its own, found tokenizer={str(tokenizer)!r} as well")
-        pipeline = read_folder(path, prediction, dtype, ema, variant, check, given)
-    else:
-        pipeline = read_single(path, prediction, dtype, ema, check, given)
+    if not path.is_dir():
+        pipeline = read_single(path, prediction, given, ema, dtype=dtype, check=check)
         pipeline = pipeline._replace(tokenizer=find_tokenizer(tokenizer, pipeline, path))
+    elif tokenizer is None:
+        pipeline = read_folder(path, prediction, given, ema=ema, dtype=dtype, check=check, variant=variant)
+    else:
+        raise ValueError(f"{path}: a folder has a tokenizer of its own, found tokenizer={str(tokenizer)!r} as well")
     return checked(pipeline, path)
 
 
@@ -95,16 +95,8 @@ def is_sd(path: str | Path) -> bool:
     return "unet" in layouts_in(read(path)[0])
 
 
-def read_folder(
-    path: Path,
-    prediction: str | None,
-    dtype: torch.dtype | None,
-    ema: bool,
-    variant: str | None,
-    check: bool | None,
-    given: dict[str, dict],
-) -> StableDiffusion:
-    """A diffusers folder. given: {"unet": fields, "text": fields, "vae": fields}; the rest as for `load_sd`."""
+def read_folder(path: Path, prediction: str | None, given: dict[str, dict], **options) -> StableDiffusion:
+    """A diffusers folder. given: {"unet": fields, "text": fields, "vae": fields}; options: those of `load`."""
     index, single = path / "model_index.json", path / "config.json"
     kind = read_json(index).get("_class_name") if index.is_file() else None
     if kind not in PIPELINES:
@@ -112,10 +104,7 @@ def read_folder(
         if single.is_file() and read_json(single).get("_class_name") == "ControlNetModel":
             found = "a ControlNet, which weights.load_control reads"
         raise ValueError(f"{path}: expected a folder of {', '.join(PIPELINES)}, found {found}")
-    models = {
-        part: load(path, expect=part, dtype=dtype, ema=ema, variant=variant, check=check, **given[part])
-        for part in given
-    }
+    models = {part: load(path, expect=part, **options, **given[part]) for part in given}
     config, words = path / "scheduler" / "scheduler_config.json", path / "tokenizer"
     for needed in (config, words):
         if not needed.exists():
@@ -124,9 +113,7 @@ def read_folder(
     return StableDiffusion(tokenizer=Tokenizer.from_folder(words), schedule=noise, **models)
 
 
-def read_single(
-    path: Path, prediction: str | None, dtype: torch.dtype | None, ema: bool, check: bool | None, given: dict[str, dict]
-) -> StableDiffusion:
+def read_single(path: Path, prediction: str | None, given: dict[str, dict], ema: bool, **options) -> StableDiffusion:
     """A single file's models and schedule, tokenizer None, from one map of the file; arguments as for `read_folder`."""
     tensors, metadata = read(path, ema=ema)
     layouts = layouts_in(tensors)
@@ -135,11 +122,11 @@ def read_single(
         found += ", which weights.load_control reads" if "controlnet" in layouts else ""
         raise ValueError(f"{path}: expected a whole Stable Diffusion, found {found}")
     # the UNet comes first: its error is the one that tells which other model a file is of
-    models = {"unet": assemble(layouts["unet"], tensors, metadata, path, given["unet"], dtype, ema, check)}
+    models = {"unet": assemble(layouts["unet"], tensors, metadata, path, given["unet"], ema, **options)}
     for kind in ("text", "vae"):
         if "-in-" not in layouts.get(kind, ""):
             raise ValueError(f"{path}: expected a whole Stable Diffusion, found no {KINDS[kind].words[2:]} in it")
-        models[kind] = assemble(layouts[kind], tensors, metadata, path, given[kind], dtype, ema, check)
+        models[kind] = assemble(layouts[kind], tensors, metadata, path, given[kind], ema, **options)
     unet, second = models["unet"], "openclip" in layouts["text"]
     bias = unet.up[-1].attentions[-1].transformer_blocks[0].norm1.bias if unet.config.text[0] else None
     noise = scheduler_json.of_single_file(tensors, metadata, path, second, bias, prediction)

@@ -1,0 +1,1 @@
+"""Claims about classifiers that learn from samples."""

@@ -1,0 +1,1 @@
+"""Claims about what to train, from where, and on how many images."""

@@ -1,0 +1,1 @@
+"""Claims about guidance, samplers and distillation."""

@@ -1,0 +1,94 @@
+"""Grid search: python -m experiments.search CONFIG.toml trains every combination of the values under [search].
+
+CONFIG.toml is a config of train.py with one more table, at its end:
+    adapter = ["unet.lora:rank={rank}", "text.lora:rank={rank}"]
+    out = "runs/ranks"              # empty: runs/ and the name of CONFIG.toml
+    [search]
+    lr = [1e-5, 1e-4]               # a setting of train.py
+    rank = [4, 8]                   # any other name stands in braces in the settings; template keeps its own braces
+Each combination is a process of its own with the folder OUT/lr=1e-05,rank=4 (see run.py for the files beside it).
+OUT/table.md is rewritten after every run. The same command goes on with an interrupted search: finished runs are
+skipped, begun ones are resumed, failed ones are tried again.
+"""
+
+import itertools
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+from data.output.atomic import write_atomic
+from experiments.log import summary
+from experiments.run import TrainingFailed, train, write_settings
+from experiments.settings import fill, train_fields
+from experiments.table import table
+
+
+def main(argv: list[str]) -> None:
+    """Train all combinations of one file and write their table."""
+    if len(argv) != 1 or argv[0].startswith("-"):
+        sys.exit(__doc__)
+    base, lists, out = read_search(argv[0])
+    grid = combinations(lists)
+    runs = {out / name_of(values): values for values in grid}
+    if len(runs) < len(grid):
+        raise ValueError(f"{argv[0]}: {len(grid)} combinations have only {len(runs)} different names")
+    settings = {run: settings_of(base, values) for run, values in runs.items()}
+    for run in runs:
+        write_settings(run, settings[run])
+    for number, run in enumerate(runs, 1):
+        print(f"{number}/{len(runs)} {run}", flush=True)
+        try:
+            train(run, settings[run])
+        except TrainingFailed:
+            pass  # its row says why
+        finally:
+            write_atomic(out / "table.md", table_of(runs).encode())
+    print(f"everything is in {out / 'table.md'}")
+
+
+def read_search(path: str | Path) -> tuple[dict, dict[str, list], Path]:
+    """Settings, lists to search and the absolute folder of CONFIG.toml. ValueError names what is wrong in the file."""
+    base = tomllib.loads(Path(path).read_text())
+    lists, out = base.pop("search", {}), base.pop("out", "") or f"runs/{Path(path).stem}"
+    if not (isinstance(lists, dict) and lists and all(isinstance(v, list) and v for v in lists.values())):
+        raise ValueError(f"{path}: [search] must give each name a list of at least one value, found {lists!r}")
+    known = train_fields() - {"out", "resume"}  # the search itself gives these two
+    braced = set(re.findall(r"\{(\w+)\}", str([v for name, v in (base | lists).items() if name != "template"])))
+    for key in sorted(set(base) - known) + sorted(set(lists) - known - braced):
+        raise ValueError(f"{path}: unknown key {key!r}, neither a setting to search nor a {{name}} in a setting")
+    for name in sorted(braced - set(lists)):
+        raise ValueError(f"{path}: {{{name}}} stands in a setting and [search] has no such name")
+    return base, lists, Path(out).resolve()
+
+
+def combinations(lists: dict[str, list]) -> list[dict]:
+    """{"a": [1, 2], "b": [3]} -> [{"a": 1, "b": 3}, {"a": 2, "b": 3}], the last name fastest."""
+    return [dict(zip(lists, values)) for values in itertools.product(*lists.values())]
+
+
+def settings_of(base: dict, values: dict) -> dict:
+    """The settings of one run: `values` that are settings of train.py replace the base's, all fill {name} in texts."""
+    settings = base | {name: value for name, value in values.items() if name in train_fields()}
+    return {name: value if name == "template" else fill(value, values) for name, value in settings.items()}
+
+
+def name_of(values: dict) -> str:
+    """{"lr": 1e-05, "adapter": ["bitfit", "norm"]} -> "lr=1e-05,adapter=bitfit+norm", a folder's name."""
+    texts = (f"{name}={'+'.join(map(str, v)) if isinstance(v, list) else v}" for name, v in values.items())
+    return ",".join(re.sub(r"[^a-zA-Z0-9.+=_-]+", "-", text) for text in texts)
+
+
+def table_of(runs: dict[Path, dict]) -> str:
+    """{run folder: searched values} -> Markdown, one row a run in the order of the combinations."""
+    rows = [summary(run) | values for run, values in runs.items()]
+    columns = list(dict.fromkeys([*next(iter(runs.values())), *(name for row in rows for name in row)]))
+    cells = [[row.get(name, "") for name in columns] for row in rows]
+    return table(columns, [[f"{x:.5g}" if isinstance(x, float) else str(x) for x in line] for line in cells])
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,87 @@
+"""The plan of a comparison: what its file may hold, its short form, and the old names of its tables."""
+
+import pytest
+
+from experiments.plan import read_plan
+
+SETTINGS = """
+seeds = 2
+real = "generated:pill+tile/test/2"
+[train]
+model = "{tiny}/dit.safetensors"
+vae = "{tiny}/vae.safetensors"
+data = "generated:pill+tile/few/1"
+steps = 2
+batch = 2
+warmup = 0
+save_every = 1
+sample_every = 2
+sample_steps = 2
+count = 1
+precision = "fp32"
+cache = ""
+[sample]
+steps = 2
+count = 1
+precision = "fp32"
+"""
+
+
+def config(tmp_path, tiny, more):
+    path = tmp_path / "plan.toml"
+    path.write_text(SETTINGS.replace("{tiny}", str(tiny)) + more)
+    return path
+
+
+@pytest.mark.parametrize(
+    "more, words",
+    [
+        ("", r"expected real, .*, and at least one \[methods.NAME\]"),
+        ("[methods.a]\nstep = 3", "plan.toml: unknown key 'step'; did you mean 'steps'"),
+        ("[methods.a]\n[variants.b]\nguidanse = 3", "plan.toml: unknown key 'guidanse'; did you mean 'guidance'"),
+        ("[methods.a]\nlr = 'high'", "plan.toml: --lr must be float, found 'high'"),
+        ("[methods.a]\n[variant.b]", "plan.toml: unknown key 'variant'; did you mean 'variants'"),
+        ("[methods.a]\n[variants.b]\nof = ['c']", "plan.toml: variant 'b' is of 'c', which is no method"),
+        ("[methods]\na = 1", "plan.toml: methods must be tables of settings, found 1 for 'a'"),
+        ("[methods.a", "config file .*plan.toml: "),
+    ],
+)
+def test_a_wrong_plan_is_one_sentence(tiny, tmp_path, more, words):
+    with pytest.raises(ValueError, match=words):
+        read_plan(config(tmp_path, tiny, more))
+
+
+def test_types_and_missing_files(tmp_path):
+    path = tmp_path / "plan.toml"
+    path.write_text("seeds = '3'")
+    with pytest.raises(ValueError, match="seeds must be int, found '3'"):
+        read_plan(path)
+    with pytest.raises(ValueError, match="config file .*nowhere.toml"):
+        read_plan(tmp_path / "nowhere.toml")
+
+
+def test_the_short_form_is_short(tiny, tmp_path):
+    more = "[methods.a]\nsteps = 5000\n[methods.c]\nrecipe = 'dreambooth'\nclass_images = 200\n"
+    more += "[variants.b]\nguidance = 2.0"
+    plan = read_plan(config(tmp_path, tiny, more)).shortened()
+    a, c = (plan.train_settings(tmp_path, method, 0) for method in "ac")
+    assert plan.seeds == 1 and a["steps"] == 20 and "class_images" not in a and c["class_images"] == 2
+    assert plan.sample_settings("b") == {"steps": 5, "count": 2, "precision": "fp32", "guidance": 2.0}
+
+
+def test_the_old_names_of_the_tables_are_read_with_one_line_of_notice_each(tiny, tmp_path, capsys):
+    old = read_plan(config(tmp_path, tiny, "[methods.a]\n[ways.b]\nguidance = 2.0\n[asked]\n'a pill' = 'pill/good'"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "[ways] is now called [variants]" in lines[0] and "[classes_of_prompts]" in lines[1]
+    new = "[methods.a]\n[variants.b]\nguidance = 2.0\n[classes_of_prompts]\n'a pill' = 'pill/good'"
+    assert read_plan(config(tmp_path, tiny, new)) == old and not capsys.readouterr().err
+
+
+def test_settings_that_a_recipe_does_not_read_are_not_added(tiny, tmp_path):
+    more = "[methods.a]\n[methods.b]\nrecipe = 'consistency'\n[methods.c]\nrecipe = 'text'"
+    plan = read_plan(config(tmp_path, tiny, more.replace("[methods.c]", "[methods.c]\nmeasure = 3")))
+    a, b, c = (plan.train_settings(tmp_path, method, 0) for method in "abc")
+    assert a["measure"] == b["measure"] == 0 and c["measure"] == 3  # given by the file
+    plan = read_plan(config(tmp_path, tiny, more)).shortened()
+    assert "measure" not in plan.train_settings(tmp_path, "c", 0)
+    assert [plan.methods[method].get("sample_steps") for method in "abc"] == [5, None, 5]
