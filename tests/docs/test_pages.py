@@ -74,7 +74,7 @@ def known_flags(script):
         return {name.replace("_", "-") for name in fields(all_parts())}
     if script == ("sample.py",):
         return {name.replace("_", "-") for parts in sample.PARTS.values() for name in fields(parts)}
-    printed, argv = io.StringIO(), sys.argv
+    printed, argv = io.TextIOWrapper(io.BytesIO(), write_through=True), sys.argv
     sys.argv = [script[-1], "--help"]
     try:
         with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
@@ -84,7 +84,7 @@ def known_flags(script):
                 runpy.run_path(str(ROOT / script[0]), run_name="__main__")
     finally:
         sys.argv = argv
-    return set(re.findall(r"--([a-z][a-z-]*)", printed.getvalue()))
+    return set(re.findall(r"--([a-z][a-z-]*)", printed.buffer.getvalue().decode()))
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
