@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recipes.latent import through
+from recipes.latents import reconstruct
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,7 +57,7 @@ def trained_finder(product: str, path: Path, steps: int, count: int) -> Finder:
     images = load(f"generated:{product}/oracle/{count}", Transform(64))
     vae = weights.load("tiny-vae", expect="vae", dtype=torch.float32)
     plain = to_tensor(images.pixels)  # (N, 3, S, S)
-    x, masks = torch.cat([plain, through(vae, plain)]), torch.from_numpy(images.masks).float().repeat(2, 1, 1)
+    x, masks = torch.cat([plain, reconstruct(vae, plain)]), torch.from_numpy(images.masks).float().repeat(2, 1, 1)
     optimizer = torch.optim.AdamW(finder.parameters(), lr=3e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(0)

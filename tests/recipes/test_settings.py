@@ -1,10 +1,12 @@
 """Which settings a recipe reads: the whole table of recipes and settings, made from the parts themselves."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 import weights
+from config import read_toml
 from config.option import choices_of, default_of, flag
 from recipes import RECIPES, SD
 from recipes.settings import all_parts, check, row_of, rows
@@ -129,3 +131,16 @@ def test_what_has_no_effect_or_no_sense_is_one_sentence(values, words):
 def test_a_model_is_looked_at_to_choose_the_row():
     assert row_of("control", "tiny-sd") == f"control with {SD}" and weights.is_sd("tiny-sd")
     assert row_of("control", "tiny-dit") == "control with a DiT"
+
+
+CONFIGS = [
+    path
+    for path in sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+    if not path.name.startswith(("search", "compare"))
+]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_that_comes_along_is_read_by_its_recipe_under_todays_names(path, capsys):
+    values = read_toml(path, all_parts())
+    assert check(values).values.items() >= values.items() and not capsys.readouterr().err

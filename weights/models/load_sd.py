@@ -87,7 +87,12 @@ def load_sd(
 
 
 def is_sd(path: str | Path) -> bool:
-    """Whether `path` (a file, folder or name as for `load_sd`) holds a Stable Diffusion, and not another model."""
+    """Whether `path` (a file, folder or name as for `load_sd`) holds a Stable Diffusion, and not another model.
+
+    A published name tells it before the file is downloaded.
+    """
+    if str(path) in published.FILES:
+        return str(path).startswith("stable-diffusion")
     path = resolve(path)
     if path.is_dir():
         index = path / "model_index.json"

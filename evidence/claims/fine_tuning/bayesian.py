@@ -10,7 +10,7 @@ every 60 and every 25 steps; their feature similarity and noise are those of met
 
 from pathlib import Path
 
-from recipes.watch import looks
+from training.monitor import measurements
 
 from evidence.results import Result, Runs
 from evidence.steps import compared, plan_of, trained
@@ -30,9 +30,9 @@ def numbers(work: Path, quick: bool) -> dict:
     """ "classes": the rows of tiny-dit, "dreambooth": those of tiny-sd, each with the measured samples of its run."""
     rows = compared("few_images", work, quick, METHODS)
     for row in rows:
-        row["looks"] = looks(work / "few_images" / f"{row['method']}-{row['seed']}")
+        row["looks"] = measurements(work / "few_images" / f"{row['method']}-{row['seed']}")
     subject = [
-        {"method": method, "seed": seed, "looks": looks(trained("bayesian", work, quick, method, seed))}
+        {"method": method, "seed": seed, "looks": measurements(trained("bayesian", work, quick, method, seed))}
         for method in METHODS
         for seed in range(plan_of("bayesian", quick).seeds)
     ]
