@@ -91,8 +91,8 @@ def how(name: str, row: dict, modules: list) -> str:
 def index(table: dict, counted: dict) -> str:
     """One line for each method."""
     about = (
-        "A page for each: equation, drawing, when, cost, file, config, source. Counts are of DiT-XL/2 and of the UNet of "
-        "Stable Diffusion 1, by the first spec of the page."
+        "A page for each: equation, drawing, when, cost, file, config, source. Counts are of DiT-XL/2 and of the UNet "
+        "of Stable Diffusion 1, by the first spec of the page."
     )
     head = "| method | what trains | DiT-XL/2 | UNet | source |\n|---|---|---:|---:|---|"
     lines = ["# Methods", about, head]
