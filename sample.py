@@ -73,7 +73,7 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
     out.mkdir(parents=True, exist_ok=True)
     stems, columns = file_names(request.names), [[] for _ in request.names]
-    denoiser, total = guided(request, config[part.Guidance]), len(request.cond)
+    denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
     for first in tqdm(range(0, total, output.batch), desc="batches"):
         numbers = range(first, min(first + output.batch, total))
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{total} images and grid.png in {out}")
 
 
-def guided(request: Request, guidance: part.Guidance) -> Callable:
+def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
     """denoiser(here) of the images numbered `here`: guided, and outside of the interval the model alone."""
     inside = batched_cfg(
         request.model, request.cond, request.null, guidance.guidance, guidance.channels or None,

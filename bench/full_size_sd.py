@@ -127,19 +127,21 @@ def dreambooth(work: Path, size: Size) -> list:
     """
     import torch
 
-    import adapters
     import train
-    from recipes import recipes
+    from config.training import Loop, Run
+    from ops.device import Compute, choose_device
+    from recipes import RECIPES
+    from recipes.settings import configure
 
-    began, config = time.perf_counter(), train.configure(child.words(DREAMBOOTH, work))
-    torch.manual_seed(config.seed)
-    job = recipes()[config.recipe](config, torch.device(config.device))
-    groups = train.rated(adapters.trainable_parameters(job.model), job.rates, config.lr)
-    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay, fused=True)
+    began, config = time.perf_counter(), configure(child.words(DREAMBOOTH, work), "")
+    run, loop = config[Run], config[Loop]
+    torch.manual_seed(run.seed)
+    job = RECIPES[run.recipe].build(config, Compute(choose_device(run.device), run.precision))
+    state = train.first_state(config, job)
     stages = [child.stage(began)]
-    for step in range(config.steps):
+    for step in range(loop.steps):
         began = time.perf_counter()
-        train.one_step(config, step, job, optimizer)
+        train.one_step(loop, run, step, job, state.optimizer)
         stages.append(child.stage(began))
     return stages
 
@@ -176,7 +178,7 @@ def measure(work: Path, size: Size) -> str:
     step = at[1] - at[0] if at else None
     rows.append(child.Row("one LoRA step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
     rows.append(child.run("sample.py, one image in 2 guided steps", work, SAMPLE))
-    rows.append(child.guided(child.run("one guided DDIM step", work, part("sample"))))
+    rows.append(child.guided_row(child.run("one guided DDIM step", work, part("sample"))))
     rows += child.staged(
         child.run("", work, part("dreambooth")),
         "DreamBooth, up to the first step",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recipes.latents import reconstruct
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 import weights
 from data import load
 from data.transforms import Transform, to_tensor
+from recipes.latents import reconstruct
 
 BATCH, RARE = 32, 4.0  # images a step; weight of the loss at defects, which are few pixels
 
