@@ -92,8 +92,8 @@ def test_the_world_has_twenty_kinds_of_object_and_ten_of_surface():
 @pytest.mark.parametrize("product", kinds.KINDS)
 def test_a_kind_varies_and_stays_in_its_picture(product):
     """No two good photographs are nearly alike; objects leave some ground at the border, surfaces none."""
-    photographs = np.stack([photographs.image(product, "good", "few", i, size=32)[0] for i in range(4)]).astype(float)
-    away = [np.abs(a - b).mean() for i, a in enumerate(photographs) for b in photographs[:i]]
+    images = np.stack([photographs.image(product, "good", "few", i, size=32)[0] for i in range(4)]).astype(float)
+    away = [np.abs(a - b).mean() for i, a in enumerate(images) for b in images[:i]]
     assert min(away) > 3, away
     distance = photographs.surface(product, "good", 64, np.random.default_rng(0))[0].distance
     assert (distance.max() < 0) == (product in kinds.SURFACES)
