@@ -7,7 +7,7 @@ that product's defects, in minutes on a laptop's processor.
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def leave(run: Path, step: int, number: int) -> None:
     sys.exit(128 + number)
 
 
-def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log) -> bool:
+def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: Callable[[dict], None]) -> bool:
     """Log what the averaged weights sample; keep them if none were better. Returns whether the run is to end."""
     with averaged(job.model, state.parameters, state.ema):
         log(job.evaluate(run, step))

@@ -12,7 +12,7 @@ import numpy as np
 
 from data.generated import materials
 from data.generated.materials import BRIGHT, Material
-from data.generated.products import Surface, soft
+from data.generated.products import Array, Rng, Surface, soft
 from data.generated.shapes import (
     around,
     box,
@@ -45,7 +45,7 @@ class Kind(NamedTuple):
     states: tuple[str, ...]
 
 
-def draw(kind: Kind, u, v, rng, grain) -> Surface:
+def draw(kind: Kind, u: Array, v: Array, rng: Rng, grain: Array) -> Surface:
     """A kind as a function of its frame, like those of products.py."""
     distance, height, albedo, gloss = np.full_like(u, np.inf), 0 * u, 0 * u, 0 * u
     for outline, solid, material, how in kind.parts:

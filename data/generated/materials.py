@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.generated.products import paint, power_noise, soft
-from data.generated.shapes import pick
+from data.generated.products import Array, Rng, paint, power_noise, soft
+from data.generated.shapes import Number, pick
+
+Pattern = Callable[[Array, Array, Rng, Array], Array]
 
 # Red, green and blue in 0..1. A palette is a string of these names: what one thing may be made of.
 COLOURS = {
@@ -78,83 +80,83 @@ COLOURS = {
 BRIGHT = "red blue green yellow orange purple teal"
 
 
-def plain(u, v, rng, grain):
+def plain(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
     return np.zeros_like(u)
 
 
-def stained(u, v, rng, grain):
+def stained(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
     """Clouds, as on all that was handled."""
     return grain
 
 
-def streaks(fine):
+def streaks(fine: Number) -> Pattern:
     """Fibres along u: noise of v alone, a little frayed. Brushed metal, the grain of wood."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         noise = rng.standard_normal(257)
         return np.interp(fine * v + 0.02 * fine * grain + 128, np.arange(257), noise) / 1.4
 
     return field
 
 
-def circles(frequency):
+def circles(frequency: Number) -> Pattern:
     """Rings about the middle: what a lathe leaves."""
     return lambda u, v, rng, grain: np.sin(pick(rng, frequency) * np.hypot(u, v) + 0.4 * grain)
 
 
-def rays(count, twist=0.0):
+def rays(count: Number, twist: Number = 0.0) -> Pattern:
     """Waves in the angle, seen from `twist` behind the middle: ribs of a shell, veins of a leaf."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         return np.cos(int(pick(rng, count)) * np.arctan2(v, u + twist))
 
     return field
 
 
-def herringbone(frequency, slant):
+def herringbone(frequency: Number, slant: Number) -> Pattern:
     """A rib in the middle and others that leave it at a slant: 1 on them, 0 between. The veins of a leaf."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         side = np.cos(pick(rng, frequency) * (u - slant * np.abs(v)))
         return np.maximum(soft(np.abs(v) - 0.035, 0.012), 0.7 * soft(0.9 - side, 0.05))
 
     return field
 
 
-def weave(frequency):
+def weave(frequency: Number) -> Pattern:
     """Warp and weft: the product of two waves."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         f = pick(rng, frequency)
         return np.sin(f * u) * np.sin(f * v)
 
     return field
 
 
-def ribs(frequency):
+def ribs(frequency: Number) -> Pattern:
     """Loops of yarn in rows: waves across v, cut by finer ones along u that differ from row to row. Carpet."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         f = pick(rng, frequency)
         return np.sin(f * v) + 0.8 * np.sin(1.3 * f * u + 2.4 * np.round(f * v / np.pi)) + 0.4 * grain
 
     return field
 
 
-def noise(slope):
+def noise(slope: Number) -> Pattern:
     """Grain of its own: the smaller the slope, the finer."""
     return lambda u, v, rng, grain: power_noise(rng, len(u), pick(rng, slope)) / 2
 
 
-def spots(slope, above, edge=0.15):
+def spots(slope: Number, above: Number, edge: Number = 0.15) -> Pattern:
     """1 in islands, where noise is above a threshold, 0 elsewhere: speckles of an egg, pits of concrete."""
     return lambda u, v, rng, grain: soft(pick(rng, above) - power_noise(rng, len(u), slope), edge)
 
 
-def veins(slope, width):
+def veins(slope: Number, width: Number) -> Pattern:
     """1 along winding lines, where noise crosses zero, 0 elsewhere: marble."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         broad, fine = (
             np.exp(-((power_noise(rng, len(u), slope) / (thin * pick(rng, width))) ** 2)) for thin in (1, 0.5)
         )
@@ -163,10 +165,10 @@ def veins(slope, width):
     return field
 
 
-def growth(frequency):
+def growth(frequency: Number) -> Pattern:
     """Years of wood: waves across v, bent by slow noise and sharper on one side."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         slow = power_noise(rng, len(u), 3.0)
         phase = pick(rng, frequency) * (v + 0.04 * u**2 * rng.normal()) + 0.8 * slow
         return np.sin(phase + 0.6 * np.sin(phase)) * 0.8 + 0.25 * np.sin(90 * v + 3 * slow)
@@ -174,10 +176,10 @@ def growth(frequency):
     return field
 
 
-def cells(size):
+def cells(size: Number) -> Pattern:
     """Cells about jittered points of a raster: 0 at a border, up to 1 inside. Leather, terrazzo."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         step = pick(rng, size)
         p, q = u / step, v / step
         first = second = np.full_like(u, np.inf)
@@ -194,10 +196,10 @@ def cells(size):
     return field
 
 
-def raster(pitch, edge, shift=0.0):
+def raster(pitch: Number, edge: Number, shift: Number = 0.0) -> Pattern:
     """Round dots on a raster, each second line moved by `shift`: 1 in a dot, 0 between."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         step = pick(rng, pitch)
         line = np.round(v / step)
         p = u / step + shift * line
@@ -206,10 +208,10 @@ def raster(pitch, edge, shift=0.0):
     return field
 
 
-def squares(pitch, width):
+def squares(pitch: Number, width: Number) -> Pattern:
     """1 on the lines of squared paper, on the joints of bricks, on the wires of a mesh."""
 
-    def field(u, v, rng, grain):
+    def field(u: Array, v: Array, rng: Rng, grain: Array) -> Array:
         step = pick(rng, pitch)
         away = [np.abs(x / step - np.round(x / step)) for x in (u, v)]
         return soft(np.minimum(*away) - width, 0.03)
@@ -228,13 +230,13 @@ class Material(NamedTuple):
     second: str = ""  # palette of where the field is 1; none: see above
 
 
-def choose(palette, rng):
+def choose(palette: str, rng: Rng) -> Array:
     """One of the palette's colours (3, 1, 1), its brightness varied."""
     names = palette.split()
     return paint(rng, *COLOURS[names[rng.integers(len(names))]])
 
 
-def look(material: Material, u, v, rng, grain):
+def look(material: Material, u: Array, v: Array, rng: Rng, grain: Array) -> tuple[Array, Array]:
     """The albedo (3, H, W) and the relief (H, W) of a material."""
     first = choose(material.colours, rng)
     field = material.pattern(u, v, rng, grain)

@@ -17,7 +17,7 @@ import numpy as np
 from data.generated import kinds
 from data.generated.defects import MARKS, bend, place_on
 from data.generated.products import DRAW as FIRST
-from data.generated.products import power_noise, soft
+from data.generated.products import Array, Rng, Surface, power_noise, soft
 
 # The order is frozen: an image's random numbers depend on the position of its product. New kinds come last.
 DRAW = FIRST | {name: partial(kinds.draw, kind) for name, kind in kinds.KINDS.items()}
@@ -42,7 +42,7 @@ GROUNDS = np.array([(1, 1, 1), (1, 0.97, 0.90), (1, 0.84, 0.64), (0.72, 0.90, 0.
 SPLITS = {"base": 500, "few": 20, "val": 20, "test": 100, "oracle": 500}
 
 
-def caption(product, state):
+def caption(product: str, state: str) -> str:
     """The sentence that describes an image, from a grammar of one rule per state."""
     name, plain = product.replace("_", " "), product in kinds.SURFACES
     if state in ("good", "bent"):
@@ -51,7 +51,7 @@ def caption(product, state):
     return f"a photo of {article}{name} with {'contamination' if state == 'contamination' else f'a {state}'}"
 
 
-def alternatives(product, state):
+def alternatives(product: str, state: str) -> dict[str, list[tuple[str, str]]]:
     """attribute -> classes (product, state): the given one first, then all that differ from it in the attribute."""
     others = [name for name in PRODUCTS if name != product and state in PRODUCT_STATES[name]]
     return {
@@ -60,7 +60,7 @@ def alternatives(product, state):
     }
 
 
-def frame(n, rng):
+def frame(n: int, rng: Rng) -> tuple[Array, Array, Array, Array]:
     """Image coordinates x, y and the product's frame u, v (n, n): turned by any angle, scaled, moved."""
     y, x = np.mgrid[0:n, 0:n] / (n / 2) - 1 + 1 / n
     turn, scale, (dx, dy) = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.05), rng.uniform(-0.1, 0.1, 2)
@@ -68,7 +68,7 @@ def frame(n, rng):
     return x, y, (cos * (x - dx) + sin * (y - dy)) / scale, (cos * (y - dy) - sin * (x - dx)) / scale
 
 
-def surface(product, state, n, rng):
+def surface(product: str, state: str, n: int, rng: Rng) -> tuple[Surface, Array, Array, Array]:
     """The product in its state: its surface, its frame's image coordinates and the mask of the defect (n, n)."""
     x, y, u, v = frame(n, rng)
     draw, looks = DRAW[product], rng.integers(2**31)
@@ -85,7 +85,7 @@ def surface(product, state, n, rng):
     return marked, x, y, mark.mask * (straight.distance < 0)
 
 
-def photograph(surface, x, y, rng, dark, tint=1.0):
+def photograph(surface: Surface, x: Array, y: Array, rng: Rng, dark: bool, tint: Array | float = 1.0) -> Array:
     """Light a surface (Lambert and Blinn-Phong) over a background with its cast shadow: (3, n, n) in about 0..1.
 
     dark: whether the background is; tint: its colour (3, 1, 1), 1 for grey.
@@ -111,14 +111,14 @@ def photograph(surface, x, y, rng, dark, tint=1.0):
     return tint * ground * (1 - cover) + body * cover
 
 
-def backdrop(product, rng):
+def backdrop(product: str, rng: Rng) -> tuple[bool, Array | float]:
     """Whether a photograph's ground is dark, and its tint: of the first products always the same."""
     if product in FIRST:
         return product in ("hazelnut", "bottle"), 1.0
     return rng.random() < 0.3, GROUNDS[rng.integers(len(GROUNDS))][:, None, None]
 
 
-def image(product, state, split, index, seed=0, size=64):
+def image(product: str, state: str, split: str, index: int, seed: int = 0, size: int = 64) -> tuple[Array, Array, str]:
     """One photograph: rgb (size, size, 3) uint8, mask (size, size) uint8 of 0 and 255, caption."""
     if state not in PRODUCT_STATES[product]:
         raise ValueError(f"{product} has no state {state!r}; it has {', '.join(PRODUCT_STATES[product])}")
@@ -129,7 +129,7 @@ def image(product, state, split, index, seed=0, size=64):
     return develop(picture, rng), mask.astype(np.uint8) * 255, caption(product, state)
 
 
-def develop(picture, rng):
+def develop(picture: Array, rng: Rng) -> Array:
     """What the camera makes of a picture (3, 2 S, 2 S) in about 0..1: (S, S, 3) uint8."""
     size = picture.shape[1] // 2
     picture = picture * rng.uniform(0.85, 1.12) * (1 + rng.uniform(-0.04, 0.04, 3)[:, None, None])  # exposure, white
