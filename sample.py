@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
         config[part.Output],
         Compute(choose_device(config[part.Output].device), config[part.Output].precision),
     )
-    set_backend(output.attention)
+    if output.attention != "auto":
+        set_backend(output.attention)
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
         prepare = prepare_dit if part.Classes in config else prepare_sd

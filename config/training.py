@@ -243,7 +243,7 @@ class Loop:
     accumulate: int = option(1, "micro-batches in a step", at_least=1)
     lr: float = option(3e-3, "peak learning rate of AdamW", above=0)
     weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
-    lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine"))
+    lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "cooldown"))
     warmup: int = option(20, "steps of linear warm-up", at_least=0)
     clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
     ema: float = option(0.99, "decay of the averaged weights, reached gradually; 0: none", at_least=0, below=1)

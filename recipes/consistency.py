@@ -4,6 +4,7 @@ The teacher is the model as loaded, with the adapter files of --init merged into
 """
 
 from functools import partial
+from pathlib import Path
 
 import adapters
 import weights
@@ -41,7 +42,7 @@ def consistency(config: Config, compute: Compute) -> Job:
     held_out = condition.held_out(config[part.HeldOut].val) if captioned else condition.held_out()
     evaluate = evaluation(condition, loss, held_out, STUDENT, config[part.Grid].count, seed)
 
-    def finish(run):
+    def finish(run: Path) -> None:
         settings = header_settings(config) | vars(STUDENT) | {"teacher_guidance": guidance}
         header = condition.header | {"adapter": specs, "config": settings}
         if captioned:

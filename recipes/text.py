@@ -11,6 +11,8 @@ To train more than the word (pivotal tuning), give --token to text or dreambooth
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 import adapters
 import weights
 from config import Config
@@ -73,13 +75,13 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     count = config[part.Grid].count
     similarity = watched(condition, count, config[part.Stopping].acts)
 
-    def measure(samples):
+    def measure(samples: np.ndarray) -> dict:
         return word_report(model, sd.tokenizer, tokens) | similarity(samples)
 
     held_out = condition.held_out(config[part.HeldOut].val)
     evaluate = evaluation(condition, loss, held_out, sampling, count, seed, measure)
 
-    def finish(run):
+    def finish(run: Path) -> None:
         show_captioned(run, condition, sampling, seed + 1)
         header = condition.header | {"tokens": tokens, "adapter": specs, "config": header_settings(config)}
         save(run, condition, header)

@@ -24,7 +24,18 @@ ALLOWED = {  # part: the parts that it may import, all of them above it here
     "evaluate": {"ops", "data", "config", "metrics"},
     "experiments": {"ops", "data", "config", "metrics", "training", "recipes", "sample"},
     "compare": {"config", "experiments"},
-    "evidence": {"ops", "sampling", "data", "config", "weights", "metrics", "training", "recipes", "experiments"},
+    "evidence": {
+        "ops",
+        "sampling",
+        "data",
+        "unet",
+        "config",
+        "weights",
+        "metrics",
+        "training",
+        "recipes",
+        "experiments",
+    },
     "bench": {"ops", "sampling", "adapters", "data", "dit", "unet", "config", "weights", "recipes", "train"},
 }
 LOCAL = ALLOWED.keys()

@@ -264,6 +264,8 @@ def test_learning_rate_and_average():
     assert [lr_factor(options, step) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
     assert lr_factor(options, 6) == pytest.approx(0.5)
     assert lr_factor(Loop(steps=10, warmup=2, lr_schedule="constant"), 9) == 1.0
+    options = Loop(steps=20, warmup=2, lr_schedule="cooldown")
+    assert [lr_factor(options, step) for step in (0, 2, 16, 17, 20)] == pytest.approx([0.5, 1, 1, 0.5, 0])
     assert ema_decay(0.99, 0) == pytest.approx(0.1) and ema_decay(0.99, 10_000) == 0.99
 
 
