@@ -307,7 +307,7 @@ def test_a_long_average_forgets_too_slowly_for_a_short_run(tmp_path, monkeypatch
     "more, words",
     [
         (["--recipe", "class_lable"], "unknown recipe"),
-        (["--lr-schedule", "linear"], "--lr-schedule must be one of constant, cosine, found 'linear'"),
+        (["--lr-schedule", "linear"], "--lr-schedule must be one of constant, cosine, cooldown, found 'linear'"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--adapter", "lara"], "did you mean 'lora'"),
         (["--class-init", "walnut"], "none of name, nearest"),
