@@ -4,37 +4,30 @@
 Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import weights
 from config import Config, check_unread, given, run_script, usage
 from config import sampling as part
-from config.option import default_of
-from config.read import fields, read_flags
-from config.sampling import with_strength
-from config.training import Images
-from data.images import SUFFIXES, decode, decode_mask
-from data.output.about import read_about
+from config.repeat import IDLE, OF_A_CALL, about_call, same_images, settings_like
+from data.images import decode
 from data.output.grid import grid, save_image
-from data.output.samples import GRID, file_names
+from data.output.samples import GRID, check_folder, file_names
 from data.transforms import Transform, Variant, to_tensor, to_uint8
 from dit.classes import row_of, split_names
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
 from ops.memory import memory_in_a_sentence
 from ops.progress import progress
-from recipes.conditions.classes import load_autoencoder, load_dit
-from recipes.masks import mask_hints, mask_images
-from recipes.pixels import transform
+from recipes.loading import load_autoencoder, load_dit
+from recipes.masks import mask_hints, mask_images, read_masks
 from recipes.settings import settings_from_here
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
@@ -48,9 +41,6 @@ PARTS = {  # what is sampled from -> the parts of the settings that are read
     "a Stable Diffusion of a run": (*_ALL, part.Prompts, part.Size),
 }
 CLASSES = 12  # columns at most, where no class is named
-OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
-IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
-PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image")  # those that may be paths
 LEVERS = "a smaller --batch or --size, or --precision bf16, takes less memory"
 
 
@@ -83,7 +73,8 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     """Sample the images of all columns, or the one numbered `only`, each into its file."""
     output = config[part.Output]
     compute = Compute(choose_device(output.device), output.precision)
-    set_backend(output.attention)
+    if output.attention != "auto":
+        set_backend(output.attention)
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
         prepare = prepare_dit if part.Classes in config else prepare_sd
@@ -94,12 +85,12 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     stems, columns = file_names(request.names), [[] for _ in request.names]
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
-    about = about_call(config, path, files, request)
+    about = about_call(config, path, files, request.names)
     names = {f"{stems[i // output.count]}_{i % output.count:03d}.png" for i in range(total)}
     what = f"{len(columns)} {'classes' if part.Classes in config else 'prompts'} x {output.count}"
     amount = f"{total} images ({what})" if only is None else f"image {only} of {total}"
     print(f"{amount} of {about['model']} by {sampler.sampler}, {sampler.steps} steps, into {out}")
-    check_folder(out, names, about["settings"], output.replace)
+    check_folder(out, names, partial(same_images, about["settings"]), output.replace)
     out.mkdir(parents=True, exist_ok=True)
     needless = only is not None and config[part.Source].weights != "sampled"  # batches of other images
     for first in progress(range(0, total, output.batch), "batches"):
@@ -108,9 +99,19 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
             continue
         with compute.autocast():
             z = sample_latents(
-                denoiser, numbers, request.shape, request.schedule, sampler.sampler, sampler.steps, output.seed,
-                output.batch, start, strength, compute.device, request.on_step,
-            )  # fmt: skip
+                denoiser,
+                numbers,
+                request.shape,
+                request.schedule,
+                sampler.sampler,
+                sampler.steps,
+                output.seed,
+                output.batch,
+                start,
+                strength,
+                compute.device,
+                request.on_step,
+            )
             images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             if only in (None, i):
@@ -123,76 +124,19 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     print(f"{total} images and grid.png in {out}" if only is None else f"1 image in {out}")
 
 
-def about_call(config: Config, path: str, files: list[tuple[str, float]], request: Request) -> dict:
-    """What every image of a call says about itself: what is asked for most, and all settings, paths from the root."""
-    values = {name: value for name, value in config.values.items() if name not in OF_A_CALL}
-    if part.Prompts in config:
-        values |= {"prompt": request.names, "prompts": ""}
-    return {
-        "seed": values["seed"],
-        "steps": values["steps"],
-        "guidance": values["guidance"],
-        "sampler": values["sampler"],
-        "model": anchored(path),
-        "adapters": [[anchored(file), strength] for file, strength in files],
-        "settings": {name: anchored(value, name) for name, value in values.items()},
-    }
-
-
-def anchored(value: Any, name: str = "model") -> Any:
-    """A setting with the paths in it absolute, where they are of files that exist."""
-    if isinstance(value, list):
-        return [anchored(item, name) for item in value]
-    if name not in PATHS or not value:
-        return value
-    word, equals, file = value.rpartition("=") if name == "embedding" else ("", "", value)
-    file, strength = with_strength(file) if name == "adapter" and not Path(file).exists() else (file, 1.0)
-    absolute = os.path.abspath(file) if Path(file).exists() else file
-    return f"{word}{equals}{absolute}" + (f":{strength}" if strength != 1 else "")
-
-
-def settings_like(path: str) -> tuple[dict, int]:
-    """The settings of the call that sampled a PNG, and the number of that image in it. ValueError without them."""
-    about = read_about(path)
-    settings, number = about.get("settings"), about.get("number")
-    if not isinstance(settings, dict) or type(number) is not int:
-        raise ValueError(f"{path}: does not say how it was sampled; --like takes a PNG of sample.py as it was written")
-    lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
-    words = [f"--{name}={value}" for name, items in lists.items() for value in items]
-    given_then = read_flags(words, all_parts())
-    defaults = {name: default_of(field) for name, (field, _) in fields(all_parts()).items()}
-    return {name: value for name, value in given_then.items() if value != defaults[name]}, number
-
-
-def check_folder(out: Path, names: set[str], settings: dict, replace: bool) -> None:
-    """ValueError for a folder that holds images other than those of a call with these settings.
-
-    names: the files that the call writes. replace: samples of other settings are removed instead.
-    """
-
-    def deciding(values: dict) -> dict:
-        return {name: value for name, value in values.items() if name not in IDLE}
-
-    for path in sorted(out.iterdir()) if out.is_dir() else []:
-        if path.suffix.lower() not in SUFFIXES or path.name == GRID:
-            continue
-        about = read_about(path) if path.suffix.lower() == ".png" else {}
-        own = about.get("settings")
-        if deciding(own) == deciding(settings) if isinstance(own, dict) else path.name in names:
-            continue  # of this call, or of an earlier version and written anew
-        if not replace or not isinstance(own, dict):
-            kind = "a sample of other settings" if isinstance(own, dict) else "which is no sample of this call"
-            way = "name another folder by --out" + (", or let its samples go by --replace" if own else "")
-            raise ValueError(f"{out} holds {path.name}, {kind}: {way}")
-        path.unlink()
-
-
 def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
     """denoiser(here) of the images numbered `here`: guided, and outside of the interval the model alone."""
     inside = batched_cfg(
-        request.model, request.cond, request.null, guidance.guidance, guidance.channels or None,
-        request.extra_conditions, request.hint, request.superclass, guidance.superclass_guidance,
-    )  # fmt: skip
+        request.model,
+        request.cond,
+        request.null,
+        guidance.guidance,
+        guidance.channels or None,
+        request.extra_conditions,
+        request.hint,
+        request.superclass,
+        guidance.superclass_guidance,
+    )
     limits = guidance.limits(len(request.schedule.alpha_bar) - 1)
     if limits is None:
         return inside
@@ -288,7 +232,7 @@ def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, floa
         sys.exit(0)
     values, only = given(argv, everything), None
     if values.get("like"):
-        settings, only = settings_like(values["like"])
+        settings, only = settings_like(values["like"], everything)
         only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
         values = settings | values
     source = part.Source(**{name: values[name] for name in ("run", "adapter") if name in values})
@@ -355,18 +299,6 @@ def control_of(config: Config) -> Path | None:
     if hints.hint and count % len(hints.hint):
         raise ValueError(f"--count must be a multiple of the {len(hints.hint)} hints, found {count}")
     return control
-
-
-def read_masks(files: list[str], side: int, trained: dict) -> np.ndarray:
-    """The hints of a ControlNet of this package, read as its training read masks: (hints, side, side) bool.
-
-    trained: the settings of its training, whose crop is for masks that are as large. ValueError as data.images raises.
-    """
-    masks = [decode_mask(file) for file in files]
-    crop = trained.get("crop", 0)
-    ways = [transform(Images(crop=crop if min(mask.shape) >= crop else 0, resize=trained.get("resize", "resize")), side)
-            for mask in masks]  # fmt: skip
-    return np.stack([way.mask(mask) > 0 for way, mask in zip(ways, masks)])
 
 
 def pictures(files: list[str], side: int) -> Tensor:

@@ -7,9 +7,8 @@ that product's defects, in minutes on a laptop's processor.
 import math
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,19 +28,20 @@ from recipes import RECIPES, Job
 from recipes.job import OF_A_CALL
 from recipes.settings import configure, in_folder, started_in
 from training.climb import Climb
-from training.estimate import FEW_STEPS, DryRun, estimate, timed
+from training.estimate import estimate, rehearse, smaller
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
 from training.plot import plot
-from training.state import PREVIOUS, STATE, State, check_room, has_state, load_state, save_state, saved_steps
+from training.state import State, check_room, has_state, load_state, save_state, saved_steps, verdict
 from training.stops import Stop, graceful_stop
 
-COLUMNS = 8  # of an evaluation at most, for the time that a dry run expects
 LEVERS = (
     "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "
     "that trains less, takes less memory"
 )
+
+COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,7 +80,8 @@ def train(config: Config, run: Path, stop: Stop) -> None:
 def build(config: Config) -> Job:
     """The job of the settings: model, images, loss."""
     torch.manual_seed(config[Run].seed)
-    set_backend(config[Run].attention)
+    if config[Run].attention != "auto":
+        set_backend(config[Run].attention)
     compute = Compute(choose_device(config[Run].device), config[Run].precision)
     return RECIPES[config[Run].recipe].build(config, compute)
 
@@ -133,7 +134,7 @@ def leave(run: Path, state: State, step: int, number: int) -> None:
     sys.exit(128 + number)
 
 
-def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log) -> bool:
+def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: Callable[[dict], None]) -> bool:
     """Log what the averaged weights sample; keep them if none were better. Returns whether the run is to end."""
     with averaged(job.model, state.parameters, state.ema):
         log(job.evaluate(run, step))
@@ -188,20 +189,6 @@ def first_state(config: Config, job: Job) -> State:
     return State(parameters, ema, kept, optimizer, job.made_of)
 
 
-def verdict(run: Path) -> str:
-    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
-    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
-    last, before = saved_steps(run)
-    if last is None:
-        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
-    if last + 1 in losses:
-        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
-    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
-    if before is not None and before + 1 in losses:
-        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
-    return f"{text}. Start again, with a lower --lr or a smaller --clip."
-
-
 def param_groups(parameters: dict[str, nn.Parameter], rates: dict[str, float], lr: float) -> list[dict]:
     """Parameter groups of the optimizer: one for each start of a name with a rate of its own, and one for the rest."""
     groups = {}
@@ -219,11 +206,17 @@ def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
 
 
 def lr_factor(options: Loop, step: int) -> float:
-    """Linear warm-up to 1, then 1, or half a cosine down to 0."""
+    """Linear warm-up to 1, then 1, half a cosine down to 0, or 1 and in the last fifth 1 - sqrt(x) (cooldown).
+
+    x is the share of that fifth that is done: the cooldown of Hägele et al. 2024 (arXiv 2405.18392), as good as a
+    cosine, and a run saved before it can be made longer.
+    """
     if step < options.warmup:
         return (step + 1) / options.warmup
     if options.lr_schedule == "constant":
         return 1.0
+    if options.lr_schedule == "cooldown":
+        return 1 - math.sqrt(max(0.0, 1 - (options.steps - step) / (COOLDOWN * options.steps)))
     return 0.5 * (1 + math.cos(math.pi * (step - options.warmup) / max(1, options.steps - options.warmup)))
 
 
@@ -240,35 +233,16 @@ def cost(model: nn.Module) -> dict:
 
 def dry_run(config: Config) -> None:
     """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take."""
-    little = {"cache": "", "count": 1, "sample_steps": FEW_STEPS, "measure": 0, "class_images": 1, "keep": "last"}
-    little |= {"stop_corrupted": False, "dry_run": False}
-    seconds, options = {}, config[Loop]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        with timed(seconds, "start"):
-            job = build(config.replace(**{name: value for name, value in little.items() if name in config.values}))
-            state = first_state(config, job)
-        device = next(job.model.parameters()).device
-        held = peak_gib(device)
-        job.model.train()
-        for step, name in enumerate(("first step", "step")):
-            with timed(seconds, name):
-                one_step(options, config[Run], step, job, state.optimizer)
-        with timed(seconds, "checkpoint"):
-            save_state(run, state, 2)
-        with averaged(job.model, state.parameters, state.ema):
-            with timed(seconds, "evaluation"):
-                job.evaluate(run, 0)
-            with timed(seconds, "result"):
-                job.finish(run)
-        sizes = {file: file.stat().st_size for file in run.rglob("*") if file.is_file()}
-        checkpoint, copy = sizes[run / STATE], sum(p.nbytes for p in state.parameters.values())
-        classes = len(job.made_of.get("classes", {}).get("names", []))
-        measured = DryRun(
-            seconds, held, peak_gib(device), checkpoint, sum(sizes.values()) - checkpoint, copy,
-            min(COLUMNS, classes or COLUMNS), classes,
-        )  # fmt: skip
-    print(estimate(config, measured))
+    little = config.replace(**smaller(config.values))
+
+    def start() -> tuple[Job, State]:
+        job = build(little)
+        return job, first_state(config, job)
+
+    def step(job: Job, state: State, number: int) -> None:
+        one_step(config[Loop], config[Run], number, job, state.optimizer)
+
+    print(estimate(config.values, rehearse(start, step, averaged)))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import adapters
@@ -54,10 +55,16 @@ def check(values: dict) -> Config:
 
 
 def read_run(stored: Path) -> Config:
-    """The settings that a run was started with, without those of an older run that its recipe does not read."""
+    """The settings that a run was started with, without those of an older run that have no effect."""
     values = read_toml(stored, all_parts(), stored=True)
-    row = row_of(values["recipe"], values["model"])
-    return Config(rows()[row], values)
+    parts = rows()[row_of(values["recipe"], values["model"])]
+    idle = {
+        field.name
+        for part in parts
+        for field in fields(part)
+        if field.metadata["needs"] and not values.get(field.metadata["needs"])
+    }
+    return Config(parts, {name: value for name, value in values.items() if name not in idle})
 
 
 def settings_from_here(run: Path) -> dict:

@@ -128,7 +128,7 @@ def job_of(model, batch, loss, names, rates=None):
 
 
 def denoising_job(tiny, count=10):
-    """The tiny DiT on `count` latents. Noise and timestep belong to the image, so the batch's size does not matter."""
+    """The tiny DiT on `count` latents. Noise and timestep belong to the image, so that batches of any size agree."""
     model = weights.load(tiny / "dit.safetensors").double().train()
     generator, schedule = torch.Generator().manual_seed(0), dit_schedule("fixed")
     x0, eps = torch.randn(2, count, 4, 4, 4, generator=generator, dtype=torch.float64)
@@ -150,8 +150,10 @@ def trained_by_hand(tiny, steps, make=torch.optim.SGD, **options):
     job, loop, gradients = denoising_job(tiny), Loop(lr=0.1, warmup=0, lr_schedule="constant", **options), {}
     parameters = adapters.trainable_parameters(job.model)
     optimizer = make(train.param_groups(parameters, {}, loop.lr), lr=loop.lr)
-    keep = {name: p.register_hook(lambda g, name=name: gradients.__setitem__(name, gradients.get(name, 0) + g))
-            for name, p in parameters.items()}  # fmt: skip
+    keep = {
+        name: p.register_hook(lambda g, name=name: gradients.__setitem__(name, gradients.get(name, 0) + g))
+        for name, p in parameters.items()
+    }
     assert keep
     logged = []
     for step in range(steps):
@@ -261,6 +263,8 @@ def test_learning_rate_and_average():
     assert [lr_factor(options, step) for step in (0, 1, 2)] == [0.5, 1.0, 1.0]
     assert lr_factor(options, 6) == pytest.approx(0.5)
     assert lr_factor(Loop(steps=10, warmup=2, lr_schedule="constant"), 9) == 1.0
+    options = Loop(steps=20, warmup=2, lr_schedule="cooldown")
+    assert [lr_factor(options, step) for step in (0, 2, 16, 17, 20)] == pytest.approx([0.5, 1, 1, 0.5, 0])
     assert ema_decay(0.99, 0) == pytest.approx(0.1) and ema_decay(0.99, 10_000) == 0.99
 
 
@@ -276,8 +280,12 @@ def share_of_new_weights(run, decay, steps):
     values = {"steps": steps, "batch": 1, "ema": decay, "sample_every": steps, "save_every": steps}
     config = Config((Run, Loop), values | {"device": "cpu", "precision": "fp32"})
     average = {"weight": torch.zeros((), dtype=torch.float64)}
-    state = State({"weight": model.weight}, average, {}, torch.optim.AdamW([{"params": [model.weight], "peak": 0.1}],
-                                                                          weight_decay=0))  # fmt: skip
+    state = State(
+        {"weight": model.weight},
+        average,
+        {},
+        torch.optim.AdamW([{"params": [model.weight], "peak": 0.1}], weight_decay=0),
+    )
     run.mkdir()
     train.loop(config, run, job, state, 0, Stop())
     assert model.weight.item() == 1
@@ -298,7 +306,7 @@ def test_a_long_average_forgets_too_slowly_for_a_short_run(tmp_path, monkeypatch
     "more, words",
     [
         (["--recipe", "class_lable"], "unknown recipe"),
-        (["--lr-schedule", "linear"], "--lr-schedule must be one of constant, cosine, found 'linear'"),
+        (["--lr-schedule", "linear"], "--lr-schedule must be one of constant, cosine, cooldown, found 'linear'"),
         (["--steps", "0"], "steps must be at least 1"),
         (["--adapter", "lara"], "did you mean 'lora'"),
         (["--class-init", "walnut"], "none of name, nearest"),

@@ -1,10 +1,14 @@
 """The picture of a run: its losses, and what its evaluations measured, with the corruption stage marked."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metrics.statistics.corruption import best, stage
 from training.log import read_log
 from training.monitor import measurements
+
+if TYPE_CHECKING:  # matplotlib is optional
+    from matplotlib.axes import Axes
 
 
 def plot(run: Path) -> None:
@@ -34,7 +38,7 @@ def plot(run: Path) -> None:
     panels[0].figure.savefig(run / "loss.png", dpi=120)
 
 
-def losses(axes, lines: list[dict]) -> None:
+def losses(axes: "Axes", lines: list[dict]) -> None:
     steps, values = zip(*((line["step"], line["loss"]) for line in lines if "loss" in line))
     mean = [sum(values[max(0, i - 49) : i + 1]) / len(values[max(0, i - 49) : i + 1]) for i in range(len(values))]
     axes.plot(steps, values, lw=0.5, alpha=0.4, label="training")
@@ -46,7 +50,7 @@ def losses(axes, lines: list[dict]) -> None:
     axes.legend()
 
 
-def samples(axes, steps: list, similarity: list, residual: list, deviations: list) -> None:
+def samples(axes: "Axes", steps: list, similarity: list, residual: list, deviations: list) -> None:
     of_similarity, of_residual = zip(*deviations)
     axes.errorbar(steps, similarity, of_similarity, fmt="o-", color="C0", capsize=2)
     at = steps.index(best(steps, similarity, residual, deviations))

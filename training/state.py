@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.log import read_log
 from weights.formats import safe
 
 STATE = Path("checkpoint") / "state.safetensors"
@@ -133,6 +134,20 @@ def saved_steps(run: Path) -> tuple[int | None, int | None]:
             return safe.graft_header(safe.read_metadata(path), path).get("step") if path.exists() else None
 
     return step(run / STATE), step(run / PREVIOUS)
+
+
+def verdict(run: Path) -> str:
+    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
+    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
+    last, before = saved_steps(run)
+    if last is None:
+        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
+    if last + 1 in losses:
+        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
+    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
+    if before is not None and before + 1 in losses:
+        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
+    return f"{text}. Start again, with a lower --lr or a smaller --clip."
 
 
 @torch.no_grad()

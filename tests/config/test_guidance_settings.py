@@ -44,7 +44,7 @@ def test_guidance_comes_from_superclasses_where_they_are_known(fields, missing, 
     [
         ({"guidance_from": "superclass"}, "none known"),
         ({"superclass_guidance": 2.0}, "none known"),
-        ({"guidance_from": "top"}, "--guidance-from must be one of , null, superclass, found 'top'"),
+        ({"guidance_from": "top"}, "--guidance-from must be one of empty, null, superclass, found 'top'"),
         ({"guidance_from": "null", "superclass_guidance": 2.0}, "have no effect on guidance from null"),
         ({"guidance_from": "null", "superclass": "a nut"}, "have no effect on guidance from null"),
     ],

@@ -8,7 +8,8 @@ import adapters
 import weights
 from config.training import Images
 from ops.device import Compute
-from recipes.conditions.captions import Captions, load_sd, new_sd
+from recipes.conditions.captions import Captions
+from recipes.loading import load_sd, new_sd
 
 TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]
 CPU = Compute(torch.device("cpu"), "fp32")
