@@ -65,7 +65,6 @@ def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampl
             "--prompt is read by a Stable Diffusion and a Stable Diffusion of a run, not by a DiT of a run",
         ),
         (["--negative", "a"], "--negative is read by a Stable Diffusion .*, not by a DiT of a run"),
-        (["--size", "32"], "--size is read by a Stable Diffusion .*, not by a DiT of a run"),
         (["--embedding", "a.pt"], "--embedding is read by a Stable Diffusion .*, not by a DiT of a run"),
         (["--strength", "0.5"], "--strength has no effect without --image"),
         (["--guidance", "1", "--interval", "1,2"], "--interval has no effect at guidance 1"),

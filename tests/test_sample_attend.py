@@ -30,7 +30,7 @@ def keen(tiny_sd, tmp_path_factory):
 
 def drawn(model, out, *flags):
     common = "--steps 10 --count 1 --precision fp32 --guidance 4".split()
-    sample.main(["--model", str(model), "--prompt", PROMPT, *common, "--out", str(out), *flags])
+    sample.main(["--model", str(model), "--prompt", PROMPT, *common, "--replace", "--out", str(out), *flags])
     return np.asarray(Image.open(out / "a_photo_of_a_hazelnut_000.png")).astype(int)
 
 

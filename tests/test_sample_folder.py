@@ -127,16 +127,20 @@ def test_the_default_folder_of_a_run_too_and_what_is_measured_is_of_one_call(run
     assert re.search(r"samples +10\b", capsys.readouterr().out)
 
 
-def test_photographs_in_the_folder_are_never_removed(run, tmp_path):
-    Image.new("RGB", (4, 4)).save(tmp_path / "mine.png")
-    (tmp_path / "mine.jpg").write_bytes(b"x")
-    for name in ("mine.jpg", "mine.png"):
+def test_images_that_are_no_samples_stay_and_old_samples_are_refused(run, tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "start.png")
+    (tmp_path / "mask.jpg").write_bytes(b"x")
+    (tmp_path / "notes_001.txt").write_text("x")
+    argv = ["--run", str(run), "--out", str(tmp_path), *FAST]
+    sample.main(argv)
+    sample.main([*argv, "--seed", "1", "--replace"])
+    assert all((tmp_path / name).exists() for name in ("start.png", "mask.jpg", "notes_001.txt"))
+    for name in ("walnut_000.png", "hazelnut_good_007.png", "walnut_000.jpg"):  # of a version that wrote no text
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
         for more in ([], ["--replace"]):
-            with pytest.raises(ValueError, match=f"holds {name}, which is no sample of this call"):
-                sample.main(["--run", str(run), "--out", str(tmp_path), *FAST, *more])
+            with pytest.raises(ValueError, match=f"holds {name}, a sample of another call"):
+                sample.main([*argv, "--seed", "1", *more])
         (tmp_path / name).unlink()
-    (tmp_path / "notes.txt").write_text("x")
-    sample.main(["--run", str(run), "--out", str(tmp_path), *FAST])
 
 
 def test_samples_of_an_earlier_version_are_written_anew(run, tmp_path):

@@ -89,7 +89,7 @@ def test_a_run_goes_to_other_tools_and_back(tiny_sd, tmp_path):
     drawn = read(tmp_path / "run" / "drawn" / "a_thing_000.png")
     assert np.abs(drawn - read(tmp_path / "a_thing_000.png")).max() <= 1
     other = ["--adapter", f"{lora}:0.5", "--embedding", f"<other>={word}", "--prompt", "a <other>"]
-    sample.main([*model, *other, "--out", str(tmp_path), *FAST])
+    sample.main([*model, *other, "--replace", "--out", str(tmp_path), *FAST])
     assert np.abs(drawn - read(tmp_path / "a_other_000.png")).max() > 0
 
 

@@ -24,7 +24,7 @@ def file_names(columns: Sequence[str]) -> list[str]:
 
 
 def check_folder(out: Path, names: set[str], same: Callable[[object], bool], replace: bool) -> None:
-    """ValueError for a folder that holds images other than those of one call of sample.py.
+    """ValueError for a folder that holds samples other than those of one call of sample.py.
 
     names: the files that it writes. same: whether an image with these settings is of such a call. replace: samples of
     other settings are removed instead.
@@ -33,10 +33,10 @@ def check_folder(out: Path, names: set[str], same: Callable[[object], bool], rep
         if path.suffix.lower() not in SUFFIXES or path.name == GRID:
             continue
         own = read_about(path).get("settings") if path.suffix.lower() == ".png" else None
-        if same(own) if isinstance(own, dict) else path.name in names:
-            continue  # of this call, or of an earlier version and written anew
+        if same(own) if isinstance(own, dict) else path.name in names or not re.search(r"_\d{3,}$", path.stem):
+            continue  # of this call, of an earlier version and written anew, or no sample by its name
         if not isinstance(own, dict):
-            raise ValueError(f"{out} holds {path.name}, which is no sample of this call: name another folder by --out")
+            raise ValueError(f"{out} holds {path.name}, a sample of another call: name another folder by --out")
         if not replace:
             raise ValueError(
                 f"{out} holds {path.name}, a sample of other settings: name another folder by --out, or let its "
