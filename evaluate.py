@@ -4,11 +4,11 @@ DIR is a folder of images in any layout that training reads, a folder that sampl
 generated:hazelnut/test/20. Prints a table for each network, and with --out writes it as JSON.
 """
 
-import json
 from dataclasses import dataclass
 
 import torch
 
+from border import to_json
 from config import option, read, run_script
 from data import ImageSet, load
 from data.output.atomic import write_atomic
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         tables.append({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels)))
     print("\n\n".join(map(as_text, tables)))
     if config[Output].out:
-        write_atomic(config[Output].out, json.dumps(tables, indent=2).encode() + b"\n")
+        write_atomic(config[Output].out, to_json(tables, indent=2).encode() + b"\n")
 
 
 def measure_prompts(network: networks.Network, samples: ImageSet, choices: list[list[str]]) -> dict:

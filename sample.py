@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import weights
+from border import read_text
 from config import Config, check_unread, given, read_toml, run_script, usage
 from config import sampling as part
 from data.images import decode
@@ -256,10 +257,7 @@ def load_hints(config: Config, side: int, columns: int) -> Tensor:
 
 def read_prompts(texts: part.Prompts) -> list[str]:
     """The prompts of the command line, then those of the file, each once."""
-    try:
-        lines = Path(texts.prompts).read_text("utf-8-sig").splitlines() if texts.prompts else []
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{texts.prompts}: not UTF-8 ({error})") from None
+    lines = read_text(texts.prompts).splitlines() if texts.prompts else []
     lines = [line.strip() for line in lines if line.strip()]
     if texts.prompts and not lines:
         raise ValueError(f"{texts.prompts}: expected a prompt in each line, found none")

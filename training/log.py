@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from border import to_json
 from data.output.atomic import write_atomic
 
 RENAMED = {  # key once -> key today
@@ -39,14 +40,14 @@ def read_numbers(run: Path) -> dict:
 
 
 def renamed(numbers: dict) -> dict:
-    """The same numbers in the same order under the keys of today."""
-    return {RENAMED.get(key, key): value for key, value in numbers.items()}
+    """The same numbers in the same order under the keys of today, without null, which stands for no number."""
+    return {RENAMED.get(key, key): value for key, value in numbers.items() if value is not None}
 
 
 @contextmanager
 def open_log(run: Path, first: int) -> Iterator[Callable[[dict], None]]:
     """A function that appends a dict to the log; what an earlier try wrote after step `first` is dropped."""
     kept = [line for line in read_log(run) if line["step"] < first + ("loss" in line)]  # its evaluation is done again
-    write_atomic(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_atomic(run / "log.jsonl", "".join(to_json(line) + "\n" for line in kept).encode())
     with open(run / "log.jsonl", "a", buffering=1, encoding="utf-8") as file:
-        yield lambda numbers: file.write(json.dumps(numbers) + "\n") if numbers else None
+        yield lambda numbers: file.write(to_json(numbers) + "\n") if numbers else None

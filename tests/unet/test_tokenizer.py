@@ -297,7 +297,7 @@ def damaged(folder, name, text):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("vocab.json", "{", "vocab.json: expected JSON, found"),
+        ("vocab.json", "{", "vocab.json: not valid JSON"),
         ("vocab.json", "[1]", "vocab.json: expected a JSON object, found a list"),
         ("vocab.json", '{"a": 0, "b": 2}', r"a vocabulary of 2 tokens needs the ids 0 \.\. 1, each once"),
         ("vocab.json", '{"a": 0}', r"tokens are not in the vocabulary of 1, such as \['!', '\"', '#'\]"),

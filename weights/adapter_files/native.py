@@ -9,15 +9,24 @@ import hashlib
 import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 import adapters
+from border import checked
 from weights.formats import files, safe
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it other rows, so it is in no fingerprint
-# in this order, so that the same run writes the same bytes
-FIELDS = ("adapter", "classes", "sources", "parents", "tokens", "base", "config")
+FIELDS = {  # type of each field of a header, in the order in which they are written
+    "adapter": list[str],
+    "classes": list[str] | None,
+    "sources": list[list[int]] | None,
+    "parents": dict[str, str] | None,
+    "tokens": dict[str, int] | None,
+    "base": dict[str, Any],
+    "config": dict[str, Any] | None,
+}
 
 
 def fingerprint(model: nn.Module) -> dict:
@@ -86,21 +95,12 @@ def load_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f"{path}: expected an adapter file written by this package, found {len(tensors)} tensors "
             f"without its header ({', '.join(list(tensors)[:2])}, ...)"
         )
-    header = dict.fromkeys(FIELDS) | header
-    specs, base, classes, sources = (header[field] for field in ("adapter", "base", "classes", "sources"))
-    if not is_list(specs, str) or not isinstance(base, dict) or not isinstance(base.get("config") or {}, dict):
-        raise ValueError(f"{path}: expected adapter specs and a base in its header, found {specs!r}, {base!r}")
-    rows = [] if sources is None else sources
-    if not is_list(classes or [], str) or not is_list(rows, list) or not all(is_list(ids, int) for ids in rows):
-        raise ValueError(f"{path}: expected class names and lists of row ids, found {classes!r}, {sources!r}")
-    parents = {} if header["parents"] is None else header["parents"]
-    if not isinstance(parents, dict) or not is_list([*parents, *parents.values()], str):
-        raise ValueError(f"{path}: expected one superclass name for each class name, found {parents!r}")
+    header = {
+        field: checked(header.get(field), kind, f"{path}: {field} in its header", 0) for field, kind in FIELDS.items()
+    } | {field: value for field, value in header.items() if field not in FIELDS}
+    checked(header["base"].get("config"), dict[str, Any] | None, f"{path}: config of the base in its header")
+    classes, parents = header["classes"], header["parents"] or {}
     unknown = sorted({*parents, *parents.values()} - set(classes or []))
     if unknown:
         raise ValueError(f"{path}: {unknown[0]!r} has a superclass or is one, and is none of the classes {classes!r}")
     return tensors, header
-
-
-def is_list(value: object, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)

@@ -155,6 +155,10 @@ def write(
         position = end
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > HEADER_LIMIT:  # what is written must be readable
+        raise ValueError(
+            f"{path}: a header of {len(text):,} bytes, over the limit of {HEADER_LIMIT:,}, nothing was written"
+        )
     with replacing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
@@ -166,7 +170,7 @@ def graft_header(metadata: dict, source: str | Path) -> dict:
     """What this package wrote into the metadata of a file of its own (`graft`, JSON); {} for any other file."""
     try:
         header = json.loads(metadata.get("graft", "{}"))
-    except (json.JSONDecodeError, RecursionError, TypeError):
+    except (ValueError, RecursionError, TypeError):
         header = None
     if not isinstance(header, dict):
         raise ValueError(f"{source}: the header's `graft` entry is not a JSON object: {str(metadata['graft'])[:60]!r}")
