@@ -28,6 +28,7 @@ from recipes.settings import all_parts as training_parts
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
+from unet.prompt import added_words
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
 PARTS = {  # what is sampled from -> the parts of the settings that are read
@@ -141,10 +142,12 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
     sd = weights.load_sd(path, dtype=torch.float32)
     model = TextConditioned(sd.unet, sd.text)
     weights.add_words(sd.tokenizer, [file for file, _ in files])
+    learned = list(sd.tokenizer.added)
     apply_adapters(model, files, config[part.Source].weights)
+    files_of = {}
     for text in texts.embedding:
         word, _, file = text.rpartition("=")
-        weights.add_embedding(sd.tokenizer, sd.text, file, word or None)
+        files_of[weights.add_embedding(sd.tokenizer, sd.text, file, word or None)] = file
     names = read_prompts(texts) or stored.get("prompts") or None
     if not names:
         raise ValueError("what shall the images show? give --prompt, or --prompts with a file of them")
@@ -152,6 +155,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
     extra = guidance.extra()
     kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
     distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
+    check_words(learned, files_of, added_words(distinct, sd.tokenizer))
     states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D)
     cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
     extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
@@ -253,6 +257,24 @@ def load_hints(config: Config, side: int, columns: int) -> Tensor:
     images = [Transform(side)(decode(file)) for file in config[part.Hints].hint]
     hints = torch.stack([to_tensor(image) for image in images]) / 2 + 0.5
     return hints[torch.arange(config[part.Output].count) % len(hints)].repeat(columns, 1, 1, 1)
+
+
+def check_words(learned: list[str], files: dict[str, str], named: set[str]) -> None:
+    """Print which word each embedding file stands for, and which learned word no prompt names.
+
+    learned: words of the adapter files. files: {word: its embedding file}. named: the words that some prompt names.
+    Raises ValueError for an embedding that no prompt names.
+    """
+    for word, file in files.items():
+        print(f"{file}: its word is {word!r}")
+    if unread := [word for word in files if word not in named]:
+        file = files[unread[0]]
+        raise ValueError(
+            f"{file}: no prompt, --negative, --also or --without names its word {unread[0]!r}; --embedding WORD={file} "
+            f"gives it another"
+        )
+    if unread := [word for word in learned if word not in named]:
+        print(f"note: no prompt names {', '.join(map(repr, unread))}, which was learned", file=sys.stderr)
 
 
 def read_prompts(texts: part.Prompts) -> list[str]:
