@@ -23,7 +23,7 @@ def read_json(path: str | Path, limit: int = TEXT_LIMIT) -> dict:
     """The JSON object in a file. ValueError for anything else, and as from `read_text`."""
     content = parse_json(read_text(path, limit), path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
+        raise ValueError(f"{path}: expected a JSON object, found a {type(content).__name__}")
     return content
 
 

@@ -10,6 +10,7 @@ refused.
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -48,9 +49,8 @@ def checked(value: Any, kind: Any, name: str, at_least: float | None = None, at_
     if kind is str and len(value) > CHARACTERS:
         raise ValueError(f"{name} has {len(value):,} characters, and at most {CHARACTERS:,} are read")
     if kind in (int, float):
-        low, high = (-LARGEST if at_least is None else at_least), (LARGEST if at_most is None else at_most)
-        if isinstance(value, float) and at_least is at_most is None:
-            low, high = -math.inf, math.inf
+        largest = LARGEST if kind is int else sys.float_info.max
+        low, high = (-largest if at_least is None else at_least), (largest if at_most is None else at_most)
         if not low <= value <= high or isinstance(value, float) and not math.isfinite(value):
             limits = [] if at_least is None else [f"at least {at_least:g}"]
             limits += [] if at_most is None else [f"at most {at_most:g}"]

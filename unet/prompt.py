@@ -33,7 +33,7 @@ Weighted = tuple[int, float]  # token id and weight
 
 
 def escape(text: str) -> str:
-    """The prompt that shows a text as it is: its brackets, backslashes and BREAKs are text. escape("a nut") is "a nut"."""
+    """The prompt that shows a text as it is, its brackets, backslashes and BREAKs included; "a nut" is itself."""
     return re.sub(r"\bBREAK\b", r"B\\REAK", re.sub(r"[()\[\]\\]", r"\\\g<0>", text))
 
 

@@ -101,10 +101,10 @@ def load_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f"without its header ({', '.join(list(tensors)[:2])}, ...)"
         )
     header = {
-        field: checked(header.get(field), kind, f"{path}: {field} in its header", 0) for field, kind in FIELDS.items()
+        field: checked(header.get(field), kind, f"{path}: its header's {field}", 0) for field, kind in FIELDS.items()
     } | {field: value for field, value in header.items() if field not in FIELDS}
-    checked(header["base"].get("config"), dict[str, Any] | None, f"{path}: config of the base in its header")
-    header["sources"] = expanded(header["sources"], f"{path}: sources in its header")
+    checked(header["base"].get("config"), dict[str, Any] | None, f"{path}: its header's base, its config")
+    header["sources"] = expanded(header["sources"], f"{path}: its header's sources")
     classes, parents = header["classes"], header["parents"] or {}
     unknown = sorted({*parents, *parents.values()} - set(classes or []))
     if unknown:

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from border import checked
 from data.output.atomic import replacing
 from weights.formats.pickled import AGAIN
 
@@ -174,4 +175,5 @@ def graft_header(metadata: dict, source: str | Path) -> dict:
         header = None
     if not isinstance(header, dict):
         raise ValueError(f"{source}: the header's `graft` entry is not a JSON object: {str(metadata['graft'])[:60]!r}")
+    checked(header.get("kind"), str | None, f"{source}: kind in its header")
     return header
