@@ -65,7 +65,8 @@ def main(argv: list[str] | None = None) -> None:
         config[part.Output],
         Compute(choose_device(config[part.Output].device), config[part.Output].precision),
     )
-    set_backend(output.attention)
+    if output.attention != "auto":
+        set_backend(output.attention)
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
         prepare = prepare_dit if part.Classes in config else prepare_sd
@@ -75,15 +76,25 @@ def main(argv: list[str] | None = None) -> None:
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
     out.mkdir(parents=True, exist_ok=True)
     stems, columns = file_names(request.names), [[] for _ in request.names]
-    denoiser, total = guided(request, config[part.Guidance]), len(request.cond)
+    denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
     for first in tqdm(range(0, total, output.batch), desc="batches"):
         numbers = range(first, min(first + output.batch, total))
         with compute.autocast():
             z = sample_latents(
-                denoiser, numbers, request.shape, request.schedule, sampler.sampler, sampler.steps, output.seed,
-                output.batch, start, strength, compute.device, request.on_step,
-            )  # fmt: skip
+                denoiser,
+                numbers,
+                request.shape,
+                request.schedule,
+                sampler.sampler,
+                sampler.steps,
+                output.seed,
+                output.batch,
+                start,
+                strength,
+                compute.device,
+                request.on_step,
+            )
             images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             column, row = divmod(i, output.count)
@@ -93,12 +104,19 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{total} images and grid.png in {out}")
 
 
-def guided(request: Request, guidance: part.Guidance) -> Callable:
+def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
     """denoiser(here) of the images numbered `here`: guided, and outside of the interval the model alone."""
     inside = batched_cfg(
-        request.model, request.cond, request.null, guidance.guidance, guidance.channels or None,
-        request.extra_conditions, request.hint, request.superclass, guidance.superclass_guidance,
-    )  # fmt: skip
+        request.model,
+        request.cond,
+        request.null,
+        guidance.guidance,
+        guidance.channels or None,
+        request.extra_conditions,
+        request.hint,
+        request.superclass,
+        guidance.superclass_guidance,
+    )
     limits = guidance.limits(len(request.schedule.alpha_bar) - 1)
     if limits is None:
         return inside
@@ -155,7 +173,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
     extra = guidance.extra()
     kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
     distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
-    check_words(learned, files_of, added_words(distinct, sd.tokenizer))
+    weights.check_words(learned, files_of, added_words(distinct, sd.tokenizer))
     states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D)
     cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
     extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
@@ -257,24 +275,6 @@ def load_hints(config: Config, side: int, columns: int) -> Tensor:
     images = [Transform(side)(decode(file)) for file in config[part.Hints].hint]
     hints = torch.stack([to_tensor(image) for image in images]) / 2 + 0.5
     return hints[torch.arange(config[part.Output].count) % len(hints)].repeat(columns, 1, 1, 1)
-
-
-def check_words(learned: list[str], files: dict[str, str], named: set[str]) -> None:
-    """Print which word each embedding file stands for, and which learned word no prompt names.
-
-    learned: words of the adapter files. files: {word: its embedding file}. named: the words that some prompt names.
-    Raises ValueError for an embedding that no prompt names.
-    """
-    for word, file in files.items():
-        print(f"{file}: its word is {word!r}")
-    if unread := [word for word in files if word not in named]:
-        file = files[unread[0]]
-        raise ValueError(
-            f"{file}: no prompt, --negative, --also or --without names its word {unread[0]!r}; --embedding WORD={file} "
-            f"gives it another"
-        )
-    if unread := [word for word in learned if word not in named]:
-        print(f"note: no prompt names {', '.join(map(repr, unread))}, which was learned", file=sys.stderr)
 
 
 def read_prompts(texts: part.Prompts) -> list[str]:

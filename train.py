@@ -7,7 +7,7 @@ that product's defects, in minutes on a laptop's processor.
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +31,8 @@ from training.plot import plot
 from training.state import STATE, State, load_state, save_state
 from training.stops import graceful_stop
 
+COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
+
 
 def main(argv: list[str] | None = None) -> None:
     """Config, job, loop, files: what a run is."""
@@ -44,7 +46,8 @@ def main(argv: list[str] | None = None) -> None:
 def train(config: Config, run: Path) -> None:
     """The run of these settings in its folder, from its last checkpoint on if it has one."""
     torch.manual_seed(config[Run].seed)
-    set_backend(config[Run].attention)
+    if config[Run].attention != "auto":
+        set_backend(config[Run].attention)
     compute = Compute(choose_device(config[Run].device), config[Run].precision)
     job = RECIPES[config[Run].recipe].build(config, compute)
     trained, total = adapters.counts(job.model)
@@ -91,7 +94,7 @@ def leave(run: Path, step: int, number: int) -> None:
     sys.exit(128 + number)
 
 
-def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log) -> bool:
+def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: Callable[[dict], None]) -> bool:
     """Log what the averaged weights sample; keep them if none were better. Returns whether the run is to end."""
     with averaged(job.model, state.parameters, state.ema):
         log(job.evaluate(run, step))
@@ -160,11 +163,17 @@ def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
 
 
 def lr_factor(options: Loop, step: int) -> float:
-    """Linear warm-up to 1, then 1, or half a cosine down to 0."""
+    """Linear warm-up to 1, then 1, half a cosine down to 0, or 1 and in the last fifth 1 - sqrt(x) (cooldown).
+
+    x is the share of that fifth that is done: the cooldown of Hägele et al. 2024 (arXiv 2405.18392), as good as a
+    cosine, and a run saved before it can be made longer.
+    """
     if step < options.warmup:
         return (step + 1) / options.warmup
     if options.lr_schedule == "constant":
         return 1.0
+    if options.lr_schedule == "cooldown":
+        return 1 - math.sqrt(max(0.0, 1 - (options.steps - step) / (COOLDOWN * options.steps)))
     return 0.5 * (1 + math.cos(math.pi * (step - options.warmup) / max(1, options.steps - options.warmup)))
 
 

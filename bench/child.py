@@ -126,7 +126,7 @@ def reading(row: Row, load: str = "weights.load") -> list[Row]:
     return staged(row, row.what, load, f"{load}, every weight read once")
 
 
-def guided(row: Row) -> Row:
+def guided_row(row: Row) -> Row:
     """The row of `guided_step`: seconds of the step, not of the process."""
     return row if row.failure else row._replace(seconds=json.loads(row.printed))
 

@@ -99,7 +99,7 @@ def measure(work: Path, size: Size) -> str:
         child.Row("one training step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak)
     )
     rows.append(child.run("sample.py, one image in 2 guided steps", work, SAMPLE))
-    rows.append(child.guided(child.run("one guided DDIM step", work, part("sample"))))
+    rows.append(child.guided_row(child.run("one guided DDIM step", work, part("sample"))))
     return report(size, made, rows, (work / size.file).stat().st_size, load)
 
 

@@ -178,7 +178,7 @@ def measure(work: Path, size: Size) -> str:
     step = at[1] - at[0] if at else None
     rows.append(child.Row("one LoRA step, of these", "by log.jsonl, from the end of the first", step, rows[-1].peak))
     rows.append(child.run("sample.py, one image in 2 guided steps", work, SAMPLE))
-    rows.append(child.guided(child.run("one guided DDIM step", work, part("sample"))))
+    rows.append(child.guided_row(child.run("one guided DDIM step", work, part("sample"))))
     rows += child.staged(
         child.run("", work, part("dreambooth")),
         "DreamBooth, up to the first step",

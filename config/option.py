@@ -76,7 +76,8 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
             raise ValueError(f"{flag(field.name)} must be {limits_of(field) or 'a finite number'}, found {value}")
     choices = choices_of(field)
     if choices and value not in choices:
-        raise ValueError(f"{flag(field.name)} must be one of {', '.join(choices)}, found {value!r}")
+        words = ", ".join(choice or "empty" for choice in choices)
+        raise ValueError(f"{flag(field.name)} must be one of {words}, found {value!r}")
 
 
 def flag(name: str) -> str:

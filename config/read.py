@@ -170,7 +170,7 @@ def _stem(row: str) -> str:
 def to_toml(values: dict[str, Any]) -> str:
     """Settings as TOML text that reads back to the same values."""
 
-    def literal(value):
+    def literal(value: Any) -> str:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, list):

@@ -67,8 +67,11 @@ class Guidance:
     """Guidance"""
 
     guidance: float = option(3.0, "guidance scale; 1: none")
-    guidance_from: str = option("", "what guidance leads away from; empty: superclass where one is known, else null",
-                                choices=("", "null", "superclass"))  # fmt: skip
+    guidance_from: str = option(
+        "",
+        "what guidance leads away from; empty: superclass where one is known, else null",
+        choices=("", "null", "superclass"),
+    )
     superclass_guidance: float = option(1.0, "scale from null to the superclass; 1: none of null")
     also: list[str] = option([], "class or prompt that every image shows besides, WHAT:WEIGHT; repeat")
     without: list[str] = option([], "class or prompt that no image shows, WHAT:WEIGHT; repeat")
@@ -135,16 +138,18 @@ class Start:
     """An image to start from"""
 
     image: str = option("", "image to start from instead of noise")
-    strength: float = option(0.8, "how much of the way to noise it goes first: 1 keeps nothing of it", needs="image",
-                             above=0, at_most=1)  # fmt: skip
+    strength: float = option(
+        0.8, "how much of the way to noise it goes first: 1 keeps nothing of it", needs="image", above=0, at_most=1
+    )
 
 
 @dataclass
 class Sampler:
     """The sampler"""
 
-    sampler: str = option("ddim", "sampler; of a distilled adapter: its own, as steps and guidance",
-                          choices=lambda: list(SAMPLERS))  # fmt: skip
+    sampler: str = option(
+        "ddim", "sampler; of a distilled adapter: its own, as steps and guidance", choices=lambda: list(SAMPLERS)
+    )
     steps: int = option(50, "steps of the sampler", at_least=1)
 
 

@@ -104,8 +104,9 @@ class StartFiles:
 class ClassRows:
     """New classes"""
 
-    class_init: str = option("name", "new rows start from: name | nearest | features[:DATA] | mean | random | CLASS",
-                             old="start")  # fmt: skip
+    class_init: str = option(
+        "name", "new rows start from: name | nearest | features[:DATA] | mean | random | CLASS", old="start"
+    )
 
 
 @dataclass
@@ -180,8 +181,9 @@ class Prior:
 class Denoising:
     """The loss"""
 
-    cond_dropout: float = option(0.1, "how often the null condition replaces the condition", at_least=0, at_most=1,
-                                 old="drop")  # fmt: skip
+    cond_dropout: float = option(
+        0.1, "how often the null condition replaces the condition", at_least=0, at_most=1, old="drop"
+    )
     noise_offset: float = option(0.0, "strength of the noise that a whole channel shares", at_least=0)
     mask_weight: float = option(1.0, "weight of the loss where the images' masks are", above=0)
     min_snr: float = option(0.0, "gamma of the min-SNR loss weight; 0: off", at_least=0)
@@ -214,8 +216,9 @@ class Grid:
 class Stopping:
     """When to stop"""
 
-    keep: str = option("last", "weights that the run leaves: the last, or those whose samples were best",
-                       choices=("last", "best"))  # fmt: skip
+    keep: str = option(
+        "last", "weights that the run leaves: the last, or those whose samples were best", choices=("last", "best")
+    )
     stop_corrupted: bool = option(False, "end the run when its samples reach the corruption stage")
 
     @property
@@ -240,7 +243,7 @@ class Loop:
     accumulate: int = option(1, "micro-batches in a step", at_least=1)
     lr: float = option(3e-3, "peak learning rate of AdamW", above=0)
     weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
-    lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine"))
+    lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "cooldown"))
     warmup: int = option(20, "steps of linear warm-up", at_least=0)
     clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
     ema: float = option(0.99, "decay of the averaged weights, reached gradually; 0: none", at_least=0, below=1)

@@ -4,16 +4,18 @@ import dataclasses
 import inspect
 from collections.abc import Iterable
 
-from config.option import choices_of, default_of, limits_of
+from config.option import choices_of, default_of, flag, limits_of
 
 
 def usage(title: str, parts: Iterable[type]) -> str:
-    """The script's own words, then every part under its first line: flag, help, choices or range, default."""
+    """The script's own words, then every part under its first line: flag, help, choices or range, and default."""
     lines = [title.strip()]
     for part in parts:
         lines += ["", inspect.getdoc(part).split("\n")[0]]
         for field in dataclasses.fields(part):
-            flag, values = field.name.replace("_", "-"), " | ".join(choices_of(field)) or limits_of(field)
-            words = field.metadata["help"] + (f" ({values})" if values else "")
-            lines.append(f"  --{flag:<16} {words} [{default_of(field)}]")
+            values = " | ".join(filter(None, choices_of(field))) or limits_of(field)
+            default = default_of(field)
+            default = " ".join(default) if isinstance(default, list) else "" if default is False else str(default)
+            words = [field.metadata["help"], f"({values})" if values else "", f"[{default}]" if default else ""]
+            lines.append(f"  {flag(field.name):<18} {' '.join(filter(None, words))}")
     return "\n".join(lines)

@@ -27,7 +27,7 @@ def compared(name: str, work: Path, quick: bool, methods: list[str] | None = Non
     return compare(plan, work / name)
 
 
-def trained(name: str, work: Path, quick: bool, method: str, seed: int) -> Path:
+def run_of(name: str, work: Path, quick: bool, method: str, seed: int) -> Path:
     """The finished run of one method and seed of the comparison NAME.toml."""
     return train_method(plan_of(name, quick), work.resolve() / name, method, seed)
 

@@ -27,7 +27,7 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
 
     features: the network that the numbers are measured in, as for evaluate.py.
     """
-    out, rows, pictures, real = out.resolve(), [], {}, None
+    out, rows, grids, real = out.resolve(), [], {}, None
     network, classifier = networks.load_network(features, choose_device("auto")), networks.load_network("tiny-features")
     scorers = {name: load_scorer(text) for name, text in plan.scorers.items()}
     for method in plan.methods:
@@ -47,10 +47,10 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
                 }
                 numbers = costs(run) | measure(network, samples, real, few, classifier) | {"scores": scores}
                 rows.append({"method": method, "variant": variant, "seed": seed} | numbers)
-                pictures.setdefault(", ".join(filter(None, (method, variant))), folder / GRID)
+                grids.setdefault(", ".join(filter(None, (method, variant))), folder / GRID)
             write_atomic(out / "numbers.json", to_json(rows, indent=1).encode() + b"\n")
     write_atomic(out / "table.md", markdown(rows).encode())
-    write_atomic(out / "index.html", html(rows, pictures, out.name, protocol(plan, network.name, rows[0])).encode())
+    write_atomic(out / "index.html", html(rows, grids, out.name, protocol(plan, network.name, rows[0])).encode())
     return rows
 
 

@@ -18,8 +18,8 @@ dt { font-weight: 600; float: left; clear: left; width: 11rem } dd { margin-left
 """
 
 
-def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str) -> str:
-    """The page. rows: as in table.py; pictures: the files to show, by the name of their row."""
+def html(rows: list[dict], grids: dict[str, Path], title: str, protocol: str) -> str:
+    """The page. rows: as in table.py; grids: the files to show, by the name of their row."""
     columns, groups = columns_of(rows), group_rows(rows)
     best = {column.key: best_of(groups, column) for column in columns}
     head = "".join(f"<th>{escape(column.title)}</th>" for column in columns)
@@ -36,7 +36,7 @@ def html(rows: list[dict], pictures: dict[str, Path], title: str, protocol: str)
     figures = "".join(
         f'<figure><figcaption>{escape(name)}</figcaption><img alt="{escape(name)}" '
         f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></figure>\n'
-        for name, path in pictures.items()
+        for name, path in grids.items()
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'

@@ -31,8 +31,17 @@ DIT, NEW_DIT, SD, NEW_SD = "a DiT", "a new DiT", "a Stable Diffusion", "a new St
 _PIXELS = (part.Run, part.Base, part.Images, part.HeldOut, part.Adapter, part.Loop)
 _LATENTS = (part.Run, part.Base, part.Images, part.Latents, part.Loop, part.Grid)
 _DENOISING = (part.Denoising, part.Sampling)
-_CLASSES = (*_LATENTS, part.Autoencoder, part.HeldOut, part.Adapter, part.Superclasses, part.NoiseSchedule, *_DENOISING,
-            part.Stopping, part.Measure)  # fmt: skip
+_CLASSES = (
+    *_LATENTS,
+    part.Autoencoder,
+    part.HeldOut,
+    part.Adapter,
+    part.Superclasses,
+    part.NoiseSchedule,
+    *_DENOISING,
+    part.Stopping,
+    part.Measure,
+)
 _WORD = (*_LATENTS, part.HeldOut, part.Captions, part.Prompts, part.NewWord, part.TextRate, *_DENOISING, part.Stopping)
 _DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
 _CONTROL = (*_LATENTS, part.StartFiles, *_DENOISING)

@@ -5,9 +5,10 @@ nut. Of a checkpoint only the decoder trains, for diffusion models live in the l
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 import adapters
 import weights
@@ -16,7 +17,7 @@ from config import training as part
 from data.output.grid import grid, save_image
 from data.transforms import to_uint8
 from ops.device import Compute
-from recipes.job import Batches, HeldOut, Job
+from recipes.job import Batch, Batches, HeldOut, Job
 from recipes.objectives.reconstruct import reconstruction
 from recipes.pixels import pixel_batches, train_and_val
 from unet.vae import SIZES, VAE
@@ -38,11 +39,11 @@ def autoencoder(config: Config, compute: Compute) -> Job:
     loss, plain = reconstruction(model), pixel_batches(images, settings.variants())
     held_out = val and HeldOut(pixel_batches(val, settings.variants()[:1]), len(val.names))
 
-    def batch(index, generator):
+    def batch(index: Tensor, generator: Generator) -> Batch:
         drawn = plain(index, generator)
         return drawn | {"x": recoloured(drawn["x"], generator)} if new else drawn
 
-    def evaluate(run, step):
+    def evaluate(run: Path, step: int) -> dict:
         if not held_out:
             return {"step": step}
         shown = torch.arange(0, held_out.count, max(1, held_out.count // 16))
@@ -53,7 +54,7 @@ def autoencoder(config: Config, compute: Compute) -> Job:
         save_image(run / "samples" / f"step_{step:06d}.png", grid(columns, ["image", "decoded"]))
         return {"step": step, "val": held_out.loss(loss, device)}
 
-    def finish(run):
+    def finish(run: Path) -> None:
         if new:
             set_scale(model, plain, len(images.names), device)
         weights.save_model(model, run / "model.safetensors", card={"data": settings.data})

@@ -60,7 +60,7 @@ def class_label(config: Config, compute: Compute) -> Job:
     measure = watched(condition, count, config[part.Stopping].acts)
     evaluate = evaluation(condition, loss, condition.held_out(), sampling, count, seed, measure)
 
-    def finish(run):
+    def finish(run: Path) -> None:
         save(run, condition, specs, config[part.Images].data, header_settings(config))
         measure_classes(run, config[part.Measure].measure, condition, sampling, seed)
 

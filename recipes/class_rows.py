@@ -5,6 +5,7 @@ hazelnut; a row that starts near needs fewer images to arrive.
 """
 
 import difflib
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional as F
@@ -46,12 +47,12 @@ def fit_classes(
         model.parents = parents | images.parents
         return None
 
-    def nearest():
+    def nearest() -> list[int]:
         index = torch.cat([(images.labels == i).nonzero()[:NEAREST_IMAGES, 0] for i in range(len(images.classes))])
         x0 = vae.config.scaling_factor * encoded.mean[index, 0].float().to(next(model.parameters()).device)
         return nearest_rows(model, x0, images.labels[index], rows, dit_schedule(model.noise_schedule))
 
-    def similar(source):
+    def similar(source: str) -> list[int]:
         known = load(source, transform(settings, images.pixels.shape[1])) if source else None
         return similar_rows(images, known, old and [name for name in old if name not in parents.values()], rows)
 
@@ -69,7 +70,9 @@ def fit_classes(
     return sources
 
 
-def init_rows(class_init: str, old: list[str] | None, rows: int, new: list[str], nearest, similar) -> list[list[int]]:
+def init_rows(
+    class_init: str, old: list[str] | None, rows: int, new: list[str], nearest: Callable, similar: Callable
+) -> list[list[int]]:
     """Old row ids whose mean each new class starts from; [] means a random row.
 
     class_init: "name"    old classes of the same last name ("*/crack" for "hazelnut/crack"), else "mean"
@@ -111,14 +114,14 @@ def superclass_rows(
     Its own row where the checkpoint has one of that name; else all rows that its classes start from, `sources`.
     """
 
-    def rows(name):
+    def rows(name: str) -> list[int]:
         own = [old.index(name)] if old and name in old else []
         return own or sorted({row for label, ids in zip(classes, sources) if parents[label] == name for row in ids})
 
     return [rows(name) for name in sorted(set(parents.values()))]
 
 
-def last_name(name):
+def last_name(name: str) -> str:
     """ "hazelnut/crack" -> "crack"."""
     return name.rsplit("/", 1)[-1]
 
@@ -159,7 +162,7 @@ def class_means(network: features.Features, images: ImageSet) -> torch.Tensor:
 
 @torch.no_grad()
 def nearest_rows(
-    model, x0: torch.Tensor, labels: torch.Tensor, rows: int, schedule: Schedule, seed: int = 0, batch: int = 64
+    model: DiT, x0: torch.Tensor, labels: torch.Tensor, rows: int, schedule: Schedule, seed: int = 0, batch: int = 64
 ) -> list[int]:
     """For every new class the old row under which the model denoises its images best (Li et al. 2023, eq. 7).
 

@@ -1,12 +1,16 @@
 """classifier: the network behind the default metrics is trained on labelled images, by cross-entropy."""
 
+from pathlib import Path
+
+from torch import Generator, Tensor
+
 import adapters
 from config import Config
 from config import training as part
 from data.output.atomic import write_atomic
 from metrics.networks.features import Features, to_bytes
 from ops.device import Compute
-from recipes.job import HeldOut, Job
+from recipes.job import Batch, HeldOut, Job
 from recipes.objectives.classify import classification
 from recipes.pixels import pixel_batches, train_and_val
 
@@ -22,12 +26,12 @@ def classifier(config: Config, compute: Compute) -> Job:
     loss = classification(model)
     held_out = val and HeldOut(pixel_batches(val, settings.variants()[:1]), len(val.names))
 
-    def evaluate(run, step):
+    def evaluate(run: Path, step: int) -> dict:
         if not held_out:
             return {"step": step}
         right = []
 
-        def counted(batch, generator, progress):
+        def counted(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
             value, numbers = loss(batch, generator, progress)
             right.append(numbers["accuracy"] * len(batch["y"]))
             return value, numbers
@@ -35,7 +39,7 @@ def classifier(config: Config, compute: Compute) -> Job:
         value = held_out.loss(counted, compute.device)
         return {"step": step, "val": value, "val_accuracy": sum(right) / held_out.count}
 
-    def finish(run):
+    def finish(run: Path) -> None:
         write_atomic(run / "model.safetensors", to_bytes(model, images.classes, settings.data))
 
     batches = pixel_batches(images, settings.variants())

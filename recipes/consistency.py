@@ -4,6 +4,7 @@ The teacher is the model as loaded, with the adapter files of --init merged into
 """
 
 from functools import partial
+from pathlib import Path
 
 import adapters
 import weights
@@ -11,10 +12,11 @@ from config import Config
 from config import training as part
 from ops.device import Compute
 from ops.random import generator_for
-from recipes.conditions.captions import Captions, load_sd
+from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
 from recipes.evaluation import evaluation, measure_classes, show_captioned
 from recipes.job import Job, header_settings
+from recipes.loading import load_sd
 from recipes.objectives.consistency import distillation
 
 STUDENT = part.Sampling(sampler="lcm", sample_steps=4, guidance=1.0)  # how the student samples: guidance is inside
@@ -33,12 +35,14 @@ def consistency(config: Config, compute: Compute) -> Job:
     adapters.attach(model, specs, generator_for(seed, -2))
     adapters.check_detachable(model)
     null = condition.null if captioned or guidance != 1 else None
+    if guidance != 1 and null is None:
+        raise ValueError(f"guidance {guidance} of the teacher needs a null row in its class table; give --guidance 1")
     without_adapter = partial(adapters.disable_adapters, teacher)
     loss = distillation(model, without_adapter, condition.schedule, null, guidance)
     held_out = condition.held_out(config[part.HeldOut].val) if captioned else condition.held_out()
     evaluate = evaluation(condition, loss, held_out, STUDENT, config[part.Grid].count, seed)
 
-    def finish(run):
+    def finish(run: Path) -> None:
         settings = header_settings(config) | vars(STUDENT) | {"teacher_guidance": guidance}
         header = condition.header | {"adapter": specs, "config": settings}
         if captioned:

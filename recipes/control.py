@@ -21,10 +21,11 @@ from config import training as part
 from data.output.grid import grid, save_image
 from dit import ControlledDiT
 from ops.device import Compute
-from recipes.conditions.captions import Captions, load_sd
+from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
 from recipes.job import Job, header_settings
 from recipes.latents import sample_images
+from recipes.loading import load_sd
 from recipes.masks import check_masks, mask_images
 from recipes.objectives.denoise import denoising
 from sampling import batched_cfg
@@ -51,7 +52,7 @@ def control(config: Config, compute: Compute) -> Job:
         condition, cond, null, hints, config[part.Sampling], config[part.Grid].count, config[part.Run].seed
     )
 
-    def finish(run):
+    def finish(run: Path) -> None:
         if captioned:
             weights.save_control(condition.model.control, run / "control", "controlnet-diffusers")
         else:
@@ -117,7 +118,7 @@ def evaluation(
     denoiser = batched_cfg(condition.model, chosen[0], null, guidance, hint=chosen[1])
     real, masks = images.pixels[largest.numpy()], mask_images(images.masks[largest.numpy()])
 
-    def evaluate(run, step):
+    def evaluate(run: Path, step: int) -> dict:
         numbers, shape = range(len(rows)), condition.latent_shape
         samples = sample_images(denoiser, numbers, shape, condition.schedule, condition.vae, settings, seed, compute)
         columns = {name: [real[i], masks[i], *samples[i * count : (i + 1) * count]] for i, name in enumerate(names)}

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from config.training import Sampling
 from data.output.grid import grid, save_image, sections
@@ -32,7 +33,7 @@ def evaluation(
     measure(samples): further numbers, of the samples uint8 (N, S, S, 3), column by column.
     """
 
-    def evaluate(run, step):
+    def evaluate(run: Path, step: int) -> dict:
         samples = condition.sample_columns(count, settings, seed)
         save_image(run / "samples" / f"step_{step:06d}.png", grid(by_column(condition.columns, samples)))
         numbers = {"step": step} | measure(samples)
@@ -52,7 +53,7 @@ def measure_classes(run: Path, count: int, condition: Classes, settings: Samplin
     if not count:
         return
 
-    def sample(labels, apart):
+    def sample(labels: Tensor, apart: int) -> np.ndarray:
         return condition.sample(labels, settings, seed + apart)
 
     through = partial(reconstruct, condition.vae)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from config.training import Sampling
 from data import ImageSet
 from data.latents import LatentCache, encode_latents, sample_posterior
 from data.transforms import Variant, to_uint8
 from ops.device import Compute
-from recipes.job import Batches
+from recipes.job import Batch, Batches
 from sampling import Schedule, sample_latents
 from unet import VAE
 
@@ -29,7 +29,7 @@ def encode(vae: VAE, images: ImageSet, variants: list[Variant], cache: str, comp
     key = hashlib.sha256(b"".join(p.detach().cpu().numpy().tobytes() for p in encoder)).hexdigest()
 
     @torch.no_grad()
-    def run(x):
+    def run(x: Tensor) -> tuple[Tensor, Tensor]:
         with compute.autocast():
             mean, logvar = vae.encode(x.to(compute.device))
         return mean.float(), logvar.float()
@@ -57,7 +57,7 @@ def latent_batches(
     """
     cond_dropout = 0.0 if null_row is None else cond_dropout
 
-    def batch(index, generator):
+    def batch(index: Tensor, generator: Generator) -> Batch:
         variant = torch.randint(encoded.mean.shape[1], (len(index),), generator=generator)
         row = rows[index]
         if null_row is not None or superclass_row is not None:
@@ -75,9 +75,15 @@ def latent_batches(
 
 
 def sample_images(
-    denoiser: Callable, numbers: range, shape: tuple, schedule: Schedule, vae: VAE, settings: Sampling, seed: int,
+    denoiser: Callable,
+    numbers: range,
+    shape: tuple,
+    schedule: Schedule,
+    vae: VAE,
+    settings: Sampling,
+    seed: int,
     compute: Compute,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """The samples of these numbers, uint8 (N, S, S, 3): what sample.py gives for the same conditions and seed.
 
     denoiser, numbers, shape, seed: as in sampling.sample_latents.

@@ -1,12 +1,13 @@
 """Images as they are trained on: training and held-out sets of one size, and batches of augmented pixels."""
 
 import torch
+from torch import Generator, Tensor
 
 from config.training import Images
 from data import ImageSet, load
 from data.source import held_out
 from data.transforms import Transform, Variant, apply_variant, to_tensor
-from recipes.job import Batches
+from recipes.job import Batch, Batches
 
 
 def transform(images: Images, size: int) -> Transform:
@@ -31,7 +32,7 @@ def train_and_val(images: Images, val: str | None, size: int) -> tuple[ImageSet,
 def pixel_batches(images: ImageSet, variants: list[Variant]) -> Batches:
     """batch(index, generator) -> x (B, 3, S, S) in [-1, 1], each image in a random variant, and labels y (B,)."""
 
-    def batch(index, generator):
+    def batch(index: Tensor, generator: Generator) -> Batch:
         pixels = to_tensor(images.pixels[index.numpy()])
         chosen = torch.randint(len(variants), (len(index),), generator=generator)
         x = torch.stack([apply_variant(image, variants[v]) for image, v in zip(pixels, chosen)])

@@ -1,6 +1,7 @@
 """The settings of a training run: which of them a recipe reads, from a command line or from a run that is continued."""
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import adapters
@@ -45,10 +46,16 @@ def check(values: dict) -> Config:
 
 
 def read_run(stored: Path) -> Config:
-    """The settings that a run was started with, without those of an older run that its recipe does not read."""
+    """The settings that a run was started with, without those of an older run that have no effect."""
     values = read_toml(stored, all_parts(), stored=True)
-    row = row_of(values["recipe"], values["model"])
-    return Config(rows()[row], values)
+    parts = rows()[row_of(values["recipe"], values["model"])]
+    idle = {
+        field.name
+        for part in parts
+        for field in fields(part)
+        if field.metadata["needs"] and not values.get(field.metadata["needs"])
+    }
+    return Config(parts, {name: value for name, value in values.items() if name not in idle})
 
 
 def help_page(argv: list[str], title: str) -> str:

@@ -11,6 +11,8 @@ To train more than the word (pivotal tuning), give --token to text or dreambooth
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 import adapters
 import weights
 from config import Config
@@ -18,9 +20,10 @@ from config import training as part
 from ops.device import Compute
 from ops.random import generator_for
 from recipes.class_images import sample_class
-from recipes.conditions.captions import Captions, load_sd, new_sd
+from recipes.conditions.captions import Captions
 from recipes.evaluation import evaluation, show_captioned, watched
 from recipes.job import Job, header_settings
+from recipes.loading import load_sd, new_sd
 from recipes.new_word import add_word, word_report
 from recipes.objectives.denoise import denoising
 from recipes.objectives.prior import prior_preservation, with_prior
@@ -72,13 +75,13 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     count = config[part.Grid].count
     similarity = watched(condition, count, config[part.Stopping].acts)
 
-    def measure(samples):
+    def measure(samples: np.ndarray) -> dict:
         return word_report(model, sd.tokenizer, tokens) | similarity(samples)
 
     held_out = condition.held_out(config[part.HeldOut].val)
     evaluate = evaluation(condition, loss, held_out, sampling, count, seed, measure)
 
-    def finish(run):
+    def finish(run: Path) -> None:
         show_captioned(run, condition, sampling, seed + 1)
         header = condition.header | {"tokens": tokens, "adapter": specs, "config": header_settings(config)}
         save(run, condition, header)

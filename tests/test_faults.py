@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -80,7 +81,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path,
 def test_from_the_command_line_an_error_is_one_line(argv, words, tmp_path):
     process, shown = script(*(["--out", str(tmp_path / "run")] if "--out" not in argv else []), *argv)
     assert process.returncode == 1
-    assert len(shown.strip().splitlines()) == 1 and __import__("re").search(words, shown), shown
+    assert len(shown.strip().splitlines()) == 1 and re.search(words, shown), shown
 
 
 def photograph(path, shade):

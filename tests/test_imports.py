@@ -1,33 +1,46 @@
 """Who may import whom: the table that keeps the package a few readable parts, held against the code itself."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = {"ops", "sampling", "adapters", "data", "launch", "dit", "unet", "weights", "metrics", "recipes"}
-LOCAL = PACKAGES | {"train", "sample", "evaluate", "compare", "experiments", "evidence", "bench"}
-ALLOWED = {  # part: the parts that it may import
+ALLOWED = {  # part: the parts that it may import, all of them above it here
+    "border": set(),
     "ops": set(),
     "sampling": set(),
     "adapters": set(),
-    "data": set(),
-    "launch": set(),
+    "data": {"border"},
     "dit": {"ops"},
-    "unet": {"ops"},
-    "metrics": {"ops", "unet", "data", "weights"},
-    "weights": {"dit", "unet", "adapters", "data", "sampling"},
-    "training": {"weights"},
-    "recipes": PACKAGES - {"recipes"},
-    "train": PACKAGES,
-    "sample": PACKAGES,
-    "evaluate": PACKAGES,
-    "experiments": PACKAGES | {"train", "sample"},
+    "unet": {"border", "ops"},
+    "config": {"border", "ops", "sampling", "adapters", "data"},
+    "weights": {"border", "sampling", "adapters", "data", "dit", "unet"},
+    "metrics": {"border", "ops", "data", "unet", "weights"},
+    "training": {"border", "data", "weights", "metrics"},
+    "recipes": {"ops", "sampling", "adapters", "data", "dit", "unet", "config", "weights", "metrics", "training"},
+    "train": {"ops", "adapters", "data", "config", "training", "recipes"},
+    "sample": {"border", "ops", "sampling", "data", "dit", "unet", "config", "weights", "recipes"},
+    "evaluate": {"border", "ops", "data", "config", "metrics"},
+    "experiments": {"border", "ops", "data", "config", "metrics", "training", "recipes", "sample"},
     "compare": {"config", "experiments"},
-    "evidence": PACKAGES | {"experiments"},
-    "bench": PACKAGES | {"train"},
+    "evidence": {
+        "border",
+        "ops",
+        "sampling",
+        "data",
+        "unet",
+        "config",
+        "weights",
+        "metrics",
+        "training",
+        "recipes",
+        "experiments",
+    },
+    "bench": {"ops", "sampling", "adapters", "data", "dit", "unet", "config", "weights", "recipes", "train"},
 }
+LOCAL = ALLOWED.keys()
 WEIGHTS = {  # room of weights/: the rooms that it may import, all of them below it
     "formats": set(),
     "layouts": {"formats"},
@@ -38,13 +51,23 @@ WEIGHTS = {  # room of weights/: the rooms that it may import, all of them below
 OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
 
 
-def imported(path):
-    """Top-level names of all absolute imports of a file, those inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(tree):
+    """Dotted names of all modules and names that a file imports, those inside functions too."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.split(".")[0]
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parsed(path):
+    return ast.parse(path.read_text("utf-8"))
+
+
+def imported(path):
+    """Top-level names of all imports of a file."""
+    return {name.split(".")[0] for name in imports(parsed(path))}
 
 
 def files(part):
@@ -60,9 +83,14 @@ def test_a_part_imports_only_what_the_table_allows(part):
         assert local <= ALLOWED[part], f"{path.relative_to(ROOT)} imports {sorted(local - ALLOWED[part])}"
 
 
-def test_no_dependency_beyond_the_stated_ones():
-    import sys
+def test_a_part_imports_only_parts_above_it():
+    """So no arrow runs back up."""
+    names = list(ALLOWED)
+    for part, allowed in ALLOWED.items():
+        assert allowed <= set(names[: names.index(part)]), part
 
+
+def test_no_dependency_beyond_the_stated_ones():
     for part in LOCAL:
         for path in files(part):
             foreign = {name for name in imported(path) if name not in LOCAL | set(sys.stdlib_module_names)}
@@ -74,6 +102,7 @@ def test_every_top_level_package_is_in_the_table():
     assert packages == LOCAL
 
 
+ROWS = ("class_label", "text", "consistency", "control", "autoencoder", "classifier")  # files of recipes/, each a row
 ROOMS = {  # room, or file that lies in none: the rooms of its package that it may import, all of them above it here
     "data.image_set": set(),
     "data.images": set(),
@@ -89,8 +118,57 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "metrics.networks": set(),
     "metrics.downstream": {"metrics.statistics", "metrics.networks"},
     "metrics.table": {"metrics.statistics", "metrics.networks"},
-    "metrics.report": set(),
     "metrics": set(),
+    "config.option": set(),
+    "config.usage": {"config.option"},
+    "config.read": {"config.option", "config.usage"},
+    "config": {"config.option", "config.read", "config.usage"},
+    "config.training": {"config.option"},
+    "config.sampling": {"config.option"},
+    "training.log": set(),
+    "training.state": set(),
+    "training.report": set(),
+    "training.monitor": {"training.log"},
+    "training.plot": {"training.log", "training.monitor"},
+    "training": set(),
+    "recipes.job": set(),
+    "recipes.masks": set(),
+    "recipes.loading": set(),
+    "recipes.new_word": set(),
+    "recipes.pixels": {"recipes.job"},
+    "recipes.latents": {"recipes.job"},
+    "recipes.class_rows": {"recipes.pixels"},
+    "recipes.conditions": {
+        "recipes.job",
+        "recipes.loading",
+        "recipes.pixels",
+        "recipes.latents",
+        "recipes.masks",
+        "recipes.class_rows",
+    },
+    "recipes.objectives": {"recipes.job"},
+    "recipes.class_images": {"recipes.conditions"},
+    "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.conditions"},
+    **{
+        f"recipes.{name}": {
+            f"recipes.{room}"
+            for room in (
+                "job",
+                "loading",
+                "pixels",
+                "latents",
+                "masks",
+                "new_word",
+                "conditions",
+                "objectives",
+                "class_images",
+                "evaluation",
+            )
+        }
+        for name in ROWS
+    },
+    "recipes": {"recipes.job"} | {f"recipes.{name}" for name in ROWS},
+    "recipes.settings": {"recipes"},
 }
 
 
@@ -101,14 +179,10 @@ def room_of(module):
 
 
 def rooms_imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (room_of(alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (room_of(f"{node.module}.{alias.name}") for alias in node.names)
+    return {room_of(name) for name in imports(parsed(path))}
 
 
-@pytest.mark.parametrize("package", ["data", "metrics"])
+@pytest.mark.parametrize("package", ["data", "metrics", "config", "training", "recipes"])
 def test_a_room_imports_only_rooms_above_it_in_the_table(package):
     names, seen = list(ROOMS), set()
     for room, allowed in ROOMS.items():
@@ -139,3 +213,87 @@ def test_a_room_of_weights_imports_only_the_rooms_below_it(room):
 
 def test_every_room_of_weights_is_in_the_table():
     assert {path.parent.name for path in ROOT.glob("weights/*/__init__.py")} | {""} == WEIGHTS.keys()
+
+
+@pytest.mark.parametrize(
+    "room, others", [("conditions", {"conditions", "objectives"}), ("objectives", {"objectives", "conditions"})]
+)
+def test_a_condition_imports_no_condition_and_an_objective_no_objective(room, others):
+    """Nor the one the other: a recipe joins them."""
+    paths = [path for path in (ROOT / "recipes" / room).glob("*.py") if path.stem != "__init__"]
+    assert len(paths) > 1
+    for path in paths:
+        for name in imports(parsed(path)):
+            assert not any(name.startswith(f"recipes.{other}") for other in others), f"{path.name} imports {name}"
+
+
+def test_rows_of_recipes_import_no_row():
+    rows = [ROOT / "recipes" / f"{name}.py" for name in ROWS]
+    listed = {name.split(".")[1] for name in imports(parsed(ROOT / "recipes" / "__init__.py")) if "recipes." in name}
+    assert listed - {"job"} == set(ROWS)
+    for path in rows:
+        siblings = [
+            name for name in imports(parsed(path)) if name.startswith("recipes.") and name.split(".")[1] in ROWS
+        ]
+        assert not siblings, f"{path.name} imports {siblings}"
+
+
+def test_only_rows_take_the_whole_config():
+    """Whatever they call is told its part, or the values that it needs; job.py says what of it a file keeps."""
+    for path in (ROOT / "recipes").rglob("*.py"):
+        whole = "config.Config" in set(imports(parsed(path)))
+        takes = [
+            function.name
+            for function in ast.walk(parsed(path))
+            if isinstance(function, ast.FunctionDef)
+            and any(a.arg == "config" or "Config" in ast.dump(a.annotation or ast.Pass()) for a in function.args.args)
+        ]
+        if path.stem not in (*ROWS, "settings", "job"):
+            assert not whole and not takes, f"{path.relative_to(ROOT)}: {takes}"
+        assert path.stem != "job" or takes == ["header_settings"]
+
+
+LAZY = {  # file: module that a function of it imports: the reason why that may be
+    ("ops/attention.py", "ops.fused"): "needs Triton, which is optional",
+    ("training/plot.py", "matplotlib.figure"): "optional",
+    ("bench/attention.py", "ops.fused"): "needs Triton, which is optional",
+    ("bench/attention.py", "triton.testing"): "optional",
+}
+CHILDREN = ("bench/child.py", "bench/full_size_dit.py", "bench/full_size_sd.py")  # they measure what an import takes
+
+
+def test_no_function_hides_an_import():
+    """A circle is hidden by an import inside a function. Only what is optional, or measured, may stand there."""
+    seen = set()
+    for part in LOCAL:
+        for path in files(part):
+            name = path.relative_to(ROOT).as_posix()
+            for function in ast.walk(parsed(path)):
+                if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and name not in CHILDREN:
+                    modules = {room for module in imports(function) for room in (module, module.rpartition(".")[0])}
+                    keys = {(name, module) for module in modules} & LAZY.keys()
+                    assert bool(keys) == bool(modules), f"{name}: {function.name} hides an import of {sorted(modules)}"
+                    seen |= keys
+    assert seen == LAZY.keys(), "the list names an import that is not there"
+
+
+CORE = """
+train.py  sample.py
+recipes/__init__.py  recipes/job.py  recipes/latents.py  recipes/class_label.py  recipes/text.py
+recipes/conditions/classes.py  recipes/conditions/captions.py
+recipes/objectives/denoise.py  recipes/objectives/prior.py
+dit/block.py  dit/embed.py  dit/model.py
+unet/block.py  unet/model.py  unet/conditioned.py  unet/text.py  unet/vae.py
+sampling/schedule.py  sampling/guidance.py  sampling/loss.py  sampling/latents.py
+sampling/ddpm.py  sampling/ddim.py  sampling/dpm.py
+adapters/__init__.py  adapters/core.py
+adapters/methods/lora.py  adapters/methods/bitfit.py  adapters/methods/norm.py  adapters/methods/difffit.py
+""".split()
+
+
+def test_the_core_is_at_most_3500_lines():
+    """What must be read to change any of it: from train.py to the loss, from sample.py to the image, the networks, the
+    seam of the adapters with four methods. The rest is methods, files of other tools, folders of images, measurement.
+    """
+    counts = {name: len((ROOT / name).read_text("utf-8").splitlines()) for name in CORE}
+    assert len(CORE) == len(counts) == 32 and sum(counts.values()) <= 3500, f"{sum(counts.values())} lines: {counts}"

@@ -29,18 +29,7 @@ def test_it_draws_the_samples_that_training_showed(run, tmp_path):
 
 
 def test_a_picture_depends_on_its_place_and_seed_and_not_on_the_batch(run, tmp_path):
-    common = [
-        "--run",
-        str(run),
-        "--classes",
-        "crack,hazelnut/hole,0",
-        "--count",
-        "2",
-        "--steps",
-        "2",
-        "--precision",
-        "fp32",
-    ]
+    common = ["--run", str(run), "--classes", "crack,hazelnut/hole,0", *"--count 2 --steps 2 --precision fp32".split()]
     sample.main([*common, "--out", str(tmp_path / "a"), "--batch", "1"])
     sample.main([*common, "--out", str(tmp_path / "b"), "--batch", "5"])
     sample.main([*common, "--out", str(tmp_path / "c"), "--seed", "1"])
@@ -54,22 +43,8 @@ def test_a_picture_depends_on_its_place_and_seed_and_not_on_the_batch(run, tmp_p
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
 def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampler):
-    common = [
-        "--model",
-        str(tiny / "dit.safetensors"),
-        "--vae",
-        str(tiny / "vae.safetensors"),
-        "--count",
-        "1",
-        "--classes",
-        "0",
-        "--steps",
-        "2",
-        "--sampler",
-        sampler,
-        "--channels",
-        "3",
-    ]
+    common = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors")]
+    common += f"--count 1 --classes 0 --steps 2 --sampler {sampler} --channels 3".split()
     for strength in (":1", ":0.5"):
         adapter, out = f"{run / 'adapter.safetensors'}{strength}", str(tmp_path / strength[1:])
         sample.main([*common, "--adapter", adapter, "--out", out])
@@ -83,6 +58,19 @@ def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampl
         (["--classes", "walnut"], "class 'walnut' is unknown: the classes are hazelnut/good"),
         (["--run", "nowhere"], "not a run folder"),
         (["--sampler", "euler"], "sampler must be one of"),
+        (["--model", "tiny-dit"], "--model is read by a DiT and a Stable Diffusion, not by a DiT of a run"),
+        (["--vae", "tiny-vae"], "--vae is read by a DiT, not by a DiT of a run"),
+        (
+            ["--prompt", "a"],
+            "--prompt is read by a Stable Diffusion and a Stable Diffusion of a run, not by a DiT of a run",
+        ),
+        (["--negative", "a"], "--negative is read by a Stable Diffusion .*, not by a DiT of a run"),
+        (["--size", "32"], "--size is read by a Stable Diffusion .*, not by a DiT of a run"),
+        (["--embedding", "a.pt"], "--embedding is read by a Stable Diffusion .*, not by a DiT of a run"),
+        (["--strength", "0.5"], "--strength has no effect without --image"),
+        (["--guidance", "1", "--interval", "1,2"], "--interval has no effect at guidance 1"),
+        (["--guidance", "nan"], "--guidance must be a finite number, found nan"),
+        (["--device", "xyz"], "device must be .* found 'xyz'"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(run, tmp_path, more, words):

@@ -16,7 +16,7 @@ TEXT = ["--prompt", "a hazelnut with a hole", "--count", "1", "--steps", "4", "-
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    train.main(flags(tiny, folder, "--superclass", "0.5", "--lr", "0.05", "--warmup", "0", "--start", "random"))
+    train.main(flags(tiny, folder, "--superclass", "0.5", "--lr", "0.05", "--warmup", "0", "--class-init", "random"))
     return folder
 
 
@@ -76,12 +76,12 @@ def test_the_equation_has_its_special_cases(run, tmp_path):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--guidance-from", "top"], "guidance_from must be null or superclass"),
+        (["--guidance-from", "top"], "--guidance-from must be one of .*null, superclass, found 'top'"),
         (
             ["--classes", "hazelnut", "--guidance-from", "superclass"],
             "the model has no superclass of 'hazelnut'; train.py",
         ),
-        (["--superclass", "a nut"], "--superclass is a prompt"),
+        (["--superclass", "a nut"], "--superclass is read by a Stable Diffusion .*, not by a DiT of a run"),
         (["--interval", "700,300"], "interval must be LOW,HIGH"),
         (["--also", "walnut:3"], "class 'walnut' is unknown"),
         (["--without", "hole:much"], "--without must be WHAT:WEIGHT"),
@@ -104,18 +104,8 @@ def test_a_table_without_a_null_row_draws_with_superclasses_and_not_without(tiny
     names = [*model.classes, "pill"]
     card = {"classes": names, "parents": dict.fromkeys(names[:3], "pill")}
     weights.save_model(model, tmp_path / "dit.safetensors", card=card)
-    common = [
-        "--model",
-        str(tmp_path / "dit.safetensors"),
-        "--vae",
-        str(tiny / "vae.safetensors"),
-        "--count",
-        "1",
-        "--steps",
-        "2",
-        "--precision",
-        "fp32",
-    ]
+    common = ["--model", str(tmp_path / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors")]
+    common += "--count 1 --steps 2 --precision fp32".split()
     a = drawn(tmp_path / "a", *common, "--classes", "pill/hole")
     b = drawn(tmp_path / "b", *common, "--classes", "pill/hole", "--guidance", "1")
     assert np.abs(a - b).max() > 0

@@ -24,19 +24,8 @@ def read(path):
 
 def test_each_prompt_is_a_column_and_a_file(tiny_sd, tmp_path):
     (tmp_path / "list.txt").write_text("a hole\n\na flawless (pill:1.3)\n")
-    sample.main(
-        [
-            "--model",
-            str(tiny_sd),
-            "--prompt",
-            "a hazelnut",
-            "--prompts",
-            str(tmp_path / "list.txt"),
-            "--out",
-            str(tmp_path / "out"),
-            *FAST,
-        ]
-    )
+    prompts = ["--prompt", "a hazelnut", "--prompts", str(tmp_path / "list.txt")]
+    sample.main(["--model", str(tiny_sd), *prompts, "--out", str(tmp_path / "out"), *FAST])
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "a_flawless_pill_1_3_000.png",
         "a_hazelnut_000.png",
@@ -62,61 +51,24 @@ def test_an_image_to_start_from_is_kept_the_less_the_stronger(tiny_sd, tmp_path)
         decoded = sd.vae.decode(sd.vae.encode(plain)[0])[0].permute(1, 2, 0) * 127.5 + 127.5
     far = []
     for strength in ("0.25", "0.5", "1"):
-        sample.main(
-            [
-                "--model",
-                str(tiny_sd),
-                "--prompt",
-                "a hazelnut",
-                "--image",
-                str(tmp_path / "start.png"),
-                "--strength",
-                strength,
-                "--out",
-                str(tmp_path / strength),
-                *FAST,
-            ]
-        )
+        start = ["--image", str(tmp_path / "start.png"), "--strength", strength]
+        model = ["--model", str(tiny_sd), "--prompt", "a hazelnut"]
+        sample.main([*model, *start, "--out", str(tmp_path / strength), *FAST])
         far.append(np.abs(read(tmp_path / strength / "a_hazelnut_000.png") - decoded.clamp(0, 255).numpy()).mean())
     assert far[0] < far[1] < far[2]
 
 
+def word_run(tiny_sd, tmp_path, *more):
+    """Flags of a run that learns <thing> from one picture."""
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (16, 16), (40, 90, 20)).save(tmp_path / "photos" / "0.png")
+    data = ["--data", str(tmp_path / "photos"), "--template", "a <thing>"]
+    common = "--token <thing> --token-init hazelnut --batch 1 --sample-steps 2 --count 1 --cache= --warmup 0".split()
+    return ["--model", str(tiny_sd), *data, *common, "--out", str(tmp_path / "run"), *more]
+
+
 def test_a_run_draws_with_its_own_word(tiny_sd, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    Image.new("RGB", (16, 16), (40, 90, 20)).save(folder / "0.png")
-    train.main(
-        [
-            "--recipe",
-            "textual_inversion",
-            "--model",
-            str(tiny_sd),
-            "--data",
-            str(folder),
-            "--template",
-            "a <thing>",
-            "--token",
-            "<thing>",
-            "--token_start",
-            "hazelnut",
-            "--lr",
-            "0.5",
-            "--steps",
-            "2",
-            "--batch",
-            "1",
-            "--sample_steps",
-            "2",
-            "--count",
-            "1",
-            "--cache",
-            "",
-            "--warmup",
-            "0",
-            "--out",
-            str(tmp_path / "run"),
-        ]
-    )
+    train.main(word_run(tiny_sd, tmp_path, "--recipe", "textual_inversion", "--lr", "0.5", "--steps", "2"))
     common = ["--prompt", "a photo of a <thing>", *FAST]
     sample.main(["--run", str(tmp_path / "run"), *common])
     sample.main(["--model", str(tiny_sd), "--prompt", "a photo of a hazelnut", *FAST, "--out", str(tmp_path / "plain")])
@@ -126,79 +78,18 @@ def test_a_run_draws_with_its_own_word(tiny_sd, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*were trained together with it")
 def test_a_run_goes_to_other_tools_and_back(tiny_sd, tmp_path):
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    Image.new("RGB", (16, 16), (40, 90, 20)).save(folder / "0.png")
-    train.main(
-        [
-            "--recipe",
-            "text",
-            "--model",
-            str(tiny_sd),
-            "--data",
-            str(folder),
-            "--adapter",
-            "unet.lora",
-            "--adapter",
-            "text.lora",
-            "--template",
-            "a <thing>",
-            "--token",
-            "<thing>",
-            "--token_start",
-            "hazelnut",
-            "--lr",
-            "0.05",
-            "--steps",
-            "3",
-            "--batch",
-            "1",
-            "--sample_steps",
-            "2",
-            "--count",
-            "1",
-            "--cache",
-            "",
-            "--warmup",
-            "0",
-            "--out",
-            str(tmp_path / "run"),
-        ]
-    )
+    methods = "--adapter unet.lora --adapter text.lora --lr 0.05 --steps 3".split()
+    train.main(word_run(tiny_sd, tmp_path, "--recipe", "text", *methods))
     for layout, name in (("kohya", "lora.safetensors"), ("a1111-embedding", "word.pt")):
         convert.main([str(tmp_path / "run" / "adapter.safetensors"), str(tmp_path / name), "--layout", layout])
     common = ["--prompt", "a <thing>", *FAST]
     sample.main(["--run", str(tmp_path / "run"), *common])
-    sample.main(
-        [
-            "--model",
-            str(tiny_sd),
-            "--adapter",
-            str(tmp_path / "lora.safetensors"),
-            "--embedding",
-            str(tmp_path / "word.pt"),
-            "--out",
-            str(tmp_path),
-            *common,
-        ]
-    )
+    model, lora, word = ["--model", str(tiny_sd)], str(tmp_path / "lora.safetensors"), str(tmp_path / "word.pt")
+    sample.main([*model, "--adapter", lora, "--embedding", word, "--out", str(tmp_path), *common])
     drawn = read(tmp_path / "run" / "drawn" / "a_thing_000.png")
     assert np.abs(drawn - read(tmp_path / "a_thing_000.png")).max() <= 1
-    sample.main(
-        [
-            "--model",
-            str(tiny_sd),
-            "--adapter",
-            str(tmp_path / "lora.safetensors") + ":0.5",
-            "--embedding",
-            f"<other>={tmp_path / 'word.pt'}",
-            "--prompt",
-            "a <other>",
-            "--out",
-            str(tmp_path),
-            *FAST,
-        ]
-    )
+    other = ["--adapter", f"{lora}:0.5", "--embedding", f"<other>={word}", "--prompt", "a <other>"]
+    sample.main([*model, *other, "--out", str(tmp_path), *FAST])
     assert np.abs(drawn - read(tmp_path / "a_other_000.png")).max() > 0
 
 
@@ -245,10 +136,20 @@ def test_nothing_black_is_drawn_where_numbers_run_over(tiny_sd, tmp_path):
     [
         (["--prompts", "nowhere.txt"], "nowhere.txt"),
         (["--prompts", "BLANK"], "blank.txt: expected a prompt in each line, found none"),
-        (["--prompt", "a", "--strength", "0", "--image", "START"], "strength 0.0 leaves 0 of 4 steps"),
+        (["--prompt", "a", "--strength", "0.2", "--image", "START"], "strength 0.2 leaves 0 of 4 steps"),
+        (
+            ["--prompt", "a", "--strength", "0", "--image", "START"],
+            "--strength must be above 0 and at most 1, found 0.0",
+        ),
+        (["--prompt", "a", "--strength", "0.5"], "--strength has no effect without --image"),
+        ([], "what shall the images show"),
+        (["--prompt", "a", "--negative", "b", "--guidance", "1"], "--negative has no effect at guidance 1"),
+        (["--prompt", "a", "--vae", "tiny-vae"], "--vae is read by a DiT, not by a Stable Diffusion"),
+        (["--prompt", "a", "--hint", "START"], "start.png is read by a ControlNet, give --control or the --run of one"),
         (["--prompt", "a", "--size", "20"], "size must be a multiple of 8 pixels, found 20"),
-        (["--prompt", "a", "--size", "-16"], "size must be a multiple of 8 pixels, found -16"),
-        (["--prompt", "a", "--batch", "0"], "count and batch must be at least 1, found 1 and 0"),
+        (["--prompt", "a", "--size", "-16"], "--size must be at least 0, found -16"),
+        (["--prompt", "a", "--count", "0"], "--count must be at least 1, found 0"),
+        (["--prompt", "a", "--batch", "0"], "--batch must be at least 1, found 0"),
         (["--prompt", "a", "--adapter", "nowhere.safetensors"], "nowhere.safetensors: .*found no such file"),
     ],
 )
@@ -262,6 +163,6 @@ def test_a_wrong_request_is_one_sentence(tiny_sd, tmp_path, flags, fault):
 
 
 def test_classes_are_for_a_dit(tiny_sd, tmp_path):
-    with pytest.raises(ValueError, match="--classes 'pill' is for a DiT; Stable Diffusion draws prompts, --prompt"):
+    with pytest.raises(ValueError, match="--classes is read by a DiT and a DiT of a run, not by a Stable Diffusion"):
         sample.main(["--model", str(tiny_sd), "--classes", "pill", "--out", str(tmp_path / "drawn")])
     assert not (tmp_path / "drawn").exists()

@@ -21,23 +21,8 @@ GUIDANCE, STEPS = 5.0, 10
 
 def ours(tmp_path, prompt, *flags):
     """The image (64, 64, 3) that sample.py draws first."""
-    sample.main(
-        [
-            *flags,
-            "--prompt",
-            prompt,
-            "--count",
-            "1",
-            "--steps",
-            str(STEPS),
-            "--guidance",
-            str(GUIDANCE),
-            "--precision",
-            "fp32",
-            "--out",
-            str(tmp_path),
-        ]
-    )
+    how = f"--count 1 --steps {STEPS} --guidance {GUIDANCE} --precision fp32".split()
+    sample.main([*flags, "--prompt", prompt, *how, "--out", str(tmp_path)])
     return np.asarray(Image.open(tmp_path / f"{file_names([prompt])[0]}_000.png")).astype(int)
 
 
@@ -72,46 +57,11 @@ def run(tmp_path_factory):
     (folder / "photos").mkdir()
     for i in range(2):
         Image.fromarray(image("hazelnut", "good", "few", i)[0]).save(folder / "photos" / f"{i}.png")
-    train.main(
-        [
-            "--recipe",
-            "text",
-            "--model",
-            "tiny-sd",
-            "--data",
-            str(folder / "photos"),
-            "--adapter",
-            "unet.lora:rank=4",
-            "--adapter",
-            "text.lora:rank=2",
-            "--template",
-            "a photo of a flawless <new>",
-            "--token",
-            "<new>",
-            "--token_start",
-            "bottle",
-            "--vectors",
-            "2",
-            "--lr",
-            "0.01",
-            "--steps",
-            "8",
-            "--batch",
-            "2",
-            "--sample_steps",
-            "2",
-            "--count",
-            "1",
-            "--cache",
-            "",
-            "--warmup",
-            "0",
-            "--ema",
-            "0",
-            "--out",
-            str(folder / "run"),
-        ]
-    )
+    methods = "--adapter unet.lora:rank=4 --adapter text.lora:rank=2".split()
+    word = ["--template", "a photo of a flawless <new>", *"--token <new> --token-init bottle --vectors 2".split()]
+    fast = "--lr 0.01 --steps 8 --batch 2 --sample-steps 2 --count 1 --cache= --warmup 0 --ema 0".split()
+    base = ["--recipe", "text", "--model", "tiny-sd", "--data", str(folder / "photos"), "--out", str(folder / "run")]
+    train.main([*base, *methods, *word, *fast])
     for layout, name in (
         ("kohya", "kohya.safetensors"),
         ("lora-diffusers", "diffusers.safetensors"),

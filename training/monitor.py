@@ -43,7 +43,7 @@ def monitor(
         return lambda samples: {}
     network = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
 
-    def describe(images) -> tuple[Tensor, Tensor]:
+    def describe(images: np.ndarray) -> tuple[Tensor, Tensor]:
         parts = [to_tensor(images[i : i + 64]).to(device) for i in range(0, len(images), 64)]
         f = torch.cat([features.embed(network, x)[0] for x in parts])  # (N, D)
         return f, torch.cat([noise_residual(x) for x in parts])  # (N,)

@@ -1,17 +1,21 @@
 """The picture of a run: its losses, and what its evaluations measured, with the corruption stage marked."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metrics.statistics.corruption import best, stage
 from training.log import read_log
 from training.monitor import measurements
 
+if TYPE_CHECKING:  # matplotlib is optional
+    from matplotlib.axes import Axes
+
 
 def plot(run: Path) -> None:
     """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise.
 
-    Where samples were measured, below it their fidelity and their noise; the corruption stage is grey, and a ring is
-    around the best evaluation.
+    Where samples were measured, below it their similarity to the images and their noise; the corruption stage is grey,
+    and a ring is around the best evaluation.
     """
     evaluations = measurements(run)
     corrupted = stage(*evaluations)
@@ -34,7 +38,7 @@ def plot(run: Path) -> None:
     panels[0].figure.savefig(run / "loss.png", dpi=120)
 
 
-def losses(axes, lines: list[dict]) -> None:
+def losses(axes: "Axes", lines: list[dict]) -> None:
     steps, values = zip(*((line["step"], line["loss"]) for line in lines if "loss" in line))
     mean = [sum(values[max(0, i - 49) : i + 1]) / len(values[max(0, i - 49) : i + 1]) for i in range(len(values))]
     axes.plot(steps, values, lw=0.5, alpha=0.4, label="training")
@@ -46,16 +50,16 @@ def losses(axes, lines: list[dict]) -> None:
     axes.legend()
 
 
-def samples(axes, steps: list, fidelity: list, residual: list, noise: list) -> None:
-    of_fidelity, of_residual = zip(*noise)
-    axes.errorbar(steps, fidelity, of_fidelity, fmt="o-", color="C0", capsize=2)
-    at = steps.index(best(steps, fidelity, residual, noise))
-    axes.plot(steps[at], fidelity[at], "o", ms=12, mfc="none", color="C0")
-    found = stage(steps, fidelity, residual, noise)
+def samples(axes: "Axes", steps: list, similarity: list, residual: list, deviations: list) -> None:
+    of_similarity, of_residual = zip(*deviations)
+    axes.errorbar(steps, similarity, of_similarity, fmt="o-", color="C0", capsize=2)
+    at = steps.index(best(steps, similarity, residual, deviations))
+    axes.plot(steps[at], similarity[at], "o", ms=12, mfc="none", color="C0")
+    found = stage(steps, similarity, residual, deviations)
     if found:
         axes.axvspan(*found, color="0.85", lw=6)  # a stage of one look would have no width
         axes.text(sum(found) / 2, 1.02, "corruption stage", ha="center", transform=axes.get_xaxis_transform())
-    axes.set_ylabel("fidelity to the training images", color="C0")
+    axes.set_ylabel("similarity to the training images", color="C0")
     other = axes.twinx()
     other.errorbar(steps, residual, of_residual, fmt="s--", lw=1, ms=3, color="C3", capsize=2)
     other.set_ylabel("noise, that of the images = 1", color="C3")

@@ -53,7 +53,7 @@ def show(run: Path, images: ImageSet, samples: np.ndarray, labels: torch.Tensor)
     """run/grid.png: a few real images, samples from before the training, and samples now."""
     names = images.classes[:COLUMNS]
 
-    def table(pixels, of):
+    def table(pixels: np.ndarray, of: torch.Tensor) -> Image.Image:
         return grid({name: list(pixels[of.numpy() == i][:ROWS]) for i, name in enumerate(names)})
 
     before = Image.open(run / "samples" / f"step_{0:06d}.png").convert("RGB")

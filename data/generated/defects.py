@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.generated.products import power_noise, soft, to_segment
+from data.generated.products import Array, Rng, power_noise, soft, to_segment
 
 
 class Mark(NamedTuple):
@@ -26,20 +26,20 @@ class Place(NamedTuple):
     size: float  # about 1, varied by 20 %
 
 
-def colour(red, green, blue):
+def colour(red: float, green: float, blue: float) -> Array:
     return np.array([red, green, blue])[:, None, None]
 
 
-def direction(angle):
+def direction(angle: float) -> Array:
     return np.array([np.cos(angle), np.sin(angle)])
 
 
-def to_line(place, points):
+def to_line(place: Place, points: list[Array]) -> Array:
     """Distance of every point of the plane to the polyline."""
     return np.min([to_segment(place.u, place.v, a, b) for a, b in zip(points, points[1:])], 0)
 
 
-def crack(place, rng):
+def crack(place: Place, rng: Rng) -> Mark:
     """A dark groove along a random walk with one branch."""
     angle, walk = place.angle, [place.point - 0.42 * place.size * direction(place.angle)]
     for _ in range(5):
@@ -51,7 +51,7 @@ def crack(place, rng):
     return Mark(-0.25 * groove, colour(0.04, 0.03, 0.02), 0.9 * groove, groove)
 
 
-def hole(place, rng):
+def hole(place: Place, rng: Rng) -> Mark:
     """A round, dark pit with a raised rim."""
     q = np.hypot(place.u - place.point[0], place.v - place.point[1])
     radius = 0.19 * place.size * (1 + 0.1 * power_noise(rng, len(q), 1.6))
@@ -60,7 +60,7 @@ def hole(place, rng):
     return Mark(-0.5 * pit + 0.12 * rim, colour(0.04, 0.03, 0.02), 0.92 * pit, pit)
 
 
-def cut(place, rng):
+def cut(place: Place, rng: Rng) -> Mark:
     """A straight gash that bares the pale inside between two dark lips."""
     half = 0.42 * place.size * direction(place.angle)
     away = to_segment(place.u, place.v, place.point - half, place.point + half)
@@ -69,7 +69,7 @@ def cut(place, rng):
     return Mark(-0.3 * flesh, ink, 0.95 * flesh + 0.5 * (lips - flesh), lips)
 
 
-def scratch(place, rng):
+def scratch(place: Place, rng: Rng) -> Mark:
     """Three or four fine parallel light lines."""
     along, across = direction(place.angle), direction(place.angle + np.pi / 2)
     lines = [place.point + across * offset for offset in np.linspace(-0.16, 0.16, rng.integers(3, 5))]
@@ -79,7 +79,7 @@ def scratch(place, rng):
     return Mark(-0.05 * line, colour(0.92, 0.92, 0.92), 0.8 * line, line)
 
 
-def print_(place, rng):
+def print_(place: Place, rng: Rng) -> Mark:
     """A glyph of four strokes in a saturated ink, flat on the surface."""
     ink = np.array(((0.85, 0.06, 0.10), (0.08, 0.22, 0.85), (0.04, 0.60, 0.20), (0.80, 0.10, 0.70))[rng.integers(4)])
     corners = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1], [0, 0]]) * 0.2 * place.size
@@ -89,7 +89,7 @@ def print_(place, rng):
     return Mark(0 * stroke, ink[:, None, None], 0.9 * stroke, stroke)
 
 
-def contamination(place, rng):
+def contamination(place: Place, rng: Rng) -> Mark:
     """A rough crumb of foreign matter, pale green to grey, that stands off the surface."""
     q = np.hypot(place.u - place.point[0], place.v - place.point[1])
     rough = power_noise(rng, len(q), 1.3)
@@ -98,7 +98,7 @@ def contamination(place, rng):
     return Mark(0.10 * crumb * (1 + 0.5 * rough), ink, 0.85 * crumb, crumb)
 
 
-def bend(u, v, rng):
+def bend(u: Array, v: Array, rng: Rng) -> tuple[Array, Array]:
     """The frame of a bent product: everything right of a knee is pushed aside, v - k (u - knee)^1.5."""
     push, knee = rng.uniform(0.35, 0.6) * rng.choice([-1, 1]), rng.uniform(-0.4, 0.2)
     return u, v - push * np.clip(u - knee, 0, None) ** 1.5
@@ -117,7 +117,7 @@ MARKS = {
 }
 
 
-def place_on(distance, u, v, rng):
+def place_on(distance: Array, u: Array, v: Array, rng: Rng) -> Place:
     """A random place on the body, off its edge (a thin body: on its innermost part) and well inside the picture."""
     body = np.argwhere((distance < max(-0.2, distance.min() * 0.5)) & (np.hypot(u, v) < 0.7))
     row, column = body[rng.integers(len(body))]

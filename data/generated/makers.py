@@ -5,7 +5,7 @@ import numpy as np
 from data.generated import logos, photographs
 
 MAKERS = {product: maker for maker in (photographs, logos) for product in maker.PRODUCTS}
-GROUPS = {"base": photographs.BASE, "all": photographs.PRODUCTS, **logos.GROUPS}
+GROUPS = {"base": photographs.BASE, "world": photographs.WORLD, "all": photographs.PRODUCTS, **logos.GROUPS}
 
 
 def states(product: str) -> tuple[str, ...]:

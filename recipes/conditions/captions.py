@@ -4,7 +4,6 @@ The caption is replaced by the empty one with probability `cond_dropout`, which 
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,17 +13,15 @@ import adapters
 import weights
 from config.training import Denoising, Images, Sampling
 from data import ImageSet
-from data.source import captions_of, held_out, load_captioned
+from data.source import held_out, load_captioned
 from ops.device import Compute
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
 from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
 from sampling import batched_cfg
-from unet import TextConditioned, TextEncoder, Tokenizer, UNet, encode_prompts
-from unet.model import SIZES as UNETS
+from unet import TextConditioned, encode_prompts
 from unet.prompt import escape
-from unet.text import SIZES as TEXT_ENCODERS
 
 COLUMNS = 8  # prompts in a grid
 
@@ -157,32 +154,3 @@ class Captions:
     def kinds(self) -> list[str]:
         """The caption of each training image."""
         return self.texts
-
-
-def load_sd(model: str, compute: Compute) -> weights.StableDiffusion:
-    """The Stable Diffusion of a checkpoint in float32 on the device, its autoencoder frozen.
-
-    Of a file with raw and averaged weights it takes the raw ones, which training goes on from.
-    """
-    return placed(weights.load_sd(model, dtype=torch.float32, ema=False), compute)
-
-
-def new_sd(model: str, vae: str, data: str, template: str, compute: Compute) -> weights.StableDiffusion:
-    """new:SD-T: UNet-T and Text-T with random weights, a vocabulary learned from the captions of `data`, and `vae`."""
-    if model != "new:SD-T":
-        raise ValueError(f"unknown size {model.removeprefix('new:')!r}; a new Stable Diffusion is new:SD-T")
-    autoencoder = weights.load(vae, expect="vae", dtype=torch.float32)
-    channels = autoencoder.config.latent_channels
-    shape = replace(UNETS["UNet-T"], in_channels=channels, out_channels=channels)
-    tokenizer = Tokenizer.train(captions_of(data, template), TEXT_ENCODERS["Text-T"].vocab_size)
-    text = TextEncoder(replace(TEXT_ENCODERS["Text-T"], vocab_size=len(tokenizer)))
-    schedule = weights.sd_schedule()
-    return placed(weights.StableDiffusion(UNet(shape), text, tokenizer, autoencoder, schedule), compute)
-
-
-def placed(sd: weights.StableDiffusion, compute: Compute) -> weights.StableDiffusion:
-    """The same on the device, its autoencoder frozen."""
-    for part in (sd.unet, sd.text, sd.vae):
-        part.to(compute.device)
-    sd.vae.requires_grad_(False)
-    return sd

@@ -17,11 +17,12 @@ from config.training import Denoising, Images, Sampling, Superclasses
 from data import ImageSet
 from data.folders.hierarchy import with_parents
 from data.latents import LatentCache
-from dit import SIZES, DiT
+from dit import DiT
 from ops.device import Compute
 from recipes.class_rows import fit_classes, row_names
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
+from recipes.loading import load_autoencoder, load_dit, new_dit
 from recipes.masks import mask_images, mask_weights
 from recipes.pixels import train_and_val
 from sampling import Schedule, batched_cfg, dit_schedule
@@ -36,9 +37,16 @@ class Classes:
     rates: dict[str, float] = {}
 
     def __init__(
-        self, model: DiT, vae: VAE, data: tuple[ImageSet, ImageSet | None], encoded: LatentCache, header: dict,
-        settings: Images, cache: str, compute: Compute,
-    ):  # fmt: skip
+        self,
+        model: DiT,
+        vae: VAE,
+        data: tuple[ImageSet, ImageSet | None],
+        encoded: LatentCache,
+        header: dict,
+        settings: Images,
+        cache: str,
+        compute: Compute,
+    ):
         """data: training images, whose classes the model knows, and held-out ones. encoded: the training images'."""
         self.model, self.vae, self.encoded, self.header = model, vae, encoded, header
         self.settings, self.cache, self.compute = settings, cache, compute
@@ -182,34 +190,3 @@ def new_classes(
 def class_names(model: DiT) -> list[str]:
     """The names of the model's classes, their numbers where it has no names."""
     return model.classes or [str(i) for i in range(model.config.num_classes)]
-
-
-def load_autoencoder(vae: str, compute: Compute) -> VAE:
-    """The autoencoder in float32, frozen, on the device."""
-    return weights.load(vae, expect="vae", dtype=torch.float32).to(compute.device).requires_grad_(False)
-
-
-def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, int]:
-    """The checkpoint's DiT and the image side that it works at: `size` pixels, 0 for its own.
-
-    Raises ValueError for a DiT on latents of another number of channels than the autoencoder's.
-    """
-    sides = {"input_size": size // vae.factor} if size else {}
-    dit = weights.load(model, expect="dit", dtype=torch.float32, **sides)
-    if dit.config.in_channels != vae.config.latent_channels:
-        raise ValueError(
-            f"{model} works on latents of {dit.config.in_channels} channels, the autoencoder makes "
-            f"{vae.config.latent_channels}"
-        )
-    return dit.to(compute.device), dit.config.input_size * vae.factor
-
-
-def new_dit(model: str, vae: VAE, side: int, classes: list[str]) -> DiT:
-    """new:SIZE, a DiT of one of the named sizes with random weights, for images of `side` pixels."""
-    name = model.removeprefix("new:")
-    if name not in SIZES:
-        raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
-    shape = {"input_size": side // vae.factor, "in_channels": vae.config.latent_channels}
-    dit = DiT.from_name(name, num_classes=len(classes), **shape)
-    dit.classes = classes
-    return dit

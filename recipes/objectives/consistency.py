@@ -14,9 +14,9 @@ learn. The student samples without guidance, with one evaluation a step.
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from recipes.job import Loss
+from recipes.job import Batch, Loss
 from sampling import Schedule, cfg, conditional, consistency_loss
 
 
@@ -33,10 +33,10 @@ def distillation(
     leads away from; None at guidance 1.
     """
 
-    def loss(batch, generator, progress):
+    def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         guided = cfg(model, batch["cond"], null, guidance)
 
-        def teacher(x, t):
+        def teacher(x: Tensor, t: Tensor) -> Tensor:
             with without_adapter():
                 return guided(x, t)
 

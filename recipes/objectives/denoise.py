@@ -9,9 +9,9 @@ without it a model hardly changes the mean of an image.
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
-from recipes.job import Loss
+from recipes.job import Batch, Loss
 from sampling import Schedule, diffusion_loss
 
 
@@ -25,7 +25,7 @@ def denoising(
     schedule at that share of the training. min_snr: gamma of the min-SNR weight, 0 for none.
     """
 
-    def loss(batch, generator, progress):
+    def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         x0, now = batch["x0"], schedule(progress)
         t = torch.randint(len(now.alpha_bar), (len(x0),), generator=generator).to(x0.device)  # (B,)
         eps = torch.randn(x0.shape, generator=generator)

@@ -9,9 +9,9 @@ has. COLOUR weighs what differs between the channels: grain is grey, and without
 """
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from recipes.job import Loss
+from recipes.job import Batch, Loss
 from unet import VAE
 
 COLOUR, KL = 10.0, 1e-3
@@ -20,7 +20,7 @@ COLOUR, KL = 10.0, 1e-3
 def reconstruction(model: VAE) -> Loss:
     """loss(batch, generator, progress) of batches of images x (B, 3, S, S) in [-1, 1]."""
 
-    def loss(batch, generator, progress):
+    def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         x = batch["x"]
         mean, logvar = (h.float() for h in model.encode(x))  # (B, c, h, w)
         noise = torch.randn(mean.shape, generator=generator).to(mean)

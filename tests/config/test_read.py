@@ -44,8 +44,15 @@ def test_a_list_flag_is_repeated_and_values_may_be_joined_by_equals():
 def test_values_are_flat_outside_and_by_part_inside():
     config = read(["--steps", "9"], *PARTS)
     assert config.values["steps"] == config[Counting].steps == 9 and set(config.values) == {
-        "name", "kind", "adapter", "steps", "lr", "shift", "fast", "speed"
-    }  # fmt: skip
+        "name",
+        "kind",
+        "adapter",
+        "steps",
+        "lr",
+        "shift",
+        "fast",
+        "speed",
+    }
     assert config.replace(steps=2)[Counting].steps == 2 and config[Counting].steps == 9
 
 

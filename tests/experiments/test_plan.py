@@ -60,9 +60,9 @@ def test_types_and_missing_files(tmp_path):
         read_plan(tmp_path / "nowhere.toml")
 
 
-def test_the_short_form_is_short(tiny, tmp_path):
-    more = "[methods.a]\nsteps = 5000\n[methods.c]\nrecipe = 'dreambooth'\nclass_images = 200\n"
-    more += "[variants.b]\nguidance = 2.0"
+def test_the_short_form_is_short(tiny, tiny_sd, tmp_path):
+    more = f"[methods.a]\nsteps = 5000\n[methods.c]\nrecipe = 'dreambooth'\nmodel = '{tiny_sd}'\nclass_images = 200\n"
+    more += "class_prompt = 'a photo of a pill'\n[variants.b]\nguidance = 2.0"
     plan = read_plan(config(tmp_path, tiny, more)).shortened()
     a, c = (plan.train_settings(tmp_path, method, 0) for method in "ac")
     assert plan.seeds == 1 and a["steps"] == 20 and "class_images" not in a and c["class_images"] == 2
@@ -77,11 +77,22 @@ def test_the_old_names_of_the_tables_are_read_with_one_line_of_notice_each(tiny,
     assert read_plan(config(tmp_path, tiny, new)) == old and not capsys.readouterr().err
 
 
-def test_settings_that_a_recipe_does_not_read_are_not_added(tiny, tmp_path):
-    more = "[methods.a]\n[methods.b]\nrecipe = 'consistency'\n[methods.c]\nrecipe = 'text'"
-    plan = read_plan(config(tmp_path, tiny, more.replace("[methods.c]", "[methods.c]\nmeasure = 3")))
+def test_settings_that_a_recipe_does_not_read_are_not_added(tiny, tiny_sd, tmp_path):
+    more = f"[methods.a]\n[methods.b]\nrecipe = 'consistency'\n[methods.c]\nrecipe = 'text'\nmodel = '{tiny_sd}'\n"
+    plan = read_plan(config(tmp_path, tiny, more))
     a, b, c = (plan.train_settings(tmp_path, method, 0) for method in "abc")
-    assert a["measure"] == b["measure"] == 0 and c["measure"] == 3  # given by the file
-    plan = read_plan(config(tmp_path, tiny, more)).shortened()
-    assert "measure" not in plan.train_settings(tmp_path, "c", 0)
-    assert [plan.methods[method].get("sample_steps") for method in "abc"] == [5, None, 5]
+    assert a["measure"] == b["measure"] == 0 and "measure" not in c
+    assert a["vae"] == b["vae"] and "vae" not in c  # of [train], which the others read
+    short = plan.shortened()
+    assert [short.methods[method].get("sample_steps") for method in "abc"] == [5, None, 5]
+    assert "sample_steps" in a and "sample_steps" not in b
+
+
+def test_a_setting_that_its_method_or_no_method_reads_is_refused(tiny, tiny_sd, tmp_path):
+    text = f"[methods.a]\n[methods.c]\nrecipe = 'text'\nmodel = '{tiny_sd}'\n"
+    with pytest.raises(ValueError, match="plan.toml: --measure is read by .*, not by text"):
+        read_plan(config(tmp_path, tiny, text + "measure = 3\n"))
+    path = config(tmp_path, tiny, "[methods.a]\n")
+    path.write_text(path.read_text().replace("[sample]", 'token = "x"\n[sample]'))
+    with pytest.raises(ValueError, match="plan.toml: (no method reads token|--token is read by)"):
+        read_plan(path)

@@ -130,8 +130,8 @@ def test_a_search_resumes_fails_goes_on_and_skips(tiny, tmp_path):
         patch.setattr(
             train,
             "one_step",
-            lambda cfg, step, *rest: (
-                one_step(cfg, step, *rest) if step < 1 else (_ for _ in ()).throw(KeyboardInterrupt)
+            lambda options, settings, step, *rest: (
+                one_step(options, settings, step, *rest) if step < 1 else (_ for _ in ()).throw(KeyboardInterrupt)
             ),
         )
         with pytest.raises(KeyboardInterrupt):

@@ -1,24 +1,21 @@
 """Distillation to a few steps, run as a user runs it, on the tiny models."""
 
-import copy
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import ROOT, flags
+from test_train import ROOT, flags, killed_before
 
 import adapters
 import sample
 import train
 import weights
+from config.training import Adapter
 from dit import DiT, DiTConfig
-from launch import configure
-from recipes.consistency import distillation, few_steps
-from sampling import Schedule, cfg, consistency_loss
-from unet import TextConditioned, UNet
+from sample import sampling_defaults
+from unet import UNet
 from unet.model import SIZES as UNETS
 
 DRAW = ["--count", "1", "--precision", "fp32"]
@@ -30,7 +27,8 @@ def read(path):
 
 
 def consistency(tiny, out, *more):
-    return flags(tiny, out, "--recipe", "consistency", "--adapter", "lora:rank=2", "--lr", "0.01", *more)
+    common = "--recipe consistency --adapter lora:rank=2 --lr 0.01".split()
+    return flags(tiny, out, *common, *more, without=("sample-steps",))
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,10 @@ def test_a_fine_tuned_dit_is_distilled_and_drawn_in_four_steps(tiny, tuned, tmp_
     assert recipe["adapter"] == ["lora:rank=2"] and recipe["classes"] is None
     assert recipe["base"] == weights.load_adapter(tuned)[1]["base"]
     assert (recipe["config"]["guidance"], recipe["config"]["teacher_guidance"]) == (1.0, 3.0)
-    assert few_steps([(tuned, 1.0)]) == {} and few_steps([(str(run / "adapter.safetensors"), 1.0)]) == FOUR_STEPS
+    assert (
+        sampling_defaults([(tuned, 1.0)]) == {}
+        and sampling_defaults([(str(run / "adapter.safetensors"), 1.0)]) == FOUR_STEPS
+    )
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "val" in line] == [0, 3, 6]
     assert all("mse" in line for line in lines if "loss" in line)
@@ -63,91 +64,32 @@ def test_a_fine_tuned_dit_is_distilled_and_drawn_in_four_steps(tiny, tuned, tmp_
 def test_resuming_gives_the_file_of_a_run_left_alone(tiny, tuned, tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train.main(consistency(tiny, whole, "--init", tuned))
-    one_step = train.one_step
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            train,
-            "one_step",
-            lambda cfg, step, *rest: (
-                one_step(cfg, step, *rest) if step < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
-            ),
-        )
-        with pytest.raises(KeyboardInterrupt):
-            train.main(consistency(tiny, broken, "--init", tuned))
+    killed_before(3, consistency(tiny, broken, "--init", tuned))
     train.main(["--resume", "--out", str(broken)])
     assert (whole / "adapter.safetensors").read_bytes() == (broken / "adapter.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("tower", "learned"),
+    ("of_text", "learned"),
     [
         ([], {"unet"}),
         (["--adapter", "text.lora:rank=2"], {"unet", "text"}),
-        (["--adapter", "text.lora:rank=2", "--text_lr", "1e-30"], {"unet"}),
+        (["--adapter", "text.lora:rank=2", "--text-lr", "1e-30"], {"unet"}),
     ],
 )
-def test_a_stable_diffusion_with_a_new_word_is_distilled(tiny_sd, tmp_path, tower, learned):
-    """With a frozen text tower the states are read once; one that trains is its own teacher too."""
+def test_a_stable_diffusion_with_a_new_word_is_distilled(tiny_sd, tmp_path, of_text, learned):
+    """With a frozen text encoder the states are read once; one that trains is its own teacher too."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for i in range(2):
         Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(photos / f"{i}.png")
-    common = [
-        "--model",
-        str(tiny_sd),
-        "--data",
-        str(photos),
-        "--template",
-        "a <thing>",
-        "--steps",
-        "2",
-        "--batch",
-        "2",
-        "--sample_steps",
-        "2",
-        "--count",
-        "1",
-        "--cache",
-        "",
-        "--warmup",
-        "0",
-        "--precision",
-        "fp32",
-    ]
-    train.main(
-        [
-            *common,
-            "--recipe",
-            "textual_inversion",
-            "--token",
-            "<thing>",
-            "--token_start",
-            "hazelnut",
-            "--lr",
-            "0.5",
-            "--out",
-            str(tmp_path / "word"),
-        ]
-    )
-    word = str(tmp_path / "word" / "adapter.safetensors")
-    train.main(
-        [
-            *common,
-            "--recipe",
-            "consistency",
-            "--init",
-            word,
-            "--adapter",
-            "lora:rank=2",
-            *tower,
-            "--lr",
-            "0.05",
-            "--val",
-            str(photos),
-            "--out",
-            str(tmp_path / "run"),
-        ]
-    )
+    common = ["--model", str(tiny_sd), "--data", str(photos), "--template", "a <thing>"]
+    common += "--steps 2 --batch 2 --count 1 --cache= --warmup 0 --precision fp32".split()
+    word = "--recipe textual_inversion --sample-steps 2 --token <thing> --token-init hazelnut --lr 0.5".split()
+    train.main([*common, *word, "--out", str(tmp_path / "word")])
+    begin = ["--recipe", "consistency", "--init", str(tmp_path / "word" / "adapter.safetensors")]
+    learn = ["--adapter", "lora:rank=2", *of_text, "--lr", "0.05", "--val", str(photos)]
+    train.main([*common, *begin, *learn, "--out", str(tmp_path / "run")])
     tensors, recipe = weights.load_adapter(tmp_path / "run" / "adapter.safetensors")
     assert recipe["adapter"][0] == "unet.lora:rank=2" and recipe["tokens"] is None
     moved = {name.split(".")[0] for name, tensor in tensors.items() if "lora_up" in name and tensor.abs().max() > 1e-6}
@@ -156,50 +98,8 @@ def test_a_stable_diffusion_with_a_new_word_is_distilled(tiny_sd, tmp_path, towe
     drawn = read(tmp_path / "drawn" / "grid.png")
     assert np.abs(drawn - read(tmp_path / "run" / "samples" / "step_000002.png")).max() <= 1
     assert (tmp_path / "run" / "grid.png").is_file() and "val" in (tmp_path / "run" / "log.jsonl").read_text()
-    with pytest.raises(ValueError, match="what shall be drawn"):
+    with pytest.raises(ValueError, match="what shall the images show"):
         sample.main(["--run", str(tmp_path / "run"), *DRAW])
-
-
-def backbones(tiny, tiny_sd):
-    """A model with a student beside its weights, its copy from before, `before`, a batch and the null condition."""
-    sd = weights.load_sd(tiny_sd)
-    words = sd.tokenizer.tokens(["a hazelnut", "a hole", ""])
-    for model, cond, null, specs in (
-        (weights.load(tiny / "dit.safetensors"), torch.tensor([1, 3]), 5, "lora"),
-        (TextConditioned(sd.unet, sd.text), words[:2], words[2:], ["unet.lora", "text.lora"]),
-    ):
-        teacher = copy.deepcopy(model)
-        classes = adapters.layer_classes(model)
-        adapters.attach(model, specs, torch.Generator().manual_seed(0))
-        before = partial(adapters.disable_adapters, classes)
-        for parameter in adapters.trainable_parameters(model).values():
-            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(1))
-        yield model, teacher, before, {"x0": torch.randn(2, 4, 4, 4), "cond": cond}, null
-
-
-def test_the_teacher_is_the_guided_model_without_the_student(tiny, tiny_sd):
-    schedule = Schedule.linear()
-    for model, teacher, before, batch, null in backbones(tiny, tiny_sd):
-        found, _ = distillation(train.Config(guidance=4.0), model, before, schedule, null)(batch, seeded(), 0.0)
-        student, guided = (cfg(of, batch["cond"], null, scale) for of, scale in ((model, 1.0), (teacher, 4.0)))
-        expected, _ = consistency_loss(student, guided, batch["x0"], schedule, seeded())
-        assert torch.equal(found, expected)
-        itself, _ = consistency_loss(student, cfg(model, batch["cond"], null, 4.0), batch["x0"], schedule, seeded())
-        assert not torch.allclose(found, itself)
-
-
-def test_all_of_the_student_learns_in_bfloat16(tiny, tiny_sd):
-    """Autocast keeps the weights that it has cast, and three forwards share them, two without a gradient."""
-    for model, _, before, batch, null in backbones(tiny, tiny_sd):
-        loss = distillation(train.Config(), model, before, Schedule.linear(), null)
-        with torch.autocast("cpu", torch.bfloat16):
-            value, _ = loss(batch, seeded(), 0.0)
-        value.backward()
-        assert all(p.grad is not None and p.grad.any() for p in adapters.trainable_parameters(model).values())
-
-
-def seeded():
-    return torch.Generator().manual_seed(2)
 
 
 def test_without_a_null_row_the_teacher_goes_unguided(tiny, tmp_path):
@@ -208,8 +108,9 @@ def test_without_a_null_row_the_teacher_goes_unguided(tiny, tmp_path):
     classes = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
     weights.save_model(model, tmp_path / "dit.safetensors", card={"classes": classes})
     common = ["--model", str(tmp_path / "dit.safetensors"), "--steps", "1"]
-    with pytest.raises(ValueError, match="class_dropout is 0: the class table has 5 rows and no null row"):
+    with pytest.raises(ValueError, match="guidance 3.0 of the teacher needs a null row in its class table"):
         train.main(consistency(tiny, tmp_path / "run", *common))
+    assert not (tmp_path / "run").exists()
     train.main(consistency(tiny, tmp_path / "run", *common, "--guidance", "1"))
 
 
@@ -217,37 +118,48 @@ def test_without_a_null_row_the_teacher_goes_unguided(tiny, tmp_path):
     ("more", "fault"),
     [
         (
-            ["--adapter", "full"],
+            ["--init", "TUNED", "--adapter", "full"],
             "only what stands beside the weights, such as lora, can be switched off, and .* in place",
         ),
         (
-            ["--adapter", "lora", "--adapter", "bitfit"],
+            ["--init", "TUNED", "--adapter", "lora", "--adapter", "bitfit"],
             "can be switched off, and .* of these parameters train in place",
         ),
-        ([], "dit.safetensors does not know the class 'hazelnut/good', and what it does not draw cannot be distilled"),
-        (["--init", "nowhere.safetensors"], "nowhere.safetensors: expected an adapter file"),
-        (["--model", "new:DiT-T/2"], "new:DiT-T/2: no such file"),
         (
-            ["--recipe", "class_label", "--init", "a"],
-            "init is for the recipes .*consistency.* class_label does not read",
+            [],
+            "dit.safetensors does not know the class 'hazelnut/good', and this recipe teaches none: fine-tune it first",
         ),
+        (["--init", "nowhere.safetensors"], "nowhere.safetensors: expected an adapter file"),
+        (["--model", "new:DiT-T/2"], "consistency trains a DiT or a Stable Diffusion, and new:DiT-T/2 is a new DiT"),
+        (["--recipe", "class_label", "--init", "a"], "--init is read by consistency and control, not by class_label"),
+        (["--sample-steps", "2"], "--sample-steps is read by class_label, .*, not by consistency"),
+        (["--sampler", "ddim"], "--sampler is read by class_label, .*, not by consistency"),
     ],
 )
-def test_what_cannot_be_distilled(tiny, tmp_path, more, fault):
+def test_what_cannot_be_distilled(tiny, tuned, tmp_path, more, fault):
+    more = [tuned if word == "TUNED" else word for word in more]
     adapter = [] if "--adapter" in more else ["--adapter", "lora"]
     with pytest.raises(ValueError, match=fault):
-        train.main(flags(tiny, tmp_path / "run", "--recipe", "consistency", *adapter, *more))
+        recipe = ["--recipe", "consistency", *adapter, *more]
+        train.main(flags(tiny, tmp_path / "run", *recipe, without=("sample-steps",)))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def nothing_downloaded(monkeypatch):
+    """The published models are told apart by their names: their files are not here."""
+    monkeypatch.setattr(weights, "is_sd", lambda model: "stable-diffusion" in model)
 
 
 def student(name, model):
     """The full-size model with what the config attaches to it, without memory."""
-    spec = adapters.split(configure(train.Config, [str(ROOT / "configs" / f"{name}.toml")]).adapter[0])[1]
+    config = train.configure([str(ROOT / "configs" / f"{name}.toml")], train.__doc__)
+    spec = adapters.split(config[Adapter].adapter[0])[1]
     with torch.device("meta"):
         return adapters.attach(model(), spec)
 
 
-def test_the_config_of_stable_diffusion_trains_the_published_layers():
+def test_the_config_of_stable_diffusion_trains_the_published_layers(nothing_downloaded):
     names = r"to_[qkv]|to_out\.0|proj_(in|out)|ff\.net\.(0\.proj|2)|conv[12]|shortcut|(down|up)sample|time_emb_proj"
     model = student("lcm_lora_sd15", lambda: UNet(UNETS["SD-1"]))
     with torch.device("meta"):
@@ -256,6 +168,6 @@ def test_the_config_of_stable_diffusion_trains_the_published_layers():
     assert adapters.trainable_parameters(model).keys() == adapters.trainable_parameters(listed).keys()
 
 
-def test_the_config_of_dit_trains_qkv_proj_fc1_fc2_and_adaln():
+def test_the_config_of_dit_trains_qkv_proj_fc1_fc2_and_adaln(nothing_downloaded):
     counted = 28 * 64 * 1152 * (4 + 2 + 5 + 5 + 7)  # blocks, rank, inputs + outputs of each
     assert adapters.counts(student("lcm_lora_dit_xl", lambda: DiT.from_name("DiT-XL/2")))[0] == counted == 47_480_832

@@ -10,30 +10,12 @@ from PIL import Image
 import sample
 import train
 import weights
-from data import load
-from data.transforms import Transform, apply_variant, variants
-from recipes.control import control, mask_hints
+from ops.device import Compute
+from recipes.control import control
 from sampling import sample_noise
 
 DATA = "generated:hazelnut/few/1"
-FEW = [
-    "--batch",
-    "2",
-    "--sample_steps",
-    "2",
-    "--count",
-    "1",
-    "--cache",
-    "",
-    "--warmup",
-    "0",
-    "--measure",
-    "0",
-    "--precision",
-    "fp32",
-    "--data",
-    DATA,
-]
+FEW = f"--batch 2 --sample-steps 2 --count 1 --cache= --warmup 0 --precision fp32 --data {DATA}".split()
 FAST = ["--steps", "3", "--count", "2", "--precision", "fp32"]
 
 
@@ -42,41 +24,10 @@ def runs(tiny, tiny_sd, tmp_path_factory):
     """A DiT that learned the classes, and a ControlNet of each kind; masks to draw with."""
     folder = tmp_path_factory.mktemp("control")
     dit = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), *FEW]
-    train.main([*dit, "--steps", "1", "--out", str(folder / "few")])
-    train.main(
-        [
-            *dit,
-            "--recipe",
-            "control",
-            "--init",
-            str(folder / "few" / "adapter.safetensors"),
-            "--steps",
-            "6",
-            "--lr",
-            "0.05",
-            "--ema",
-            "0",
-            "--out",
-            str(folder / "dit"),
-        ]
-    )
-    train.main(
-        [
-            "--recipe",
-            "control",
-            "--model",
-            str(tiny_sd),
-            *FEW,
-            "--steps",
-            "6",
-            "--lr",
-            "0.5",
-            "--ema",
-            "0",
-            "--out",
-            str(folder / "sd"),
-        ]
-    )
+    train.main([*dit, "--steps", "1", "--measure", "0", "--out", str(folder / "few")])
+    control, init = "--recipe control --steps 6 --ema 0".split(), str(folder / "few" / "adapter.safetensors")
+    train.main([*dit, *control, "--lr", "0.05", "--init", init, "--out", str(folder / "dit")])
+    train.main([*control, "--model", str(tiny_sd), *FEW, "--lr", "0.5", "--out", str(folder / "sd")])
     for name, box in (("left", (0, 0, 8, 16)), ("right", (8, 0, 16, 16))):
         mask = Image.new("L", (16, 16))
         mask.paste(255, box)
@@ -107,15 +58,6 @@ def test_the_mask_decides_and_each_row_has_its_own(run, what, runs, tmp_path):
     assert np.abs(left[0] - both[0]).max() <= 1 and np.abs(left[1] - both[1]).max() > 1
 
 
-def test_the_hint_is_the_mask_in_the_variant_of_the_image():
-    masks = load(DATA, Transform(16)).masks
-    options = variants("hv", (0.0, 90.0))
-    hints = mask_hints(masks, options)
-    assert hints.shape == (len(masks), len(options), 1, 16, 16) and set(hints.unique().tolist()) == {0.0, 1.0}
-    for i, option in enumerate(options):
-        assert torch.equal(hints[:, i], apply_variant(torch.from_numpy(masks)[:, None].float(), option, nearest=True))
-
-
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_diffusers_draws_the_same_image_with_it(guidance, runs, tiny_sd, tmp_path):
     diffusers = pytest.importorskip("diffusers")
@@ -130,17 +72,8 @@ def test_diffusers_draws_the_same_image_with_it(guidance, runs, tiny_sd, tmp_pat
     theirs = pipeline(
         "a hazelnut", image=hint, num_inference_steps=3, guidance_scale=guidance, latents=noise, output_type="np"
     ).images[0]
-    ours = drawn(
-        tmp_path,
-        "--run",
-        str(runs / "sd"),
-        "--prompt",
-        "a hazelnut",
-        "--hint",
-        str(runs / "right.png"),
-        "--guidance",
-        str(guidance),
-    )[0]
+    common = ["--run", str(runs / "sd"), "--prompt", "a hazelnut", "--guidance", str(guidance)]
+    ours = drawn(tmp_path, *common, "--hint", str(runs / "right.png"))[0]
     assert np.abs(ours - 255 * theirs).max() <= 2
 
 
@@ -167,22 +100,9 @@ def test_what_does_not_fit_is_one_sentence(flags, fault, runs, tmp_path):
 def test_images_without_masks_are_refused(tiny_sd, tmp_path):
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (16, 16)).save(tmp_path / "photos" / "0.png")
+    control = ["--recipe", "control", "--model", str(tiny_sd), *FEW, "--template", "a pill"]
     with pytest.raises(ValueError, match="the control recipe reads masks, and .*photos has none"):
-        train.main(
-            [
-                "--recipe",
-                "control",
-                "--model",
-                str(tiny_sd),
-                *FEW,
-                "--data",
-                str(tmp_path / "photos"),
-                "--template",
-                "a pill",
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
+        train.main([*control, "--data", str(tmp_path / "photos"), "--out", str(tmp_path / "run")])
 
 
 def test_images_come_as_often_as_their_folder_says(tiny_sd, tmp_path):
@@ -190,8 +110,8 @@ def test_images_come_as_often_as_their_folder_says(tiny_sd, tmp_path):
         (tmp_path / name).mkdir()
         Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
         Image.new("L", (16, 16), 255).save(tmp_path / name / "0_mask.png")
-    cfg = train.configure(["--recipe", "control", "--model", str(tiny_sd), *FEW, "--data", str(tmp_path), "--out", "x"])
-    job = control(cfg, torch.device("cpu"))
+    argv = ["--recipe", "control", "--model", str(tiny_sd), *FEW, "--data", str(tmp_path), "--out", "x"]
+    job = control(train.configure(argv, train.__doc__), Compute(torch.device("cpu"), "fp32"))
     assert [Path(name).parent.name for name in job.names] == ["1_a pill with a hole"] + ["3_a pill"] * 3
     states = job.batch(torch.arange(4), torch.Generator().manual_seed(0))["cond"]
     assert torch.equal(states[1], states[3]) and not torch.equal(states[0], states[1])

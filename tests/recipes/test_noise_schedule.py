@@ -1,6 +1,7 @@
 """A run with `noise_schedule = "progressive"`: what it learns with, what it draws with, and what its files say."""
 
 import json
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -8,11 +9,15 @@ import torch
 from PIL import Image
 from test_train import flags
 
-import recipes.class_label
 import sample
 import train
 import weights
+from recipes.objectives import denoise
+from recipes.settings import check
 from sampling.progressive import stage
+from weights.models.save import export_pipeline
+
+class_label = import_module("recipes.class_label")  # the module; the package has the recipe under this name
 
 PROGRESSIVE = ["--noise-schedule", "progressive"]
 
@@ -20,7 +25,7 @@ PROGRESSIVE = ["--noise-schedule", "progressive"]
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("progressive") / "run"
-    train.main(flags(tiny, folder, *PROGRESSIVE, "--adapter", "modulate", "--lr", "0.05", "--start", "features"))
+    train.main(flags(tiny, folder, *PROGRESSIVE, "--adapter", "modulate", "--lr", "0.05", "--class-init", "features"))
     return folder
 
 
@@ -44,19 +49,8 @@ def test_sample_draws_with_the_last_stage_as_the_run_did(tiny, run, tmp_path):
 
 def test_a_whole_model_says_it_and_tuning_goes_on_from_there(tiny, tmp_path):
     whole, more = tmp_path / "whole", tmp_path / "more"
-    train.main(
-        flags(
-            tiny,
-            whole,
-            *PROGRESSIVE,
-            "--adapter",
-            "full",
-            "--steps",
-            "1",
-            "--start",
-            "features:generated:pill+tile/val/1",
-        )
-    )
+    init = ["--class-init", "features:generated:pill+tile/val/1"]
+    train.main(flags(tiny, whole, *PROGRESSIVE, "--adapter", "full", "--steps", "1", *init))
     file, vae = whole / "model.safetensors", str(tiny / "vae.safetensors")
     assert weights.load(file).noise_schedule == "progressive"
     assert weights.load(tiny / "dit.safetensors").noise_schedule == "fixed"
@@ -71,28 +65,32 @@ def test_a_whole_model_says_it_and_tuning_goes_on_from_there(tiny, tmp_path):
 @pytest.mark.parametrize("name, stages", [("fixed", [0] * 8), ("progressive", [0, 0, 1, 2, 3, 3, 4, 5])])
 def test_every_step_learns_with_the_betas_of_its_stage(tiny, tmp_path, monkeypatch, name, stages):
     """Eight steps, which six does not divide; the held-out loss is that of the last stage at all times."""
-    seen, real = [], recipes.class_label.denoising_loss
+    seen, models = [], []
+    denoising, diffusion_loss = class_label.denoising, denoise.diffusion_loss
 
-    def seeing(cfg, model, schedule, *rest):
-        seen.append((schedule, model.training))
-        return real(cfg, model, schedule, *rest)
+    def of_model(model, *rest):
+        models.append(model)
+        return denoising(model, *rest)
 
-    monkeypatch.setattr(recipes.class_label, "denoising_loss", seeing)
+    def seeing(out, x0, eps, x_t, t, schedule, *rest):
+        seen.append((schedule, models[-1].training))
+        return diffusion_loss(out, x0, eps, x_t, t, schedule, *rest)
+
+    monkeypatch.setattr(class_label, "denoising", of_model)
+    monkeypatch.setattr(denoise, "diffusion_loss", seeing)
     train.main(flags(tiny, tmp_path / "run", "--noise-schedule", name, "--steps", "8"))
     assert [schedule for schedule, training in seen if training] == [stage(k) for k in stages]
     assert {schedule for schedule, training in seen if not training} == {stage(stages[-1])}
 
 
 def test_files_of_two_schedules_do_not_go_onto_one_model(tiny, run, tmp_path):
-    train.main(flags(tiny, tmp_path / "fixed", "--adapter", "lora:rank=2", "--steps", "1", "--start", "features"))
+    train.main(flags(tiny, tmp_path / "fixed", "--adapter", "lora:rank=2", "--steps", "1", "--class-init", "features"))
     files = [(folder / "adapter.safetensors", 1.0) for folder in (run, tmp_path / "fixed")]
     with pytest.raises(ValueError, match="fixed.adapter.*: its noise_schedule fixed is not that of .*, progressive"):
         weights.apply_adapters(weights.load(tiny / "dit.safetensors"), files)
 
 
 def test_a_diffusers_folder_gets_the_betas(tiny, tmp_path):
-    from weights.models.save import export_pipeline
-
     model = weights.load(tiny / "dit.safetensors")
     for name in ("fixed", "progressive"):
         model.noise_schedule = name
@@ -107,12 +105,15 @@ def test_a_diffusers_folder_gets_the_betas(tiny, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "recipe, name, message",
+    "values, message",
     [
-        ("class_label", "cosine", "noise_schedule of recipe class_label must be fixed or progressive, found 'cosine'"),
-        ("text", "progressive", "noise_schedule of recipe text must be fixed, found 'progressive'"),
+        ({"noise_schedule": "cosine"}, "--noise-schedule must be one of fixed, progressive, found 'cosine'"),
+        (
+            {"recipe": "text", "model": "tiny-sd", "noise_schedule": "progressive"},
+            "--noise-schedule is read by class_label, not by text",
+        ),
     ],
 )
-def test_refused(recipe, name, message):
+def test_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        train.configure(["--recipe", recipe, "--noise-schedule", name])
+        check(values)

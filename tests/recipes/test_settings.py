@@ -70,9 +70,11 @@ def test_every_number_has_a_range_and_keeps_it(field):
         return
     reader = next(row for row, parts in rows().items() if any(field in dataclasses.fields(part) for part in parts))
     name, kind = reader.split(" with ")
-    base = {"recipe": name, "model": MODELS[kind], "class_prompt": "x"} if name == "dreambooth" else {
-        "recipe": name, "model": MODELS[kind]
-    }  # fmt: skip
+    base = (
+        {"recipe": name, "model": MODELS[kind], "class_prompt": "x"}
+        if name == "dreambooth"
+        else {"recipe": name, "model": MODELS[kind]}
+    )
     base |= {"token": "x"} if field.name == "vectors" else {}
     bad = [value for value in (float("nan"), float("inf")) if isinstance(default, float)]
     if field.name != "guidance":  # any finite scale is a scale

@@ -2,18 +2,10 @@
 
 import json
 
-from recipes.watch import looks
-
 from training.log import read_log, read_numbers
+from training.monitor import measurements
 
-OLD = {
-    "step": 10,
-    "loss": 0.5,
-    "feature_similarity": 0.9,
-    "feature_similarity_deviation": 0.01,
-    "noise_residual": 1.5,
-    "noise_residual_deviation": 0.02,
-}
+OLD = {"step": 10, "loss": 0.5, "fidelity": 0.9, "fidelity_noise": 0.01, "residual": 1.5, "residual_noise": 0.02}
 NEW = {
     "step": 10,
     "loss": 0.5,
@@ -32,7 +24,7 @@ def test_a_log_that_an_earlier_version_began_goes_on(tmp_path):
     write(tmp_path, OLD, {"step": 15, "loss": 0.4}, NEW | {"step": 20})
     assert read_log(tmp_path) == [NEW, {"step": 15, "loss": 0.4}, NEW | {"step": 20}]
     assert list(read_log(tmp_path)[0]) == list(NEW)
-    assert looks(tmp_path) == ([10, 20], [0.9, 0.9], [1.5, 1.5], [(0.01, 0.02)] * 2)
+    assert measurements(tmp_path) == ([10, 20], [0.9, 0.9], [1.5, 1.5], [(0.01, 0.02)] * 2)
 
 
 def test_the_line_that_a_kill_cut_is_left_out(tmp_path):
@@ -42,8 +34,8 @@ def test_the_line_that_a_kill_cut_is_left_out(tmp_path):
 
 def test_the_table_of_an_earlier_version(tmp_path):
     by_class = {"hazelnut/cut": 0.25}
-    old = {"network": "n", "class_accuracy": 0.5, "class_accuracy_by_class": by_class, "class_accuracy_real": 1.0}
-    (tmp_path / "metrics.json").write_text(json.dumps(old | {"class_accuracy_decoded": 0.9}))
+    old = {"network": "n", "asked_state": 0.5, "asked_state_by_class": by_class, "asked_state_real": 1.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(old | {"asked_state_decoded": 0.9}))
     assert read_numbers(tmp_path) == {
         "network": "n",
         "class_accuracy": 0.5,

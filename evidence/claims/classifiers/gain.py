@@ -15,7 +15,7 @@ import torch
 from data import ImageSet, load
 from data.transforms import Transform, to_tensor
 from evidence.results import Result, arms_table, higher
-from evidence.steps import SIDE, plan_of, samples, trained
+from evidence.steps import SIDE, plan_of, run_of, samples
 from metrics.downstream.gain import arms, probe, recalls
 
 CLASSES = [f"hazelnut/{state}" for state in ("good", "crack", "hole", "cut", "print")]
@@ -30,7 +30,7 @@ def numbers(work: Path, quick: bool) -> dict:
     few, more, test = (pair(load(source, Transform(SIDE))) for source in sources)
     results = {"count": count, "arms": {}}
     for seed in range(plan.seeds):
-        run = trained("few_images", work, quick, "biases", seed)
+        run = run_of("few_images", work, quick, "biases", seed)
         settings = {"run": run, "count": count, "steps": 25, "seed": 1000 + seed}
         synthetic = pair(samples(run / "samples-for-gain", CLASSES, quick, **settings))
         for name, (sources, strong) in arms(few, synthetic, more, seed).items():

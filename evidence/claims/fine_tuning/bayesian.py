@@ -11,7 +11,7 @@ every 60 and every 25 steps; their feature similarity and noise are those of met
 from pathlib import Path
 
 from evidence.results import Result, Runs
-from evidence.steps import compared, plan_of, trained
+from evidence.steps import compared, plan_of, run_of
 from experiments.table import Column
 from metrics.statistics.corruption import stage
 from training.monitor import measurements
@@ -31,7 +31,7 @@ def numbers(work: Path, quick: bool) -> dict:
     for row in rows:
         row["looks"] = measurements(work / "few_images" / f"{row['method']}-{row['seed']}")
     subject = [
-        {"method": method, "seed": seed, "looks": measurements(trained("bayesian", work, quick, method, seed))}
+        {"method": method, "seed": seed, "looks": measurements(run_of("bayesian", work, quick, method, seed))}
         for method in METHODS
         for seed in range(plan_of("bayesian", quick).seeds)
     ]
@@ -62,11 +62,11 @@ def result(numbers: dict) -> Result:
     )
 
 
-def shape(steps: list, fidelity: list, residual: list, noise: list) -> dict:
+def shape(steps: list, similarity: list, residual: list, deviations: list) -> dict:
     """What the measured samples of a run say: its corruption stage, 0 or 1, and the other numbers of SHAPE."""
     return {
-        "stage": float(bool(stage(steps, fidelity, residual, noise))),
-        "last": fidelity[-1],
+        "stage": float(bool(stage(steps, similarity, residual, deviations))),
+        "last": similarity[-1],
         "most": max(residual[1:]),
-        "fall": max(max(fidelity[: i + 1]) - f for i, f in enumerate(fidelity)),
+        "fall": max(max(similarity[: i + 1]) - f for i, f in enumerate(similarity)),
     }

@@ -13,7 +13,7 @@ from data import load
 from data.output.grid import grid, save_image
 from data.transforms import Transform
 from evidence.results import Result, Runs
-from evidence.steps import SIDE, plan_of, samples, trained
+from evidence.steps import SIDE, plan_of, run_of, samples
 from evidence.tools.finder import overlap, share_near, trained_finder
 from experiments.table import Column
 
@@ -41,7 +41,7 @@ def numbers(work: Path, quick: bool) -> dict:
     for seed in range(plan_of("control", quick).seeds):
         images = {}
         for method in ("plain", "control"):
-            run = trained("control", work, quick, method, seed)
+            run = run_of("control", work, quick, method, seed)
             images[method] = [sampled(run, seed, *pair, method == "control", quick) for pair in zip(STATES, masks)]
         for key, method, target in (("asked", "control", own), ("another", "control", other), ("plain", "plain", own)):
             results[key].append(list(overlap(finder, np.concatenate(images[method]), target)))

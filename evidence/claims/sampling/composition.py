@@ -14,7 +14,7 @@ import torch
 from data import ImageSet
 from data.transforms import to_tensor
 from evidence.results import Result, Runs, lower
-from evidence.steps import plan_of, samples, trained
+from evidence.steps import plan_of, run_of, samples
 from experiments.table import Column
 from metrics import networks
 
@@ -28,7 +28,7 @@ def numbers(work: Path, quick: bool) -> dict:
     settings = {"classes": "hazelnut", "guidance_from": "null", "guidance": 4, "count": count, "steps": 20}
     before, after, hazelnuts = [], {state: [] for state in STATES}, []
     for seed in range(plan_of("superclass", quick).seeds):
-        run = trained("superclass", work, quick, "tiered", seed)
+        run = run_of("superclass", work, quick, "tiered", seed)
         settings |= {"run": run, "seed": seed}
         before.append(shares(classifier, samples(run / "superclass", None, quick, **settings)))
         results = {}

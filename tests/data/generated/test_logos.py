@@ -118,6 +118,6 @@ def test_groups_name_all_grounds_of_a_mark():
     with pytest.raises(
         ValueError,
         match="no product 'logo_on_red'; there are hazelnut, .*fake_on_props and the groups "
-        "base, all, nothing, logo, fake",
+        "base, world, all, nothing, logo, fake",
     ):
         captions_of("generated:logo_on_red/few")

@@ -1,0 +1,58 @@
+"""Captions as the condition of a Stable Diffusion: each is read once, as states where the text encoder is frozen."""
+
+import pytest
+import torch
+from PIL import Image
+
+import adapters
+import weights
+from config.training import Images
+from ops.device import Compute
+from recipes.conditions.captions import Captions
+from recipes.loading import load_sd, new_sd
+
+TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]
+CPU = Compute(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture
+def condition(tiny_sd, tmp_path):
+    """Three images, two of one caption."""
+    for i, text in enumerate(TEXTS):
+        Image.new("RGB", (16, 16), (40 * i, 90, 20)).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(text)
+    settings = Images(data=str(tmp_path), flips="none", rotations="0")
+    return Captions(load_sd(str(tiny_sd), CPU), settings, "", "", CPU)
+
+
+def test_a_frozen_text_encoder_reads_each_caption_once(condition):
+    model, tokenizer = condition.model, condition.sd.tokenizer
+    adapters.attach(model, "unet.bitfit")
+    states, row = condition.read(TEXTS)
+    assert states.shape == (3, 16, 16) and row.tolist() == [0, 1, 0]
+    assert torch.equal(states[2:], model.text(tokenizer.tokens([""])))
+    assert torch.equal(condition.null, states[2:])
+    adapters.attach(model, "text.full")
+    tokens, _ = condition.read(TEXTS)
+    assert tokens.dtype == torch.long and tokens.shape == (3, 16)
+    assert torch.equal(condition.null, tokenizer.tokens([""]))
+
+
+def test_a_batch_has_the_captions_of_its_images(condition):
+    adapters.attach(condition.model, "unet.bitfit")
+    batch = condition.batches()(torch.tensor([1, 2, 0]), torch.Generator().manual_seed(0))
+    states, _ = condition.read(TEXTS)
+    assert torch.equal(batch["cond"], states[[1, 0, 0]]) and batch["x0"].shape == (3, 4, 4, 4)
+    assert condition.texts == condition.kinds() == TEXTS and condition.columns == TEXTS[:2]
+
+
+def test_a_method_without_a_part_is_for_the_unet(condition):
+    assert condition.methods(["lora", "text.lora:rank=2"]) == ["unet.lora", "text.lora:rank=2"]
+
+
+def test_a_new_one_of_an_unknown_size(tiny):
+    with pytest.raises(ValueError, match="unknown size 'SD-X'; a new Stable Diffusion is new:SD-T"):
+        new_sd("new:SD-X", str(tiny / "vae.safetensors"), "generated:hazelnut/few/1", "", CPU)
+    sd = new_sd("new:SD-T", str(tiny / "vae.safetensors"), "generated:hazelnut/few/1", "", CPU)
+    assert sd.unet.config.in_channels == 4 and len(sd.tokenizer) == sd.text.token_embedding.num_embeddings
+    assert not any(p.requires_grad for p in sd.vae.parameters()) and isinstance(sd, weights.StableDiffusion)
