@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import weights
-from border import read_text
+from border import checked, read_text
 from config import Config, check_unread, given, read_toml, run_script, usage
 from config import sampling as part
 from data.images import decode
@@ -238,6 +238,8 @@ def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> t
     own = [str(path) for path in [run / "adapter.safetensors"] if path.exists()]
     if not own and not control and not any((run / name).exists() for name in ("control", "control.safetensors")):
         raise ValueError(f"{run}: neither adapter.safetensors nor model.safetensors; did the run finish?")
+    if "model" not in stored:
+        raise ValueError(f"{run}: its config.toml names no model")
     return stored["model"], [(file, 1.0) for file in stored.get("init", []) + own] + source.files()
 
 
@@ -246,7 +248,11 @@ def sampling_defaults(files: list[tuple[str, float]]) -> dict:
     for file, _ in files:
         stored = {} if weights.is_foreign(file) else weights.load_adapter(file)[1]["config"] or {}
         if stored.get("recipe") == "consistency":
-            return {"sampler": stored["sampler"], "steps": stored["sample_steps"], "guidance": stored["guidance"]}
+            kinds = {"sampler": ("sampler", str), "steps": ("sample_steps", int), "guidance": ("guidance", float)}
+            return {
+                name: checked(stored.get(key), kind, f"{file}: {key} in its header")
+                for name, (key, kind) in kinds.items()
+            }
     return {}
 
 

@@ -8,6 +8,7 @@ is "!".
 import json
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from gzip import open as open_gzip
@@ -17,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from border import checked, read_json, read_text
+from border import checked, read_json, read_lfs_pointer, read_text
 from unet.bytepair import BYTE_OF, END, SPACES, START, WORD_END, learn, merge, normalise, pieces, symbols_of, vocabulary
 
+OPENAI_CHARACTERS = 10_000_000  # more than its 3,210,000
 OPENAI_MERGES = 48_894  # that many lines of bpe_simple_vocab_16e6.txt.gz belong to the vocabulary, after one of header
 
 
@@ -58,8 +60,14 @@ class Tokenizer:
     @classmethod
     def from_openai(cls, path: str | Path) -> "Tokenizer":
         """OpenAI's bpe_simple_vocab_16e6.txt.gz, which holds more merges than CLIP uses."""
-        with open_gzip(path, "rt", encoding="utf-8") as file:
-            lines = file.read().split("\n")
+        with open(path, "rb") as file:
+            if (pointer := read_lfs_pointer(file.read(200))) is not None:
+                raise ValueError(f"{path}: {pointer}")
+        try:
+            with open_gzip(path, "rt", encoding="utf-8") as file:
+                lines = file.read(OPENAI_CHARACTERS).split("\n")
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a whole gzip file of text: {error}") from None
         if len(lines) <= OPENAI_MERGES:
             raise ValueError(f"{path}: expected {OPENAI_MERGES + 1} lines or more, found {len(lines)}")
         merges = read_merges(lines[1 : OPENAI_MERGES + 1], path)

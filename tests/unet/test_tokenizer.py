@@ -429,3 +429,26 @@ def test_no_value_of_a_folder_is_taken_on_faith(tokenizer, tmp_path, name, conte
         (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(ValueError, match=message):
         Tokenizer.from_folder(damaged(tmp_path, name, json.dumps(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1356917\n", "expected the 1,356,917 bytes"),
+        (b"not gzip", "not a whole gzip file of text"),
+        (gzip.compress(b"a b\n" * 1000)[:-20], "not a whole gzip file of text"),
+    ],
+)
+def test_openais_file_that_is_none(tmp_path, content, message):
+    (tmp_path / "w.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=f"w.gz: .*{message}"):
+        Tokenizer.from_openai(tmp_path / "w.gz")
+
+
+def test_a_folder_of_lfs_pointers_is_told_as_such(tokenizer, tmp_path):
+    """Config, vocabulary and merges, as git clones them without LFS."""
+    tokenizer.save(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 961143\n"
+    for name in ("merges.txt", "vocab.json", "tokenizer_config.json", "special_tokens_map.json"):
+        with pytest.raises(ValueError, match=r"a Git LFS pointer .* expected the 961,143 bytes .* `git lfs pull`"):
+            Tokenizer.from_folder(damaged(tmp_path, name, pointer))
