@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import weights
+from border import checked, read_text
 from config import Config, check_unread, given, run_script, usage
 from config import sampling as part
 from config.option import default_of
@@ -39,6 +40,7 @@ from recipes.settings import settings_from_here
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
+from unet.prompt import added_words
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
 PARTS = {  # what is sampled from -> the parts of the settings that are read
@@ -259,10 +261,12 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     sd = weights.load_sd(path, dtype=torch.float32, ema=not stored)  # a run goes on from the raw weights
     model = TextConditioned(sd.unet, sd.text)
     weights.add_words(sd.tokenizer, [file for file, _ in files])
+    learned = list(sd.tokenizer.added)
     apply_adapters(model, files, config[part.Source].weights)
+    files_of = {}
     for text in texts.embedding:
         word, _, file = text.rpartition("=")
-        weights.add_embedding(sd.tokenizer, sd.text, file, word or None)
+        files_of[weights.add_embedding(sd.tokenizer, sd.text, file, word or None)] = file
     names = read_prompts(texts) or stored.get("prompts") or None
     if not names:
         raise ValueError("what shall the images show? give --prompt, or --prompts with a file of them")
@@ -270,6 +274,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     extra = guidance.extra()
     kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
     distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
+    weights.check_words(learned, files_of, added_words(distinct, sd.tokenizer))
     states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D)
     cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
     extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
@@ -336,6 +341,8 @@ def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> t
     own = [str(path) for path in [run / "adapter.safetensors"] if path.exists()]
     if not own and not control and not any((run / name).exists() for name in ("control", "control.safetensors")):
         raise ValueError(f"{run}: neither adapter.safetensors nor model.safetensors; did the run finish?")
+    if "model" not in stored:
+        raise ValueError(f"{run}: its config.toml names no model")
     return stored["model"], [(file, 1.0) for file in stored.get("init", []) + own] + source.files()
 
 
@@ -351,7 +358,11 @@ def sampling_defaults(files: list[tuple[str, float]]) -> dict:
     for file, _ in files:
         stored = {} if weights.is_foreign(file) else weights.load_adapter(file)[1]["config"] or {}
         if stored.get("recipe") == "consistency":
-            return {"sampler": stored["sampler"], "steps": stored["sample_steps"], "guidance": stored["guidance"]}
+            kinds = {"sampler": ("sampler", str), "steps": ("sample_steps", int), "guidance": ("guidance", float)}
+            return {
+                name: checked(stored.get(key), kind, f"{file}: {key} in its header")
+                for name, (key, kind) in kinds.items()
+            }
     return {}
 
 
@@ -401,10 +412,7 @@ def in_turn(hints: Tensor, count: int, columns: int) -> Tensor:
 
 def read_prompts(texts: part.Prompts) -> list[str]:
     """The prompts of the command line, then those of the file, each once."""
-    try:
-        lines = Path(texts.prompts).read_text("utf-8-sig").splitlines() if texts.prompts else []
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{texts.prompts}: not UTF-8 ({error})") from None
+    lines = read_text(texts.prompts).splitlines() if texts.prompts else []
     lines = [line.strip() for line in lines if line.strip()]
     if texts.prompts and not lines:
         raise ValueError(f"{texts.prompts}: expected a prompt in each line, found none")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from border import read_json
 from data.output.atomic import write_atomic
 
 RENAMED = {  # key once -> key today
@@ -52,20 +53,12 @@ def parse(line: bytes) -> dict | None:
 def read_numbers(run: Path) -> dict:
     """The table of run/metrics.json; {} without the file. ValueError that names it if it is not a JSON object."""
     file = run / "metrics.json"
-    if not file.exists():
-        return {}
-    try:
-        numbers = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(numbers, dict):
-        raise ValueError(f"{file}: expected a JSON object, found {type(numbers).__name__}")
-    return renamed(numbers)
+    return renamed(read_json(file)) if file.exists() else {}
 
 
 def renamed(numbers: dict) -> dict:
-    """The same numbers in the same order under the keys of today."""
-    return {RENAMED.get(key, key): value for key, value in numbers.items()}
+    """The same numbers in the same order under the keys of today, without null, which stands for no number."""
+    return {RENAMED.get(key, key): value for key, value in numbers.items() if value is not None}
 
 
 @contextmanager

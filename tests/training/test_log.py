@@ -2,7 +2,7 @@
 
 import json
 
-from training.log import read_log, read_numbers
+from training.log import open_log, read_log, read_numbers
 from training.monitor import measurements
 
 OLD = {"step": 10, "loss": 0.5, "fidelity": 0.9, "fidelity_noise": 0.01, "residual": 1.5, "residual_noise": 0.02}
@@ -47,3 +47,11 @@ def test_the_table_of_an_earlier_version(tmp_path):
 
 def test_a_run_without_files_has_no_numbers(tmp_path):
     assert read_log(tmp_path) == [] and read_numbers(tmp_path) == {}
+
+
+def test_a_number_that_is_none_is_null_in_the_file_and_left_out_when_read(tmp_path):
+    with open_log(tmp_path, 0) as log:
+        log({"step": 1, "loss": 0.5, "val": float("nan"), "best": float("inf")})
+    text = (tmp_path / "log.jsonl").read_text()
+    assert json.loads(text, parse_constant=lambda word: 1 / 0) == {"step": 1, "loss": 0.5, "val": None, "best": None}
+    assert read_log(tmp_path) == [{"step": 1, "loss": 0.5}]

@@ -194,7 +194,7 @@ def lora_of(width, name="lora_unet_mid_block_attentions_0_transformer_blocks_0_a
         ({"<word>": rand(2)}, {}, "expected a LoRA, found 1 unknown tensors"),
         ({"lora_unet_conv_in.lora_up.weight": rand(2)}, {}, "lacks the rest"),
         ({"lora_unet_conv_in.diff_b": torch.zeros(32)}, {}, "all 0; was it trained"),
-        (lora_of(32), {"lora_adapter_metadata": "[]"}, "no JSON object"),
+        (lora_of(32), {"lora_adapter_metadata": "[]"}, "lora_adapter_metadata must be an object"),
     ],
 )
 def test_refusals_leave_the_model_as_it_was(tmp_path, sd1, tensors, metadata, message):
