@@ -5,16 +5,17 @@ Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from config import Config, run_script
 from config import sampling as part
+from config.repeat import about_call, same_images
 from data.output.grid import grid, save_image
-from data.output.samples import GRID, file_names
+from data.output.samples import GRID, check_folder, file_names
 from data.transforms import to_uint8
-from inference.folder import about_call, check_folder
 from inference.request import Request, encode_image, prepare_dit, prepare_sd
 from inference.settings import configure
 from ops.attention import set_backend
@@ -50,12 +51,12 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     stems, columns = file_names(request.names), [[] for _ in request.names]
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
-    about = about_call(config, path, files, request)
+    about = about_call(config, path, files, request.names)
     names = {f"{stems[i // output.count]}_{i % output.count:03d}.png" for i in range(total)}
     what = f"{len(columns)} {'classes' if part.Classes in config else 'prompts'} x {output.count}"
     amount = f"{total} images ({what})" if only is None else f"image {only} of {total}"
     print(f"{amount} of {about['model']} by {sampler.sampler}, {sampler.steps} steps, into {out}")
-    check_folder(out, names, about["settings"], output.replace)
+    check_folder(out, names, partial(same_images, about["settings"]), output.replace)
     out.mkdir(parents=True, exist_ok=True)
     needless = only is not None and config[part.Source].weights != "sampled"  # batches of other images
     for first in progress(range(0, total, output.batch), "batches"):

@@ -27,13 +27,13 @@ from recipes import RECIPES, Job
 from recipes.job import OF_A_CALL
 from recipes.settings import configure, in_folder, started_in
 from training.climb import Climb
-from training.estimate import cost, dry_run
+from training.estimate import cost, estimate, rehearse, smaller
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
 from training.optimizer import ema_decay, lr_factor, param_groups
 from training.plot import plot
-from training.state import State, averaged, check_room, has_state, load_state, save_state, saved_steps, verdict
+from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.stops import Stop, graceful_stop
 
 LEVERS = (
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     config = configure(argv, __doc__)
     with graceful_stop() as stop, memory_in_a_sentence(LEVERS):
         if config[Run].dry_run:
-            dry_run(config, begin, one_step)
+            dry_run(config)
             return
         with claimed(config[Run].out, config[Run].resume) as run:
             with in_folder(started_in(run) if config[Run].resume else ""):
@@ -124,15 +124,6 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
             leave(run, state, step, stop.number)
 
 
-def leave(run: Path, state: State, step: int, number: int) -> None:
-    """End the process by the signal that asked for it, with everything saved."""
-    if step and saved_steps(run)[0] != step:
-        save_state(run, state, step)
-    left = f"continue with --resume --out {run}" if step else "nothing is left of it"
-    print(f"stopped after step {step}; {left}", file=sys.stderr)
-    sys.exit(128 + number)
-
-
 def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: Callable[[dict], None]) -> bool:
     """Log what the averaged weights sample; keep them if none were better. Returns whether the run is to end."""
     with averaged(job.model, state.parameters, state.ema):
@@ -193,6 +184,18 @@ def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
     places = range(number * batch, (number + 1) * batch)
     order = {k: torch.randperm(n, generator=generator_for(seed, -1 - k)) for k in {place // n for place in places}}
     return torch.stack([order[place // n][place % n] for place in places])
+
+
+def dry_run(config: Config) -> None:
+    """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take."""
+
+    def start() -> tuple[Job, State]:
+        return begin(config.replace(**smaller(config.values)))
+
+    def step(job: Job, state: State, number: int) -> None:
+        one_step(config[Loop], config[Run], number, job, state.optimizer)
+
+    print(estimate(config.values, rehearse(start, step, averaged)))
 
 
 if __name__ == "__main__":

@@ -2,16 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from config import Config
 from config import sampling as part
-from config.training import Images
-from data.images import decode, decode_mask
+from data.images import decode
 from data.transforms import Transform, to_tensor
-from recipes.pixels import transform
 
 
 def control_of(config: Config) -> Path | None:
@@ -26,20 +23,6 @@ def control_of(config: Config) -> Path | None:
     if hints.hint and count % len(hints.hint):
         raise ValueError(f"--count must be a multiple of the {len(hints.hint)} hints, found {count}")
     return control
-
-
-def read_masks(files: list[str], side: int, trained: dict) -> np.ndarray:
-    """The hints of a ControlNet of this package, read as its training read masks: (hints, side, side) bool.
-
-    trained: the settings of its training, whose crop is for masks that are as large. ValueError as data.images raises.
-    """
-    masks = [decode_mask(file) for file in files]
-    crop = trained.get("crop", 0)
-    ways = [
-        transform(Images(crop=crop if min(mask.shape) >= crop else 0, resize=trained.get("resize", "resize")), side)
-        for mask in masks
-    ]
-    return np.stack([way.mask(mask) > 0 for way, mask in zip(ways, masks)])
 
 
 def pictures(files: list[str], side: int) -> Tensor:

@@ -14,10 +14,10 @@ from config import sampling as part
 from data.images import decode
 from data.transforms import Transform, Variant, to_tensor
 from dit.classes import row_of, split_names
-from inference.hints import control_of, in_turn, pictures, read_masks
+from inference.hints import control_of, in_turn, pictures
 from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
-from recipes.masks import mask_hints, mask_images
+from recipes.masks import mask_hints, mask_images, read_masks
 from sampling import Schedule, dit_schedule, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices

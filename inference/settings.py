@@ -7,9 +7,7 @@ import weights
 from border import checked
 from config import Config, check_unread, given, usage
 from config import sampling as part
-from config.option import default_of
-from config.read import fields, read_flags
-from data.output.about import read_about
+from config.repeat import IDLE, OF_A_CALL, settings_like
 from recipes.settings import settings_from_here
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
@@ -19,8 +17,6 @@ PARTS = {  # what is sampled from -> the parts of the settings that are read
     "a Stable Diffusion": (*_ALL, part.Checkpoint, part.Prompts, part.Size),
     "a Stable Diffusion of a run": (*_ALL, part.Prompts, part.Size),
 }
-OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
-IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
 
 
 def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, list[tuple[str, float]], dict, int | None]:
@@ -36,7 +32,7 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
         sys.exit(0)
     values, only = given(argv, everything), None
     if values.get("like"):
-        settings, only = settings_like(values["like"])
+        settings, only = settings_like(values["like"], everything)
         only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
         values = settings | values
     source = part.Source(**{name: values[name] for name in ("run", "adapter") if name in values})
@@ -53,19 +49,6 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
 def all_parts() -> list[type]:
     """All parts that any kind of model reads, each once."""
     return list(dict.fromkeys(part for parts in PARTS.values() for part in parts))
-
-
-def settings_like(path: str) -> tuple[dict, int]:
-    """The settings of the call that sampled a PNG, and the number of that image in it. ValueError without them."""
-    about = read_about(path)
-    settings, number = about.get("settings"), about.get("number")
-    if not isinstance(settings, dict) or type(number) is not int:
-        raise ValueError(f"{path}: does not say how it was sampled; --like takes a PNG of sample.py as it was written")
-    lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
-    words = [f"--{name}={value}" for name, items in lists.items() for value in items]
-    given_then = read_flags(words, all_parts())
-    defaults = {name: default_of(field) for name, (field, _) in fields(all_parts()).items()}
-    return {name: value for name, value in given_then.items() if value != defaults[name]}, number
 
 
 def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> tuple[str, list[tuple[str, float]]]:

@@ -1,12 +1,15 @@
 """Masks in training: as a weight of the loss (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661), or as hints."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from data import ImageSet
-from data.transforms import Variant, apply_variant
+from data.images import decode_mask
+from data.transforms import Transform, Variant, apply_variant
 
 
 def mask_weights(
@@ -42,3 +45,13 @@ def mask_hints(masks: np.ndarray, variants: list[Variant]) -> Tensor:
 def mask_images(masks: np.ndarray) -> np.ndarray:
     """Masks (N, S, S) -> images (N, S, S, 3), white on black."""
     return np.repeat(masks[..., None], 3, 3).astype(np.uint8) * 255
+
+
+def read_masks(files: Sequence[str], side: int, trained: dict) -> np.ndarray:
+    """Hints of a ControlNet of this package, read as its training read masks: (N, side, side) of True and False.
+
+    trained: the settings of its training; its crop is for masks that are as large. ValueError as data.images raises.
+    """
+    masks, crop = [decode_mask(file) for file in files], trained.get("crop", 0)
+    ways = [Transform(side, crop if 0 < crop <= min(m.shape) else None, trained.get("resize", "resize")) for m in masks]
+    return np.stack([way.mask(mask) > 0 for way, mask in zip(ways, masks)])

@@ -126,6 +126,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "config": {"config.option", "config.read", "config.usage"},
     "config.training": {"config.option"},
     "config.sampling": {"config.option"},
+    "config.repeat": {"config.option", "config.read", "config.sampling"},
     "training.log": set(),
     "training.optimizer": set(),
     "training.climb": set(),

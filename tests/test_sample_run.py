@@ -16,8 +16,9 @@ from config import Config
 from config import sampling as part
 from data import load
 from data.transforms import Transform
-from inference import hints, request
+from inference import request
 from ops.device import Compute
+from recipes.masks import read_masks
 from recipes.settings import settings_from_here
 
 FAST = ["--count", "1", "--steps", "2", "--precision", "fp32"]
@@ -89,15 +90,15 @@ def test_a_mask_is_read_as_training_reads_it(tmp_path, kind, side):
     Image.new("RGB", (side, side)).save(folder / "a.png")
     mask = write_mask(folder / "a_mask.png", kind, side)
     trained = load(str(tmp_path / "data"), Transform(8)).masks
-    assert np.array_equal(hints.read_masks([str(mask)], 8, {}), trained) and trained.mean() == 0.5
+    assert np.array_equal(read_masks([str(mask)], 8, {}), trained) and trained.mean() == 0.5
 
 
 def test_a_mask_is_cropped_as_the_run_cropped(tmp_path):
     mask = write_mask(tmp_path / "m.png", "one", 32)
-    cropped = hints.read_masks([str(mask)], 8, {"crop": 16, "resize": "adm"})
+    cropped = read_masks([str(mask)], 8, {"crop": 16, "resize": "adm"})
     assert np.array_equal(cropped[0], Transform(8, 16, "adm").mask(np.asarray(Image.open(mask))) > 0)
     small = write_mask(tmp_path / "s.png", "one", 8)  # as large as the samples: nothing to crop
-    assert hints.read_masks([str(small)], 8, {"crop": 16}).mean() == 0.5
+    assert read_masks([str(small)], 8, {"crop": 16}).mean() == 0.5
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,12 @@ from typing import NamedTuple
 from torch import nn
 
 import adapters
-from config import Config
-from config.training import Grid, Loop, Measure, Prior, Run, Sampling
 from ops.device import peak_gib
-from training.state import STATE, averaged, save_state
+from training.state import STATE, save_state
 
 GIB, MB = 2**30, 1e6
 FEW_STEPS = 2  # of the sampler, in a dry run
-COLUMNS = 8  # of an evaluation at most
+COLUMNS = 8  # of an evaluation at most, for the time that is expected
 
 
 class DryRun(NamedTuple):
@@ -33,6 +31,44 @@ class DryRun(NamedTuple):
     classes: int  # that the metrics at the end sample
 
 
+def smaller(values: dict) -> dict:
+    """The settings of a dry run: nothing is cached, one sample a column of few steps, and no metrics."""
+    little = {"cache": "", "count": 1, "sample_steps": FEW_STEPS, "measure": 0, "class_images": 1, "keep": "last"}
+    little |= {"stop_corrupted": False, "dry_run": False}
+    return {name: value for name, value in little.items() if name in values}
+
+
+def rehearse(start: Callable, step: Callable, averaged: Callable) -> DryRun:
+    """Two steps, a checkpoint, an evaluation and the result of a run, in a temporary folder that goes again.
+
+    start() -> (job, state); step(job, state, number); averaged(model, parameters, ema): as in train.py.
+    """
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        with timed(seconds, "start"):
+            job, state = start()
+        device = next(job.model.parameters()).device
+        held = peak_gib(device)
+        job.model.train()
+        for number, name in enumerate(("first step", "step")):
+            with timed(seconds, name):
+                step(job, state, number)
+        with timed(seconds, "checkpoint"):
+            save_state(run, state, 2)
+        with averaged(job.model, state.parameters, state.ema):
+            with timed(seconds, "evaluation"):
+                job.evaluate(run, 0)
+            with timed(seconds, "result"):
+                job.finish(run)
+        checkpoint = (run / STATE).stat().st_size
+        everything = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
+    copy = sum(p.nbytes for p in state.parameters.values())
+    classes = len(job.made_of.get("classes", {}).get("names", []))
+    columns = min(COLUMNS, classes or COLUMNS)
+    return DryRun(seconds, held, peak_gib(device), checkpoint, everything - checkpoint, copy, columns, classes)
+
+
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Put the seconds that the block takes under the name."""
@@ -41,21 +77,22 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     seconds[name] = time.monotonic() - began
 
 
-def estimate(config: Config, dry: DryRun) -> str:
-    """Lines for a reader: the peak of memory, seconds a step, the time and the disk of the whole run, and levers."""
-    loop, took = config[Loop], dry.seconds
-    sampler_steps = config[Sampling].sample_steps / FEW_STEPS if Sampling in config else 1
-    evaluation = took["evaluation"] * sampler_steps * (config[Grid].count if Grid in config else 1)
-    sample = took["evaluation"] * sampler_steps / max(1, dry.columns)
-    extra = config[Measure].measure * dry.classes * sample if Measure in config else 0
-    if Prior in config and config[Prior].prior_weight:
-        extra += config[Prior].class_images * sample
-    evaluations = -(-loop.steps // loop.sample_every) + 1
+def estimate(values: dict, dry: DryRun) -> str:
+    """Lines for a reader: the peak of memory, seconds a step, the time and the disk of the whole run, and levers.
+
+    values: the settings of the run by name.
+    """
+    took, steps = dry.seconds, values["steps"]
+    sampling = took["evaluation"] * values.get("sample_steps", FEW_STEPS) / FEW_STEPS  # one sample a column
+    extra = values.get("measure", 0) * dry.classes + (
+        values.get("class_images", 0) if values.get("prior_weight") else 0
+    )
+    evaluations = -(-steps // values["sample_every"]) + 1
     parts = {
-        f"{loop.steps} steps": loop.steps * took["step"],
-        f"{evaluations} evaluations": evaluations * evaluation,
-        "checkpoints": -(-loop.steps // loop.save_every) * took["checkpoint"],
-        "start and end": took["start"] + took["result"] + extra,
+        f"{steps} steps": steps * took["step"],
+        f"{evaluations} evaluations": evaluations * sampling * values.get("count", 1),
+        "checkpoints": -(-steps // values["save_every"]) * took["checkpoint"],
+        "start and end": took["start"] + took["result"] + extra * sampling / max(1, dry.columns),
     }
     each = ", ".join(f"{name} {span(seconds)}" for name, seconds in parts.items())
     peak = "unknown here" if dry.peak_gib is None else f"{dry.peak_gib:.2f} GiB"
@@ -66,20 +103,20 @@ def estimate(config: Config, dry: DryRun) -> str:
         f"on disk: {(2 * dry.checkpoint + dry.result) / MB:,.1f} MB "
         f"(two checkpoints of {dry.checkpoint / MB:,.1f} MB, the result {dry.result / MB:,.1f} MB)",
     ]
-    return "\n".join([*lines, *levers(config, dry)])
+    return "\n".join([*lines, *levers(values, dry)])
 
 
-def levers(config: Config, dry: DryRun) -> list[str]:
+def levers(values: dict, dry: DryRun) -> list[str]:
     """What some settings would save, one line each."""
-    loop, lines = config[Loop], []
+    lines, batch = [], values["batch"]
     activations = (dry.peak_gib or 0) - (dry.held_gib or 0)
-    if loop.batch > 1 and activations > 0.01:
-        half = f"--batch {loop.batch // 2} --accumulate {2 * loop.accumulate}"
+    if batch > 1 and activations > 0.01:
+        half = f"--batch {batch // 2} --accumulate {2 * values['accumulate']}"
         lines.append(f"{half} saves about {activations / 2:.2f} GiB of memory")
     copy = f"{dry.weights / MB:,.1f} MB of memory and {2 * dry.weights / MB:,.1f} MB on disk"
-    if loop.ema:
+    if values["ema"]:
         lines.append(f"--ema 0 saves {copy}")
-    if config.values.get("keep") == "best":
+    if values.get("keep") == "best":
         lines.append(f"--keep last saves {copy}")
     return lines
 
@@ -89,47 +126,6 @@ def span(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
-
-
-def dry_run(config: Config, begin: Callable, one_step: Callable) -> None:
-    """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take.
-
-    begin(config) -> the job and its first state, and one_step, as in train.py.
-    """
-    little = {"cache": "", "count": 1, "sample_steps": FEW_STEPS, "measure": 0, "class_images": 1, "keep": "last"}
-    little |= {"stop_corrupted": False, "dry_run": False}
-    seconds, options = {}, config[Loop]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        with timed(seconds, "start"):
-            job, state = begin(config.replace(**{key: value for key, value in little.items() if key in config.values}))
-        device = next(job.model.parameters()).device
-        held = peak_gib(device)
-        job.model.train()
-        for step, name in enumerate(("first step", "step")):
-            with timed(seconds, name):
-                one_step(options, config[Run], step, job, state.optimizer)
-        with timed(seconds, "checkpoint"):
-            save_state(run, state, 2)
-        with averaged(job.model, state.parameters, state.ema):
-            with timed(seconds, "evaluation"):
-                job.evaluate(run, 0)
-            with timed(seconds, "result"):
-                job.finish(run)
-        sizes = {file: file.stat().st_size for file in run.rglob("*") if file.is_file()}
-        checkpoint, copy = sizes[run / STATE], sum(p.nbytes for p in state.parameters.values())
-        classes = len(job.made_of.get("classes", {}).get("names", []))
-        measured = DryRun(
-            seconds,
-            held,
-            peak_gib(device),
-            checkpoint,
-            sum(sizes.values()) - checkpoint,
-            copy,
-            min(COLUMNS, classes or COLUMNS),
-            classes,
-        )
-    print(estimate(config, measured))
 
 
 def cost(model: nn.Module) -> dict:

@@ -137,6 +137,20 @@ def saved_steps(run: Path) -> tuple[int | None, int | None]:
     return step(run / STATE), step(run / PREVIOUS)
 
 
+def verdict(run: Path) -> str:
+    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
+    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
+    last, before = saved_steps(run)
+    if last is None:
+        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
+    if last + 1 in losses:
+        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
+    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
+    if before is not None and before + 1 in losses:
+        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
+    return f"{text}. Start again, with a lower --lr or a smaller --clip."
+
+
 @torch.no_grad()
 def load_state(run: str | Path, state: State, steps: int = sys.maxsize, allowed: Collection[str] = ()) -> int:
     """Copy a saved state into `state`; returns the number of steps done, at most `steps`.
@@ -236,20 +250,6 @@ def brief(value: object) -> str:
     return ", ".join(map(str, value[:5])) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
 
 
-def verdict(run: Path) -> str:
-    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
-    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
-    last, before = saved_steps(run)
-    if last is None:
-        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
-    if last + 1 in losses:
-        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
-    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
-    if before is not None and before + 1 in losses:
-        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
-    return f"{text}. Start again, with a lower --lr or a smaller --clip."
-
-
 @contextmanager
 def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
     """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
@@ -262,3 +262,12 @@ def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[st
         model.train()
         for name, raw in ema.items():
             parameters[name].data, ema[name] = raw, parameters[name].data
+
+
+def leave(run: Path, state: State, step: int, number: int) -> None:
+    """End the process by the signal that asked for it, with everything saved."""
+    if step and saved_steps(run)[0] != step:
+        save_state(run, state, step)
+    left = f"continue with --resume --out {run}" if step else "nothing is left of it"
+    print(f"stopped after step {step}; {left}", file=sys.stderr)
+    sys.exit(128 + number)

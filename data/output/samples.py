@@ -1,7 +1,7 @@
 """A folder of samples: the names that sample.py gives its files, and the way back from files to images with classes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,8 @@ import torch
 
 from data.folders.tree import read_tree
 from data.image_set import ImageSet
-from data.images import decode_all, read_image
+from data.images import SUFFIXES, decode_all, read_image
+from data.output.about import read_about
 from data.source import load
 from data.transforms import Transform
 
@@ -20,6 +21,28 @@ def file_names(columns: Sequence[str]) -> list[str]:
     """Names that a file may have, different for different columns; image i of a column is NAME_00i.png."""
     plain = [re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")[:60] for column in columns]
     return [f"{i:03d}_{name}" if plain.count(name) > 1 or not name else name for i, name in enumerate(plain)]
+
+
+def check_folder(out: Path, names: set[str], same: Callable[[object], bool], replace: bool) -> None:
+    """ValueError for a folder that holds images other than those of one call of sample.py.
+
+    names: the files that it writes. same: whether an image with these settings is of such a call. replace: samples of
+    other settings are removed instead.
+    """
+    for path in sorted(out.iterdir()) if out.is_dir() else []:
+        if path.suffix.lower() not in SUFFIXES or path.name == GRID:
+            continue
+        own = read_about(path).get("settings") if path.suffix.lower() == ".png" else None
+        if same(own) if isinstance(own, dict) else path.name in names:
+            continue  # of this call, or of an earlier version and written anew
+        if not isinstance(own, dict):
+            raise ValueError(f"{out} holds {path.name}, which is no sample of this call: name another folder by --out")
+        if not replace:
+            raise ValueError(
+                f"{out} holds {path.name}, a sample of other settings: name another folder by --out, or let its "
+                f"samples go by --replace"
+            )
+        path.unlink()
 
 
 def smallest_side(folder: str | Path) -> int:

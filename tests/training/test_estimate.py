@@ -1,0 +1,37 @@
+"""What a dry run expects of the whole run: closed sums, and units that fit."""
+
+import pytest
+
+from training.estimate import DryRun, estimate, smaller, span
+
+VALUES = {"steps": 100, "sample_every": 40, "save_every": 50, "batch": 8, "accumulate": 1, "ema": 0.9, "count": 4,
+          "sample_steps": 50, "measure": 20, "keep": "best"}  # fmt: skip
+SECONDS = {"start": 1.0, "step": 2.0, "checkpoint": 0.5, "evaluation": 0.1, "result": 3.0}
+DRY = DryRun(SECONDS, 1.0, 3.0, 4_000_000, 1_000_000, 500_000, 5, 5)
+
+
+def test_the_sums_are_those_of_the_parts():
+    text = estimate(VALUES, DRY)
+    sampling = 0.1 * 50 / 2  # one sample of each of five columns, in 50 steps and not 2
+    parts = [200, 4 * 4 * sampling, 2 * 0.5, 1 + 3 + 100 * sampling / 5]
+    for seconds, name in zip(parts, ("100 steps", "4 evaluations", "checkpoints", "start and end")):
+        assert f"{name} {span(seconds)}" in text
+    assert f"about {span(sum(parts))} (" in text
+    assert "peak memory: 3.00 GiB" in text and "seconds a step: 2\n" in text
+    assert "on disk: 9.0 MB (two checkpoints of 4.0 MB, the result 1.0 MB)" in text
+    assert "--batch 4 --accumulate 2 saves about 1.00 GiB" in text
+    assert "--ema 0 saves 0.5 MB of memory and 1.0 MB on disk" in text and "--keep last saves" in text
+
+
+def test_levers_that_would_save_nothing_are_not_named():
+    text = estimate(VALUES | {"ema": 0, "keep": "last", "batch": 1}, DRY._replace(peak_gib=None))
+    assert "saves" not in text and "peak memory: unknown here" in text
+
+
+@pytest.mark.parametrize("seconds, text", [(3.14159, "3.14 s"), (150, "2.5 min"), (7200, "2 h")])
+def test_times_have_units_that_fit(seconds, text):
+    assert span(seconds) == text
+
+
+def test_a_dry_run_changes_only_what_a_recipe_reads():
+    assert smaller({"count": 4, "steps": 9}) == {"count": 1}
