@@ -4,27 +4,39 @@
 Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import weights
 from border import checked, read_text
-from config import Config, check_unread, given, read_toml, run_script, usage
+from config import Config, check_unread, given, run_script, usage
 from config import sampling as part
-from data.images import decode
+from config.option import default_of
+from config.read import fields, read_flags
+from config.sampling import with_strength
+from config.training import Images
+from data.images import SUFFIXES, decode, decode_mask
+from data.output.about import read_about
 from data.output.grid import grid, save_image
 from data.output.samples import GRID, file_names
-from data.transforms import Transform, to_tensor, to_uint8
-from dit.classes import row_of
+from data.transforms import Transform, Variant, to_tensor, to_uint8
+from dit.classes import row_of, split_names
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
-from recipes.settings import all_parts as training_parts
+from ops.memory import memory_in_a_sentence
+from ops.progress import progress
+from recipes.conditions.classes import load_autoencoder, load_dit
+from recipes.masks import mask_hints, mask_images
+from recipes.pixels import transform
+from recipes.settings import settings_from_here
 from sampling import Schedule, batched_cfg, dit_schedule, limited_interval, sample_latents, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
@@ -32,12 +44,16 @@ from unet.prompt import added_words
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
 PARTS = {  # what is sampled from -> the parts of the settings that are read
-    "a DiT": (*_ALL, part.Checkpoint, part.Autoencoder, part.Classes),
-    "a DiT of a run": (*_ALL, part.Classes),
-    "a Stable Diffusion": (*_ALL, part.Checkpoint, part.Prompts),
-    "a Stable Diffusion of a run": (*_ALL, part.Prompts),
+    "a DiT": (*_ALL, part.Checkpoint, part.Autoencoder, part.Classes, part.Size),
+    "a DiT of a run": (*_ALL, part.Classes, part.Size),
+    "a Stable Diffusion": (*_ALL, part.Checkpoint, part.Prompts, part.Size),
+    "a Stable Diffusion of a run": (*_ALL, part.Prompts, part.Size),
 }
 CLASSES = 12  # columns at most, where no class is named
+OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
+IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
+PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image")  # those that may be paths
+LEVERS = "a smaller --batch or --size, or --precision bf16, takes less memory"
 
 
 @dataclass
@@ -60,26 +76,39 @@ class Request:
 @torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     """Settings, model and conditions, then batches of samples, each into its file."""
-    config, path, files, stored = configure(argv)
-    output, compute = (
-        config[part.Output],
-        Compute(choose_device(config[part.Output].device), config[part.Output].precision),
-    )
+    config, path, files, stored, only = configure(argv)
+    with memory_in_a_sentence(LEVERS):
+        draw(config, path, files, stored, only)
+
+
+def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict, only: int | None) -> None:
+    """Sample the images of all columns, or the one numbered `only`, each into its file."""
+    output = config[part.Output]
+    compute = Compute(choose_device(output.device), output.precision)
     if output.attention != "auto":
         set_backend(output.attention)
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
         prepare = prepare_dit if part.Classes in config else prepare_sd
-        request = prepare(config, path, files, stored, compute.device)
+        request = prepare(config, path, files, stored, compute)
         start = encode_image(config[part.Start].image, request, compute.device) if config[part.Start].image else None
     run = config[part.Source].run
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
-    out.mkdir(parents=True, exist_ok=True)
     stems, columns = file_names(request.names), [[] for _ in request.names]
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
-    for first in tqdm(range(0, total, output.batch), desc="batches"):
+    about = about_call(config, path, files, request)
+    names = {f"{stems[i // output.count]}_{i % output.count:03d}.png" for i in range(total)}
+    what = f"{len(columns)} {'classes' if part.Classes in config else 'prompts'} x {output.count}"
+    amount = f"{total} images ({what})" if only is None else f"image {only} of {total}"
+    print(f"{amount} of {about['model']} by {sampler.sampler}, {sampler.steps} steps, into {out}")
+    check_folder(out, names, about["settings"], output.replace)
+    out.mkdir(parents=True, exist_ok=True)
+    needless = only is not None and config[part.Source].weights != "sampled"  # batches of other images
+    for first in progress(range(0, total, output.batch), "batches"):
         numbers = range(first, min(first + output.batch, total))
+        if needless and only not in numbers:
+            continue
         with compute.autocast():
             z = sample_latents(
                 denoiser,
@@ -97,11 +126,78 @@ def main(argv: list[str] | None = None) -> None:
             )
             images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
-            column, row = divmod(i, output.count)
-            save_image(out / f"{stems[column]}_{row:03d}.png", image)
-            columns[column].append(image)
-    save_image(out / GRID, grid(dict(zip(request.names, columns))))
-    print(f"{total} images and grid.png in {out}")
+            if only in (None, i):
+                column, row = divmod(i, output.count)
+                shows = {"class" if part.Classes in config else "prompt": request.names[column], "number": i}
+                save_image(out / f"{stems[column]}_{row:03d}.png", image, shows | about)
+                columns[column].append(image)
+    if only is None:
+        save_image(out / GRID, grid(dict(zip(request.names, columns))))
+    print(f"{total} images and grid.png in {out}" if only is None else f"1 image in {out}")
+
+
+def about_call(config: Config, path: str, files: list[tuple[str, float]], request: Request) -> dict:
+    """What every image of a call says about itself: what is asked for most, and all settings, paths from the root."""
+    values = {name: value for name, value in config.values.items() if name not in OF_A_CALL}
+    if part.Prompts in config:
+        values |= {"prompt": request.names, "prompts": ""}
+    return {
+        "seed": values["seed"],
+        "steps": values["steps"],
+        "guidance": values["guidance"],
+        "sampler": values["sampler"],
+        "model": anchored(path),
+        "adapters": [[anchored(file), strength] for file, strength in files],
+        "settings": {name: anchored(value, name) for name, value in values.items()},
+    }
+
+
+def anchored(value: Any, name: str = "model") -> Any:
+    """A setting with the paths in it absolute, where they are of files that exist."""
+    if isinstance(value, list):
+        return [anchored(item, name) for item in value]
+    if name not in PATHS or not value:
+        return value
+    word, equals, file = value.rpartition("=") if name == "embedding" else ("", "", value)
+    file, strength = with_strength(file) if name == "adapter" and not Path(file).exists() else (file, 1.0)
+    absolute = os.path.abspath(file) if Path(file).exists() else file
+    return f"{word}{equals}{absolute}" + (f":{strength}" if strength != 1 else "")
+
+
+def settings_like(path: str) -> tuple[dict, int]:
+    """The settings of the call that sampled a PNG, and the number of that image in it. ValueError without them."""
+    about = read_about(path)
+    settings, number = about.get("settings"), about.get("number")
+    if not isinstance(settings, dict) or type(number) is not int:
+        raise ValueError(f"{path}: does not say how it was sampled; --like takes a PNG of sample.py as it was written")
+    lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
+    words = [f"--{name}={value}" for name, items in lists.items() for value in items]
+    given_then = read_flags(words, all_parts())
+    defaults = {name: default_of(field) for name, (field, _) in fields(all_parts()).items()}
+    return {name: value for name, value in given_then.items() if value != defaults[name]}, number
+
+
+def check_folder(out: Path, names: set[str], settings: dict, replace: bool) -> None:
+    """ValueError for a folder that holds images other than those of a call with these settings.
+
+    names: the files that the call writes. replace: samples of other settings are removed instead.
+    """
+
+    def deciding(values: dict) -> dict:
+        return {name: value for name, value in values.items() if name not in IDLE}
+
+    for path in sorted(out.iterdir()) if out.is_dir() else []:
+        if path.suffix.lower() not in SUFFIXES or path.name == GRID:
+            continue
+        about = read_about(path) if path.suffix.lower() == ".png" else {}
+        own = about.get("settings")
+        if deciding(own) == deciding(settings) if isinstance(own, dict) else path.name in names:
+            continue  # of this call, or of an earlier version and written anew
+        if not replace or not isinstance(own, dict):
+            kind = "a sample of other settings" if isinstance(own, dict) else "which is no sample of this call"
+            way = "name another folder by --out" + (", or let its samples go by --replace" if own else "")
+            raise ValueError(f"{out} holds {path.name}, {kind}: {way}")
+        path.unlink()
 
 
 def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
@@ -124,15 +220,16 @@ def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
     return lambda here: limited_interval(*limits, inside(here), outside(here))
 
 
-def prepare_dit(config: Config, path: str, files: list, stored: dict, device: torch.device) -> Request:
+def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
     """A DiT with its adapters merged in, and the labels of the classes."""
     count, guidance = config[part.Output].count, config[part.Guidance]
-    model = weights.load(path, expect="dit", dtype=torch.float32)
-    apply_adapters(model, files, config[part.Source].weights)
     vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
-    vae = weights.load(vae, expect="vae", dtype=torch.float32).to(device)
+    vae, control = load_autoencoder(vae, compute), control_of(config)
+    size = config[part.Size].size or stored.get("size", 0) or trained_side(files, control) * vae.factor
+    model, side = load_dit(path, size, vae, Compute(torch.device("cpu"), compute.precision))
+    apply_adapters(model, files, config[part.Source].weights)
     classes = model.classes or [str(i) for i in range(model.config.num_classes)]
-    wanted = [name.strip() for name in config[part.Classes].classes.split(",") if name.strip()]
+    wanted = split_names(config[part.Classes].classes, classes)
     wanted = wanted or [name for name in classes if name not in model.parents.values()][:CLASSES]
     labels = [row_of(name, classes) for name in wanted]
     names = [classes[label] for label in labels]
@@ -141,23 +238,27 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, device: to
     missing = orphan and f"the model has no superclass of {orphan!r}; train.py --superclass 0.1 trains superclasses"
     superclass = None
     if guidance.leads_from_superclass("", missing):
-        rows = torch.tensor([classes.index(model.parents[name]) for name in names], device=device)
+        rows = torch.tensor([classes.index(model.parents[name]) for name in names], device=compute.device)
         superclass = rows.repeat_interleave(count)
     hint = None
-    if control := control_of(config):
+    if control:
         model = weights.with_control(model, control)
-        shown = load_hints(config, model.config.input_size * vae.factor, len(names))
-        hint = vae.config.scaling_factor * vae.encode(2 * shown.to(device) - 1)[0].float()  # (N, C, h, w)
-    cond = torch.tensor(labels, device=device).repeat_interleave(count)
+        trained = stored or weights.load_adapter(control)[1]["config"] or {}
+        shown = to_tensor(mask_images(read_masks(config[part.Hints].hint, side, trained)))  # (hints, 3, S, S)
+        latents = vae.config.scaling_factor * vae.encode(shown.to(compute.device))[0].float()  # (hints, C, h, w)
+        hint = in_turn(latents, count, len(names))
+    cond = torch.tensor(labels, device=compute.device).repeat_interleave(count)
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
-    return Request(model.to(device), vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
+    model = model.to(compute.device)
+    return Request(model, vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
 
 
-def prepare_sd(config: Config, path: str, files: list, stored: dict, device: torch.device) -> Request:
+def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
     """A Stable Diffusion with its adapters merged in and its new words known, and the states of the prompts."""
     count, guidance, texts = config[part.Output].count, config[part.Guidance], config[part.Prompts]
-    sd = weights.load_sd(path, dtype=torch.float32)
+    device = compute.device
+    sd = weights.load_sd(path, dtype=torch.float32, ema=not stored)  # a run goes on from the raw weights
     model = TextConditioned(sd.unet, sd.text)
     weights.add_words(sd.tokenizer, [file for file, _ in files])
     learned = list(sd.tokenizer.added)
@@ -184,11 +285,13 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
         ]
         steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
         on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, steps)
-    size, hint = texts.size or stored.get("size", 0), None
+    size, hint = config[part.Size].size or stored.get("size", 0), None
     if control := control_of(config):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
-        shown = load_hints(config, sd.side(size), len(names)).to(device)
-        hint = shown.mean(1, keepdim=True) if model.control.config.hint_channels == 1 else shown
+        shown, side = config[part.Hints].hint, sd.side(size)
+        one_channel = model.control.config.hint_channels == 1  # of the control recipe
+        shown = mask_hints(read_masks(shown, side, stored), [Variant()])[:, 0] if one_channel else pictures(shown, side)
+        hint = in_turn(shown, count, len(names)).to(device)
     superclass = others[len(extra)] if kinds else None
     shape, vae = sd.latent_shape(size), sd.vae.to(device)
     return Request(
@@ -196,30 +299,30 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, device: tor
     )
 
 
-def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict]:
-    """The settings, the checkpoint, the adapter files with their strengths, and the run's settings, {} without one."""
+def configure(argv: list[str] | None) -> tuple[Config, str, list[tuple[str, float]], dict, int | None]:
+    """The settings, the checkpoint, the adapter files with their strengths, and the run's settings, {} without one.
+
+    The last is the number of the only image to sample, None for all: that of --like, where no flag changes it.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     everything = all_parts()
     if "-h" in argv or "--help" in argv:
         print(usage(__doc__, everything))
         sys.exit(0)
-    values = given(argv, everything)
+    values, only = given(argv, everything), None
+    if values.get("like"):
+        settings, only = settings_like(values["like"])
+        only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
+        values = settings | values
     source = part.Source(**{name: values[name] for name in ("run", "adapter") if name in values})
-    stored = read_run(source.run) if source.run else {}
+    stored = settings_from_here(Path(source.run)) if source.run else {}
     path, files = fine_tuned(source, stored, values.get("model", part.Checkpoint.model), values.get("control", ""))
     row = ("a Stable Diffusion" if weights.is_sd(path) else "a DiT") + (" of a run" if source.run else "")
     check_unread(values, PARTS, row)
     config = Config(PARTS[row], sampling_defaults(files) | values)
     if part.Prompts in config and config[part.Prompts].negative and config[part.Guidance].guidance == 1:
         raise ValueError("--negative has no effect at guidance 1")
-    return config, path, files, stored
-
-
-def read_run(folder: str) -> dict:
-    """The settings of the run to sample from."""
-    if not (Path(folder) / "config.toml").is_file():
-        raise ValueError(f"{folder}: not a run folder, it has no config.toml")
-    return read_toml(Path(folder) / "config.toml", training_parts(), stored=True)
+    return config, path, files, stored, only
 
 
 def all_parts() -> list[type]:
@@ -241,6 +344,13 @@ def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> t
     if "model" not in stored:
         raise ValueError(f"{run}: its config.toml names no model")
     return stored["model"], [(file, 1.0) for file in stored.get("init", []) + own] + source.files()
+
+
+def trained_side(files: list[tuple[str, float]], control: Path | None) -> int:
+    """The latents' side that adapter files of this package, or a DiT's ControlNet, were trained at; 0 if none says."""
+    own = [file for file, _ in files if not weights.is_foreign(file)] + ([control] if control else [])
+    sides = [(weights.load_adapter(file)[1]["base"].get("config") or {}).get("input_size") for file in own]
+    return next((side for side in sides if isinstance(side, int)), 0)
 
 
 def sampling_defaults(files: list[tuple[str, float]]) -> dict:
@@ -276,11 +386,28 @@ def control_of(config: Config) -> Path | None:
     return control
 
 
-def load_hints(config: Config, side: int, columns: int) -> Tensor:
-    """The hints from 0 to 1, for the images of a column in turn: (N, 3, side, side)."""
-    images = [Transform(side)(decode(file)) for file in config[part.Hints].hint]
-    hints = torch.stack([to_tensor(image) for image in images]) / 2 + 0.5
-    return hints[torch.arange(config[part.Output].count) % len(hints)].repeat(columns, 1, 1, 1)
+def read_masks(files: list[str], side: int, trained: dict) -> np.ndarray:
+    """The hints of a ControlNet of this package, read as its training read masks: (hints, side, side) bool.
+
+    trained: the settings of its training, whose crop is for masks that are as large. ValueError as data.images raises.
+    """
+    masks = [decode_mask(file) for file in files]
+    crop = trained.get("crop", 0)
+    ways = [
+        transform(Images(crop=crop if min(mask.shape) >= crop else 0, resize=trained.get("resize", "resize")), side)
+        for mask in masks
+    ]
+    return np.stack([way.mask(mask) > 0 for way, mask in zip(ways, masks)])
+
+
+def pictures(files: list[str], side: int) -> Tensor:
+    """The hints of a ControlNet that reads pictures: (hints, 3, side, side) from 0 to 1."""
+    return torch.stack([to_tensor(Transform(side)(decode(file))) for file in files]) / 2 + 0.5
+
+
+def in_turn(hints: Tensor, count: int, columns: int) -> Tensor:
+    """The hints for the images of all columns, the `count` of each in turn: (N, ...)."""
+    return hints[torch.arange(count) % len(hints)].repeat(columns, 1, 1, 1)
 
 
 def read_prompts(texts: part.Prompts) -> list[str]:

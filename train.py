@@ -5,7 +5,9 @@ that product's defects, in minutes on a laptop's processor.
 """
 
 import math
+import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 import adapters
 from config import Config, run_script, to_toml
@@ -21,15 +22,26 @@ from config.training import Loop, Run, Stopping
 from data.output.atomic import write_atomic
 from ops.attention import set_backend
 from ops.device import Compute, choose_device, peak_gib
+from ops.memory import memory_in_a_sentence
+from ops.progress import progress
 from ops.random import fold_in, generator_for
 from recipes import RECIPES, Job
-from recipes.settings import configure
-from training.folder import claimed, next_run
-from training.log import open_log
+from recipes.job import OF_A_CALL
+from recipes.settings import configure, in_folder, started_in
+from training.climb import Climb
+from training.estimate import FEW_STEPS, DryRun, estimate, timed
+from training.folder import claimed
+from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
 from training.plot import plot
-from training.state import STATE, State, load_state, save_state
-from training.stops import graceful_stop
+from training.state import PREVIOUS, STATE, State, check_room, has_state, load_state, save_state, saved_steps
+from training.stops import Stop, graceful_stop
+
+COLUMNS = 8  # of an evaluation at most, for the time that a dry run expects
+LEVERS = (
+    "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "
+    "that trains less, takes less memory"
+)
 
 COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
 
@@ -37,60 +49,90 @@ COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
 def main(argv: list[str] | None = None) -> None:
     """Config, job, loop, files: what a run is."""
     config = configure(argv, __doc__)
-    run = Path(config[Run].out or next_run())
-    with claimed(run, config[Run].resume):
-        train(config, run)
+    with graceful_stop() as stop, memory_in_a_sentence(LEVERS):
+        if config[Run].dry_run:
+            dry_run(config)
+            return
+        with claimed(config[Run].out, config[Run].resume) as run:
+            with in_folder(started_in(run) if config[Run].resume else ""):
+                train(config, run, stop)
     print(f"everything is in {run}")
 
 
-def train(config: Config, run: Path) -> None:
+def train(config: Config, run: Path, stop: Stop) -> None:
     """The run of these settings in its folder, from its last checkpoint on if it has one."""
-    torch.manual_seed(config[Run].seed)
-    if config[Run].attention != "auto":
-        set_backend(config[Run].attention)
-    compute = Compute(choose_device(config[Run].device), config[Run].precision)
-    job = RECIPES[config[Run].recipe].build(config, compute)
+    job = build(config)
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
-    state = first_state(config, job)
-    first = load_state(run, state) if (run / STATE).exists() else 0
-    write_atomic(run / "config.toml", to_toml(config.values | {"resume": False, "out": str(run)}).encode())
-    loop(config, run, job, state, first)
+    state, first = first_state(config, job), 0
+    if has_state(run):
+        first = load_state(run, state, config[Loop].steps, config[Run].allow_change)
+    elif config[Run].resume:
+        print(f"WARNING: {run} holds no checkpoint: the run begins again at step 0", file=sys.stderr)
+    check_room(run, state)
+    about = dict.fromkeys(OF_A_CALL, False) | {"out": str(run), "allow_change": [], "started_in": os.getcwd()}
+    write_atomic(run / "config.toml", to_toml(config.values | about).encode())
+    loop(config, run, job, state, first, stop)
+    stop.wait_for, stop.state = "", f"the training is done and saved; --resume --out {run} goes on with what is left"
     plot(run)
     with averaged(job.model, state.parameters, state.best or state.ema):
         job.finish(run)
 
 
-def loop(config: Config, run: Path, job: Job, state: State, first: int) -> None:
+def build(config: Config) -> Job:
+    """The job of the settings: model, images, loss."""
+    torch.manual_seed(config[Run].seed)
+    if config[Run].attention != "auto":
+        set_backend(config[Run].attention)
+    compute = Compute(choose_device(config[Run].device), config[Run].precision)
+    return RECIPES[config[Run].recipe].build(config, compute)
+
+
+def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: Stop) -> None:
     """Steps first .. steps: evaluate, learn, average, log, save. Leaves by sys.exit when a signal asked for it."""
     options, began = config[Loop], time.monotonic()
     job.model.train()  # loaded in eval mode, and a resumed run may learn before it is evaluated
-    bar = tqdm(total=options.steps, initial=first, desc=run.name)
-    with graceful_stop("the step in progress") as stop, open_log(run, first) as log, bar:
+    bar = progress(total=options.steps, initial=first, desc=run.name)
+    with open_log(run, first) as log, bar:
+        climb = Climb(line["loss"] for line in read_log(run) if "loss" in line)
         for step in range(first, options.steps):
-            if step % options.sample_every == 0 and evaluate(config, run, job, state, step, log):
-                break
-            numbers = one_step(options, config[Run], step, job, state.optimizer)
+            if step % options.sample_every == 0:
+                stop.wait_for = f"the samples of step {step}"
+                if evaluate(config, run, job, state, step, log):
+                    break
+                if stop:
+                    leave(run, state, step, stop.number)
+            stop.wait_for = f"step {step + 1} and its checkpoint"
+            try:
+                numbers = one_step(options, config[Run], step, job, state.optimizer)
+            except FloatingPointError as error:
+                sys.exit(f"{error} {verdict(run)}")
             for name, average in state.ema.items():
                 average.lerp_(state.parameters[name].detach(), 1 - ema_decay(options.ema, step))
             log({"step": step + 1, **numbers, "seconds": round(time.monotonic() - began, 2)})
             bar.set_postfix_str(f"loss {numbers['loss']:.4f}", refresh=False)
             bar.update()
-            if (step + 1) % options.save_every == 0 or step + 1 == options.steps or stop:
+            if warning := climb.add(numbers["loss"]):
+                print(f"\nWARNING: {warning}", file=sys.stderr)
+            if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
                 save_state(run, state, step + 1)
             if stop:
-                leave(run, step + 1, stop[0])
+                leave(run, state, step + 1, stop.number)
         else:
             step = options.steps
+            stop.wait_for = f"the samples of step {step}, the last"
             evaluate(config, run, job, state, step, log)
         log({"step": step, **cost(job.model)})
         if stop:
-            leave(run, step, stop[0])
+            leave(run, state, step, stop.number)
 
 
-def leave(run: Path, step: int, number: int) -> None:
+def leave(run: Path, state: State, step: int, number: int) -> None:
     """End the process by the signal that asked for it, with everything saved."""
-    print(f"stopped after step {step}; continue with --resume --out {run}", file=sys.stderr)
+    if step and saved_steps(run)[0] != step:
+        save_state(run, state, step)
+    left = f"continue with --resume --out {run}" if step else "nothing is left of it"
+    print(f"stopped after step {step}; {left}", file=sys.stderr)
     sys.exit(128 + number)
 
 
@@ -103,7 +145,10 @@ def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: 
 
 
 def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch.optim.Optimizer) -> dict:
-    """Accumulate, check, clip, update. Returns loss, the recipe's numbers, learning rate and gradient norm."""
+    """Accumulate, check, clip, update. Returns loss, the recipe's numbers, learning rate and gradient norm.
+
+    Raises FloatingPointError, before the update, for a loss or a norm that is not finite.
+    """
     total, numbers, seen = 0.0, {}, []
     compute = Compute(next(job.model.parameters()).device, settings.precision)
     for micro in range(options.accumulate):
@@ -122,9 +167,9 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
     trained = [p for p in job.model.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, options.clip or math.inf).item()
     if not math.isfinite(total) or not math.isfinite(norm):
-        sys.exit(
-            f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated, the last checkpoint is "
-            f"good. Images of the batch: {', '.join(sorted(set(seen)))}"
+        raise FloatingPointError(
+            f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated. "
+            f"Images of the batch: {', '.join(sorted(set(seen)))}."
         )
     factor = lr_factor(options, step)
     for group in optimizer.param_groups:
@@ -143,7 +188,21 @@ def first_state(config: Config, job: Job) -> State:
     ema, kept = (
         {name: p.detach().clone() for name, p in parameters.items()} if wanted else {} for wanted in (options.ema, best)
     )
-    return State(parameters, ema, kept, optimizer)
+    return State(parameters, ema, kept, optimizer, job.made_of)
+
+
+def verdict(run: Path) -> str:
+    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
+    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
+    last, before = saved_steps(run)
+    if last is None:
+        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
+    if last + 1 in losses:
+        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
+    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
+    if before is not None and before + 1 in losses:
+        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
+    return f"{text}. Start again, with a lower --lr or a smaller --clip."
 
 
 def param_groups(parameters: dict[str, nn.Parameter], rates: dict[str, float], lr: float) -> list[dict]:
@@ -188,16 +247,57 @@ def cost(model: nn.Module) -> dict:
     return {"trained": trained, "total": total, "peak_gib": peak_gib(next(model.parameters()).device)}
 
 
+def dry_run(config: Config) -> None:
+    """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take."""
+    little = {"cache": "", "count": 1, "sample_steps": FEW_STEPS, "measure": 0, "class_images": 1, "keep": "last"}
+    little |= {"stop_corrupted": False, "dry_run": False}
+    seconds, options = {}, config[Loop]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        with timed(seconds, "start"):
+            job = build(config.replace(**{name: value for name, value in little.items() if name in config.values}))
+            state = first_state(config, job)
+        device = next(job.model.parameters()).device
+        held = peak_gib(device)
+        job.model.train()
+        for step, name in enumerate(("first step", "step")):
+            with timed(seconds, name):
+                one_step(options, config[Run], step, job, state.optimizer)
+        with timed(seconds, "checkpoint"):
+            save_state(run, state, 2)
+        with averaged(job.model, state.parameters, state.ema):
+            with timed(seconds, "evaluation"):
+                job.evaluate(run, 0)
+            with timed(seconds, "result"):
+                job.finish(run)
+        sizes = {file: file.stat().st_size for file in run.rglob("*") if file.is_file()}
+        checkpoint, copy = sizes[run / STATE], sum(p.nbytes for p in state.parameters.values())
+        classes = len(job.made_of.get("classes", {}).get("names", []))
+        measured = DryRun(
+            seconds,
+            held,
+            peak_gib(device),
+            checkpoint,
+            sum(sizes.values()) - checkpoint,
+            copy,
+            min(COLUMNS, classes or COLUMNS),
+            classes,
+        )
+    print(estimate(config, measured))
+
+
 @contextmanager
 def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
     """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
     for name, average in ema.items():
         parameters[name].data, ema[name] = average, parameters[name].data
     model.eval()
-    yield
-    model.train()
-    for name, raw in ema.items():
-        parameters[name].data, ema[name] = raw, parameters[name].data
+    try:
+        yield
+    finally:
+        model.train()
+        for name, raw in ema.items():
+            parameters[name].data, ema[name] = raw, parameters[name].data
 
 
 if __name__ == "__main__":

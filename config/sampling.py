@@ -17,6 +17,7 @@ class Source:
 
     run: str = option("", "run folder of train.py: its model, autoencoder and adapter")
     adapter: list[str] = option([], "adapter or LoRA file, FILE or FILE:strength; repeat to stack")
+    like: str = option("", "PNG of sample.py: sample it again; further flags change what it says of itself")
     weights: str = option(
         "mean", "Gaussian weights (bnn): their mean, or a sample at every step", choices=("mean", "sampled")
     )
@@ -59,7 +60,15 @@ class Prompts:
     )
     embedding: list[str] = option([], "Textual Inversion file, FILE or WORD=FILE; repeat")
     attend: list[str] = option([], "word of every prompt that its images must show (Attend-and-Excite); repeat")
-    size: int = option(0, "side of the images in pixels; 0: what the model was made for", at_least=0)
+
+
+@dataclass
+class Size:
+    """The size"""
+
+    size: int = option(
+        0, "side of the images in pixels; 0: that of the run, else what the model was made for", at_least=0
+    )
 
 
 @dataclass
@@ -164,6 +173,7 @@ class Output:
     device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
     attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
     out: str = option("", "folder for the images; empty: RUN/drawn or ./drawn")
+    replace: bool = option(False, "samples of other settings that the folder holds are removed; without it, refused")
 
     def check(self) -> None:
         choose_device(self.device)

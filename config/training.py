@@ -24,9 +24,22 @@ class Run:
     attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
     out: str = option("", "run folder; empty: the next free runs/NNN")
     resume: bool = option(False, "continue the run in --out")
+    allow_change: list[str] = option(
+        [], "what may be other than at the start of the run that is continued", choices=("data",), needs="resume"
+    )
+    dry_run: bool = option(False, "one step and a few samples in a temporary folder: what the run takes")
 
     def check(self) -> None:
         choose_device(self.device)
+        if self.dry_run and self.resume:
+            raise ValueError("--dry-run is of a run that is not begun, so it takes no --resume")
+
+
+@dataclass
+class Origin:
+    """Where a run was started: in its config.toml alone, no flag sets it"""
+
+    started_in: str = option("", "the folder that its relative paths begin in")
 
 
 @dataclass

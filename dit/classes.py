@@ -41,12 +41,33 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
 
 
 def row_of(name: str, classes: Sequence[str]) -> int:
-    """The row of a class or superclass, given its name, the name's last part or the row's number.
+    """The row of a class or superclass, given its name, else the name's last part, else the row's number.
 
-    Raises ValueError if no class or several fit.
+    Raises ValueError if no class fits, or the last part of several does.
     """
-    same = [i for i, known in enumerate(classes) if name in (known, known.rsplit("/", 1)[-1], str(i))]
-    if len(same) != 1:
-        shown = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
-        raise ValueError(f"class {name!r} is {'one of several' if same else 'unknown'}: the classes are {shown}")
-    return same[0]
+    readings = (lambda i, known: known == name, lambda i, known: last_part(known) == name, lambda i, _: str(i) == name)
+    for fits in readings:
+        rows = [i for i, known in enumerate(classes) if fits(i, known)]
+        if len(rows) == 1:
+            return rows[0]
+        if rows:
+            several = ", ".join(classes[i] for i in rows)
+            raise ValueError(f"class {name!r} is one of several: it is the last part of {several}")
+    shown = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+    raise ValueError(f"class {name!r} is unknown: the classes are {shown}")
+
+
+def split_names(text: str, classes: Sequence[str]) -> list[str]:
+    """The names in a text with commas between; a class whose own name has commas stays whole."""
+    words, names = text.split(","), []
+    while words:
+        lengths = range(len(words), 0, -1)
+        length = next((n for n in lengths if ",".join(words[:n]).strip() in classes), 1)
+        names.append(",".join(words[:length]).strip())
+        words = words[length:]
+    return [name for name in names if name]
+
+
+def last_part(name: str) -> str:
+    """The part of a class's name after its superclass: "hazelnut/crack" -> "crack"."""
+    return name.rsplit("/", 1)[-1]

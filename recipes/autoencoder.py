@@ -18,6 +18,7 @@ from data.output.grid import grid, save_image
 from data.transforms import to_uint8
 from ops.device import Compute
 from recipes.job import Batch, Batches, HeldOut, Job
+from recipes.made_of import made_of
 from recipes.objectives.reconstruct import reconstruction
 from recipes.pixels import pixel_batches, train_and_val
 from unet.vae import SIZES, VAE
@@ -31,6 +32,7 @@ def autoencoder(config: Config, compute: Compute) -> Job:
     if new and name not in SIZES:
         raise ValueError(f"unknown autoencoder {name!r}; new ones are {', '.join(SIZES)}")
     model = VAE(SIZES[name]) if new else weights.load(base, expect="vae", dtype=torch.float32)
+    made = made_of(images, settings.data, {} if new else weights.fingerprint(model))
     specs = config[part.Adapter].adapter
     model = adapters.attach(model.to(device), specs)
     if not new:
@@ -59,7 +61,7 @@ def autoencoder(config: Config, compute: Compute) -> Job:
             set_scale(model, plain, len(images.names), device)
         weights.save_model(model, run / "model.safetensors", card={"data": settings.data})
 
-    return Job(model, specs, images.names, batch, loss, evaluate, finish)
+    return Job(model, specs, images.names, batch, loss, evaluate, finish, made_of=made)
 
 
 def recoloured(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import weights
 from config.training import Prior, Sampling
 from data import ImageSet
 from data.images import decode
 from data.output.grid import save_image
+from ops.progress import progress
 from recipes.conditions.captions import Captions
 from unet.prompt import escape
 
@@ -30,7 +30,7 @@ def sample_class(condition: Captions, prior: Prior, settings: Sampling, seed: in
         digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         folder = Path(condition.cache) / f"class-{digest[:16]}"
     pixels, count = [], prior.class_images
-    for first in tqdm(range(0, count, AT_ONCE), desc=prior.class_prompt):
+    for first in progress(range(0, count, AT_ONCE), prior.class_prompt):
         numbers = range(first, min(first + AT_ONCE, count))
         files = [folder / f"{i:05d}.png" for i in numbers] if folder else []
         if files and all(file.exists() for file in files):

@@ -65,7 +65,7 @@ def class_label(config: Config, compute: Compute) -> Job:
         measure_classes(run, config[part.Measure].measure, condition, sampling, seed)
 
     batches = condition.batches(loss_options, superclass)
-    return Job(model, specs, condition.names, batches, loss, evaluate, finish)
+    return Job(model, specs, condition.names, batches, loss, evaluate, finish, made_of=condition.made_of())
 
 
 def save(run: Path, condition: Classes, specs: list[str], data: str, settings: dict) -> None:

@@ -15,6 +15,7 @@ from data import ImageSet, load
 from data.latents import LatentCache
 from data.transforms import to_tensor
 from dit import DiT, resize_classes
+from dit.classes import last_part, row_of
 from metrics.networks import features
 from ops.random import generator_for
 from recipes.pixels import transform
@@ -80,7 +81,7 @@ def init_rows(
            "features" or "features:DATA" what `similar("")` or `similar("DATA")` answers, likewise
            "mean"    all old classes
            "random"  none
-           otherwise one old class for all, by name or id
+           otherwise one old class for all, by its name, else the name's last part, else its id
     old: names of the old classes if the checkpoint has them; rows: their number. ValueError for a class not known.
     """
     everything = list(range(rows))
@@ -93,12 +94,15 @@ def init_rows(
     if class_init.partition(":")[0] == "features":
         return [[row] for row in similar(class_init.partition(":")[2])]
     if class_init == "name":
-        same = [[i for i, name in enumerate(old or []) if last_name(name) == last_name(wanted)] for wanted in new]
+        same = [[i for i, name in enumerate(old or []) if last_part(name) == last_part(wanted)] for wanted in new]
         return [ids or everything for ids in same]
-    if class_init.isdigit() and int(class_init) < rows:
-        return [[int(class_init)] for _ in new]
-    if old and class_init in old:
-        return [[old.index(class_init)] for _ in new]
+    try:
+        row = row_of(class_init, old or [str(i) for i in range(rows)])
+    except ValueError as error:
+        if "several" in str(error):
+            raise ValueError(f"class_init: {error}") from None
+    else:
+        return [[row] for _ in new]
     near = difflib.get_close_matches(class_init, old or [], n=1, cutoff=0)
     raise ValueError(
         f"class_init {class_init!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
@@ -119,11 +123,6 @@ def superclass_rows(
         return own or sorted({row for label, ids in zip(classes, sources) if parents[label] == name for row in ids})
 
     return [rows(name) for name in sorted(set(parents.values()))]
-
-
-def last_name(name: str) -> str:
-    """ "hazelnut/crack" -> "crack"."""
-    return name.rsplit("/", 1)[-1]
 
 
 @torch.no_grad()

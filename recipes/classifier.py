@@ -11,6 +11,7 @@ from data.output.atomic import write_atomic
 from metrics.networks.features import Features, to_bytes
 from ops.device import Compute
 from recipes.job import Batch, HeldOut, Job
+from recipes.made_of import made_of
 from recipes.objectives.classify import classification
 from recipes.pixels import pixel_batches, train_and_val
 
@@ -43,4 +44,4 @@ def classifier(config: Config, compute: Compute) -> Job:
         write_atomic(run / "model.safetensors", to_bytes(model, images.classes, settings.data))
 
     batches = pixel_batches(images, settings.variants())
-    return Job(model, specs, images.names, batches, loss, evaluate, finish)
+    return Job(model, specs, images.names, batches, loss, evaluate, finish, made_of=made_of(images, settings.data, {}))

@@ -51,7 +51,8 @@ def consistency(config: Config, compute: Compute) -> Job:
         if not captioned:
             measure_classes(run, config[part.Measure].measure, condition, STUDENT, seed)
 
-    return Job(model, specs, condition.names, condition.batches(), loss, evaluate, finish, condition.rates)
+    batches, made_of = condition.batches(), condition.made_of(config[part.StartFiles].init)
+    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of)
 
 
 def with_classes(config: Config, compute: Compute) -> Classes:

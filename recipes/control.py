@@ -59,7 +59,8 @@ def control(config: Config, compute: Compute) -> Job:
             header = {"adapter": SPEC, "base": condition.header["base"], "config": header_settings(config)}
             weights.save_adapter(run / "control.safetensors", condition.model, header)
 
-    return Job(condition.model, SPEC, condition.names, batches, loss, evaluate, finish)
+    made_of = condition.made_of(config[part.StartFiles].init)
+    return Job(condition.model, SPEC, condition.names, batches, loss, evaluate, finish, made_of=made_of)
 
 
 def with_classes(config: Config, compute: Compute) -> Classes:

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from config import Config
 from config.training import Stopping
 
+OF_A_CALL = ("out", "resume", "allow_change", "dry_run")  # settings of one call of train.py, and not of the run
 Batch = dict[str, Tensor]
 Batches = Callable[[Tensor, Generator], Batch]  # image numbers (B,), source of randomness -> a batch
 Loss = Callable[[Batch, Generator, float], tuple[Tensor, dict]]  # batch, ..., share of the training done -> scalar, log
@@ -29,6 +30,7 @@ class Job(NamedTuple):
     evaluate: Callable[[Path, int], dict]  # run folder, step -> a grid of samples there, and numbers for the log
     finish: Callable[[Path], None]  # run folder -> the files that a run leaves
     rates: dict[str, float] = {}  # start of a parameter's name -> its peak learning rate, where that is not lr
+    made_of: dict = {}  # digests of images, classes and base (made_of.py), which the state of the run keeps
 
 
 class HeldOut(NamedTuple):
@@ -52,4 +54,4 @@ class HeldOut(NamedTuple):
 def header_settings(config: Config) -> dict:
     """The settings that an adapter file keeps: not where and how often the run started, nor what decided nothing."""
     idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted")
-    return {key: value for key, value in config.values.items() if key not in ("out", "resume", *idle)}
+    return {key: value for key, value in config.values.items() if key not in (*OF_A_CALL, *idle)}

@@ -21,8 +21,11 @@ def load_autoencoder(vae: str, compute: Compute) -> VAE:
 def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, int]:
     """The checkpoint's DiT and the image side that it works at: `size` pixels, 0 for its own.
 
-    Raises ValueError for a DiT on latents of another number of channels than the autoencoder's.
+    Raises ValueError for a DiT on latents of another number of channels than the autoencoder's, and for a size that the
+    autoencoder does not make.
     """
+    if size % vae.factor:
+        raise ValueError(f"--size must be a multiple of {vae.factor} pixels for this autoencoder, found {size}")
     sides = {"input_size": size // vae.factor} if size else {}
     dit = weights.load(model, expect="dit", dtype=torch.float32, **sides)
     if dit.config.in_channels != vae.config.latent_channels:

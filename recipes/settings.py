@@ -1,14 +1,20 @@
 """The settings of a training run: which of them a recipe reads, from a command line or from a run that is continued."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import adapters
 import weights
 from config import Config, check_unread, given, read_toml, usage
-from config.training import Base, Run
+from config.training import Base, Origin, Run
 from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
+from recipes.job import OF_A_CALL
+
+PATHS = ("model", "vae", "init", "data", "val", "cache", "hierarchy")  # settings that may be paths
 
 
 def configure(argv: list[str] | None, title: str) -> Config:
@@ -27,14 +33,17 @@ def configure(argv: list[str] | None, title: str) -> Config:
     stored = Path(out) / "config.toml"
     if not out or not stored.is_file():
         raise ValueError(f"--resume needs --out with the folder of a run to continue, found {out!r}")
-    config = read_run(stored)
-    check_unread(values, rows(), row_of(config[Run].recipe, config[Base].model))
+    stored = Path(os.path.abspath(stored))
+    with in_folder(started_in(stored.parent)) as moved:
+        config = read_run(stored)
+        check_unread(values, rows(), row_of(config[Run].recipe, config[Base].model))
     for key, value in values.items():
-        if key not in ("resume", "out") and value != config.values[key]:
+        if key not in OF_A_CALL and value != config.values[key]:
             raise ValueError(
                 f"{stored}: the run has {key} = {config.values[key]!r}, and resuming cannot make it {value!r}"
             )
-    return config.replace(resume=True, out=out)
+    call = {key: value for key, value in values.items() if key in OF_A_CALL}
+    return config.replace(**call | {"out": str(stored.parent) if moved else out})
 
 
 def check(values: dict) -> Config:
@@ -56,6 +65,39 @@ def read_run(stored: Path) -> Config:
         if field.metadata["needs"] and not values.get(field.metadata["needs"])
     }
     return Config(parts, {name: value for name, value in values.items() if name not in idle})
+
+
+def settings_from_here(run: Path) -> dict:
+    """All stored settings of a run by name, its relative paths as they are from the current folder.
+
+    ValueError for a folder without config.toml.
+    """
+    if not (run / "config.toml").is_file():
+        raise ValueError(f"{run}: not a run folder, it has no config.toml")
+    values, folder = read_toml(run / "config.toml", all_parts(), stored=True), started_in(run)
+
+    def from_here(text: str) -> str:
+        path = Path(folder) / text
+        return str(path) if folder not in ("", os.getcwd()) and text and path.exists() else text
+
+    def moved(value: str | list[str]) -> str | list[str]:
+        return [from_here(text) for text in value] if isinstance(value, list) else from_here(value)
+
+    return {name: moved(value) if name in PATHS else value for name, value in values.items()}
+
+
+def started_in(run: Path) -> str:
+    """The folder that the run's relative paths begin in; "" for one of an older version, or that is gone."""
+    folder = read_toml(run / "config.toml", [Origin], stored=True).get("started_in", "")
+    return folder if os.path.isdir(folder) else ""
+
+
+@contextlib.contextmanager
+def in_folder(folder: str) -> Iterator[bool]:
+    """The block runs in the folder, "" for the current one; whether that is another folder."""
+    moved = folder not in ("", os.getcwd())
+    with contextlib.chdir(folder) if moved else contextlib.nullcontext():
+        yield moved
 
 
 def help_page(argv: list[str], title: str) -> str:

@@ -86,7 +86,8 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
         header = condition.header | {"tokens": tokens, "adapter": specs, "config": header_settings(config)}
         save(run, condition, header)
 
-    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates)
+    made_of = condition.made_of()
+    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of)
 
 
 def check_text_rate(model: TextConditioned, text_lr: float) -> None:

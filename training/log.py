@@ -3,12 +3,15 @@
 Some keys had other names once. Files that were written then are read under the names of today.
 """
 
+import errno
 import json
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from border import to_json
+from border import read_json
 from data.output.atomic import write_atomic
 
 RENAMED = {  # key once -> key today
@@ -24,19 +27,33 @@ RENAMED = {  # key once -> key today
 
 
 def read_log(run: Path) -> list[dict]:
-    """The lines of run/log.jsonl in order, without a last line that a killed run cut short; [] without the file.
+    """The lines of run/log.jsonl in order; [] without the file.
 
-    Raises ValueError (JSONDecodeError) for a line that is not JSON.
+    The last line may be cut short, by a kill or a full disk: it is left out. Any other line that is no JSON object with
+    a step is left out with a notice.
     """
     file = run / "log.jsonl"
-    text = file.read_text("utf-8") if file.exists() else ""
-    return [renamed(json.loads(line)) for line in text[: text.rfind("\n") + 1].splitlines()]
+    lines = [line.strip(b"\r \0") for line in file.read_bytes().split(b"\n")] if file.exists() else []
+    parsed = [parse(line) for line in lines]
+    lost = [number for number, line in enumerate(parsed[:-1], 1) if line is None and lines[number - 1]]
+    if lost:
+        print(f"{file}: line {lost[0]} is no line of a log; {len(lost)} such lines are left out", file=sys.stderr)
+    return [renamed(line) for line in parsed if line is not None]
+
+
+def parse(line: bytes) -> dict | None:
+    """One line of a log; None for any other bytes."""
+    try:
+        numbers = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return numbers if isinstance(numbers, dict) and type(numbers.get("step")) is int else None
 
 
 def read_numbers(run: Path) -> dict:
-    """The table of run/metrics.json; {} without the file. ValueError (JSONDecodeError) if it is not JSON."""
+    """The table of run/metrics.json; {} without the file. ValueError that names it if it is not a JSON object."""
     file = run / "metrics.json"
-    return renamed(json.loads(file.read_text("utf-8"))) if file.exists() else {}
+    return renamed(read_json(file)) if file.exists() else {}
 
 
 def renamed(numbers: dict) -> dict:
@@ -46,8 +63,23 @@ def renamed(numbers: dict) -> dict:
 
 @contextmanager
 def open_log(run: Path, first: int) -> Iterator[Callable[[dict], None]]:
-    """A function that appends a dict to the log; what an earlier try wrote after step `first` is dropped."""
+    """A function that appends a dict to the log; what an earlier try wrote after step `first` is dropped.
+
+    A number that is not finite is left out, for JSON has none. OSError with the file's name where it cannot be written.
+    """
     kept = [line for line in read_log(run) if line["step"] < first + ("loss" in line)]  # its evaluation is done again
-    write_atomic(run / "log.jsonl", "".join(to_json(line) + "\n" for line in kept).encode())
-    with open(run / "log.jsonl", "a", buffering=1, encoding="utf-8") as file:
-        yield lambda numbers: file.write(to_json(numbers) + "\n") if numbers else None
+    write_atomic(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+    path = run / "log.jsonl"
+    with open(path, "ab", buffering=0) as file:
+
+        def log(numbers: dict) -> None:
+            finite = {k: v for k, v in numbers.items() if not isinstance(v, float) or math.isfinite(v)}
+            line = json.dumps(finite).encode() + b"\n"
+            try:
+                written = file.write(line) if numbers else 0
+            except OSError as error:
+                raise OSError(error.errno, f"{path}: its next {len(line)} bytes cannot be written, {error}") from error
+            if numbers and written < len(line):
+                raise OSError(errno.ENOSPC, f"{path}: {written} of its next {len(line)} bytes were written, disk full")
+
+        yield log

@@ -1,8 +1,12 @@
-"""Ctrl-C and SIGTERM: the first lets the step in progress end and be saved, the second leaves at once."""
+"""Ctrl-C and SIGTERM: the first lets what is in progress end and be saved, the second leaves at once.
+
+Where there is nothing to wait for, before the first step and after the last, the first leaves at once too.
+"""
 
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,24 +14,47 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-@contextmanager
-def graceful_stop(what: str) -> Iterator[list[int]]:
-    """A list that the first signal fills while the block runs; then the former handlers are back.
+class Stop:
+    """What a signal asks for. True once one was caught and the run is to end as soon as it can."""
 
-    what: what is waited for, "the step in progress". A second signal ends the process, with the last checkpoint whole.
-    """
-    caught: list[int] = []
+    def __init__(self) -> None:
+        self.number = 0  # of the signal that was caught
+        self.wait_for = ""  # what a first signal waits for, "step 5"; "": nothing, and it leaves
+        self.state = "before the first step"  # what is said where it leaves
+        self.leaving = False
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        if caught:
-            os.write(2, b"\nleft at once; the last checkpoint is whole\n")  # print may be interrupted by itself here
+    def __bool__(self) -> bool:
+        return bool(self.number)
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The handler of both signals. A third one kills the process, whatever it does."""
+        name = signal.Signals(number).name
+        if self.leaving:
             os._exit(128 + number)
-        caught.append(number)
-        print(f"\n{signal.Signals(number).name}: waiting for {what}; again leaves at once", file=sys.stderr)
+        if self.wait_for and not self.number:
+            self.number = number
+            say(f"{name}: waiting for {self.wait_for}; again leaves at once")
+            return
+        self.leaving = True
+        say(f"{name}: left at once, {self.state}")
+        sys.exit(128 + number)
 
-    before = {number: signal.signal(number, handle) for number in SIGNALS}
+
+def say(text: str) -> None:
+    """A line on stderr from a handler, which may have interrupted a print."""
+    os.write(2, f"\n{text}\n".encode(errors="backslashreplace"))
+
+
+@contextmanager
+def graceful_stop() -> Iterator[Stop]:
+    """What the signals of this process ask for while the block runs; then the former handlers are back."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.handle) for number in SIGNALS}
     try:
-        yield caught
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

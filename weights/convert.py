@@ -47,7 +47,7 @@ def convert(
     ema: bool = True,
     **overrides,
 ) -> None:
-    """Read `source` (path or name, as weights.load) and write `target` in the layout.
+    """Read `source` (path or name, as weights.load, or a run folder of train.py) and write `target` in the layout.
 
     overrides: config fields that the source does not hold, as in weights.load; for a whole Stable Diffusion the options
     of weights.load_sd. Raises ValueError as those do, and where the layout cannot hold the model.
@@ -56,6 +56,7 @@ def convert(
         raise ValueError(f"unknown layout {layout!r}, the layouts are {', '.join(TARGETS)}")
     if vae is not None and layout != "dit-diffusers":
         raise ValueError(f"a VAE beside the model belongs to dit-diffusers only, found layout {layout}")
+    source = of_run(source, layout)
     if layout in ADAPTERS:
         export_adapter(source, target, layout, dtype)
         return
@@ -76,6 +77,20 @@ def convert(
         export(model, Path(target), layout, dtype)
 
 
+def of_run(source: str | Path, layout: str) -> str | Path:
+    """What a run has left that the layout holds; any other source as it is. ValueError if it has left none."""
+    run = Path(source)
+    if not (run / "config.toml").is_file():
+        return source
+    models = ("model.safetensors", "model")
+    kinds = {"adapter": ("adapter.safetensors",), "ControlNet": ("control", "control.safetensors"), "model": models}
+    kind = "adapter" if layout in ADAPTERS else "ControlNet" if layout.startswith("controlnet") else "model"
+    left = [name for names in kinds.values() for name in names if (run / name).exists()]
+    if file := next((name for name in kinds[kind] if name in left), None):
+        return run / file
+    raise ValueError(f"{run}: {layout} is for a whole {kind}, and the run has left {', '.join(left) or 'nothing yet'}")
+
+
 def convert_sd(source: Path, target: str | Path, layout: str, dtype: torch.dtype | None, ema: bool, **options) -> None:
     """Convert a whole Stable Diffusion. From one file to one file no tokenizer is needed, so none is read."""
     if layout == "sd-compvis" and source.is_file() and "tokenizer" not in options:
@@ -88,11 +103,12 @@ def convert_sd(source: Path, target: str | Path, layout: str, dtype: torch.dtype
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m weights.convert", description=__doc__.partition("\n")[0])
-    parser.add_argument("source", help="file, folder or name, in any known layout")
+    parser.add_argument("source", help="file, folder or name, in any known layout, or a run folder of train.py")
     parser.add_argument("target", help="file or folder to write")
     parser.add_argument("--layout", required=True, choices=TARGETS)
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), help="of the written weights")
     parser.add_argument("--vae", help="VAE to put into a dit-diffusers folder")
+    parser.add_argument("--overwrite", action="store_true", help="the target may exist, and is written over")
     parser.add_argument("--raw", action="store_true", help="of a training checkpoint the raw weights, not the average")
     parser.add_argument("--tokenizer", help="folder or file with CLIP's, which a single Stable Diffusion file lacks")
     parser.add_argument("--prediction", choices=("eps", "v", "x0"), help="of a UNet, if its file errs")
@@ -101,10 +117,21 @@ def main(arguments: list[str] | None = None) -> None:
     if options and given.layout not in WRITERS:
         parser.error(f"--{[*options][0]} belongs to {' and '.join(WRITERS)}")
     dtype = getattr(torch, given.dtype) if given.dtype else None
+    target = Path(given.target)
+    if not given.overwrite and (target.is_file() or target.is_dir() and any(target.iterdir())):
+        parser.exit(2, f"{target} is there already: give another name, or --overwrite\n")
     try:
         convert(given.source, given.target, given.layout, dtype, given.vae, ema=not given.raw, **options)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{error}\n")
+    print(written(target, given.layout))
+
+
+def written(target: Path, layout: str) -> str:
+    """What a conversion has written: the place, the layout, the number of files and their size."""
+    files = [file for file in target.rglob("*") if file.is_file()] if target.is_dir() else [target]
+    size = sum(file.stat().st_size for file in files)
+    return f"wrote {target}: {layout}, {len(files)} {'file' if len(files) == 1 else 'files'}, {size / 1e6:,.1f} MB"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data.output.about import png_text
 from data.output.atomic import write_atomic
 
 PAPER, INK = (255, 255, 255), (20, 20, 20)
@@ -84,8 +85,8 @@ def sections(parts: Mapping[str, Image.Image], beside: bool = True) -> Image.Ima
     return picture
 
 
-def save_image(path: str | Path, image: Image.Image | np.ndarray) -> None:
-    """Write a PNG whole or not at all. image: Pillow's, or (H, W, 3) or (H, W) uint8.
+def save_image(path: str | Path, image: Image.Image | np.ndarray, about: dict | None = None) -> None:
+    """Write a PNG whole or not at all. image: Pillow's, or (H, W, 3) or (H, W) uint8. about: see about.py.
 
     Raises ValueError for a suffix other than .png and an array of another type.
     """
@@ -96,7 +97,7 @@ def save_image(path: str | Path, image: Image.Image | np.ndarray) -> None:
             raise ValueError(f"{path}: an image has values of type uint8; found {image.dtype}")
         image = Image.fromarray(image)
     content = io.BytesIO()
-    image.save(content, format="PNG")
+    image.save(content, format="PNG", pnginfo=png_text(about) if about else None)
     write_atomic(path, content.getvalue())
 
 

@@ -17,6 +17,7 @@ from data.source import held_out, load_captioned
 from ops.device import Compute
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
+from recipes.made_of import made_of
 from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
 from sampling import batched_cfg
@@ -150,6 +151,12 @@ class Captions:
     def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:
         """`count` samples for each of the columns, column by column: uint8 (N, S, S, 3)."""
         return self.sample([prompt for prompt in self.prompts for _ in range(count)], settings, seed)
+
+    def made_of(self, init: Sequence[str] = ()) -> dict:
+        """Digests of the images, their captions and the base, with the files `init` merged into it."""
+        tokens = self.sd.tokenizer.tokens([*dict.fromkeys(self.texts), ""]).numpy().tobytes()
+        captions = [*self.texts, str(self.places.tolist())]
+        return made_of(self.images, self.settings.data, self.header["base"], self.vae, init, captions, tokens)
 
     def kinds(self) -> list[str]:
         """The caption of each training image."""

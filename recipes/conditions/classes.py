@@ -5,6 +5,7 @@ both. With probability `superclass` it is replaced by the row of its superclass,
 of the classes (the TieredEmbedder of FineDiffusion, Pan et al. 2024, arXiv 2402.18331); guidance then leads from there.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -23,6 +24,7 @@ from recipes.class_rows import fit_classes, row_names
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
 from recipes.loading import load_autoencoder, load_dit, new_dit
+from recipes.made_of import made_of
 from recipes.masks import mask_images, mask_weights
 from recipes.pixels import train_and_val
 from sampling import Schedule, batched_cfg, dit_schedule
@@ -126,6 +128,10 @@ class Classes:
     def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:
         """`count` samples for each of the columns, column by column: uint8 (N, S, S, 3)."""
         return self.sample(torch.arange(len(self.columns)).repeat_interleave(count), settings, seed)
+
+    def made_of(self, init: Sequence[str] = ()) -> dict:
+        """Digests of the images, their classes and the base, with the files `init` merged into it."""
+        return made_of(self.images, self.settings.data, self.header.get("base", {}), self.vae, init)
 
     def kinds(self) -> list[str]:
         """The class of each training image."""

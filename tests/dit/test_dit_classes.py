@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dit import DiT, DiTConfig, resize_classes
+from dit.classes import row_of, split_names
 
 
 def model(**fields):
@@ -67,3 +68,31 @@ def test_a_config_shared_by_two_models_stays_true_for_both():
 def test_impossible_sources_are_refused(sources, message):
     with pytest.raises(ValueError, match=message):
         resize_classes(model(), sources)
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows"),
+    [
+        (["1", "2", "3"], {"1": 0, "2": 1, "3": 2, "0": 0}),  # a name before a number
+        (["a/2", "a/1", "b"], {"1": 1, "2": 0, "0": 0, "b": 2}),  # a last part before a number
+        (["dog/dog", "dog/cat", "dog"], {"dog": 2, "dog/dog": 0, "cat": 1}),  # a superclass of its own class's name
+        (["10", "x/10", "0"], {"10": 0, "x/10": 1, "0": 2, "1": 1}),
+    ],
+)
+def test_a_class_is_found_by_name_then_last_part_then_number(classes, rows):
+    assert {name: row_of(name, classes) for name in rows} == rows
+    assert [row_of(name, classes) for name in classes] == list(range(len(classes)))
+
+
+def test_a_name_that_means_several_classes_or_none_is_refused():
+    with pytest.raises(ValueError, match="'crack' is one of several: it is the last part of pill/crack, tile/crack"):
+        row_of("crack", ["pill/crack", "tile/crack"])
+    for name in ("9", "", "pill"):
+        with pytest.raises(ValueError, match=f"class '{name}' is unknown: the classes are pill/crack"):
+            row_of(name, ["pill/crack"])
+
+
+def test_a_class_with_commas_in_its_name_stays_whole():
+    classes = ["red, white", "red", "a,b,c", "c"]
+    assert split_names("red, white,red,a,b,c , c", classes) == ["red, white", "red", "a,b,c", "c"]
+    assert split_names(" c ,, unknown,", classes) == ["c", "unknown"] and split_names("", classes) == []

@@ -10,12 +10,12 @@ from config.training import Images
 from data import load
 from data.transforms import Transform, to_tensor
 from dit import DiT
+from dit.classes import last_part
 from metrics.networks import features
 from recipes.class_rows import (
     CLASSIFIER_STEPS,
     fit_classes,
     init_rows,
-    last_name,
     nearest_rows,
     row_names,
     similar_rows,
@@ -69,8 +69,26 @@ def test_an_unknown_start_shows_what_there_is(init):
         init_rows(init, OLD, 5, NEW, never, never)
 
 
+@pytest.mark.parametrize(
+    "old, init, row",
+    [
+        (["2", "0", "1"], "1", 2),  # the class of that name, and not the row of that number
+        (["x/1", "y", "z"], "1", 0),  # the last part
+        (["a", "b", "c"], "1", 1),  # the number
+        (["dog", "dog/dog", "cat"], "dog", 0),
+    ],
+)
+def test_one_class_for_all_is_a_name_before_it_is_a_number(old, init, row):
+    assert init_rows(init, old, 3, NEW, never, never) == [[row]] * 3
+
+
+def test_a_last_part_of_several_classes_starts_nothing():
+    with pytest.raises(ValueError, match="class_init: class 'crack' is one of several: .* pill/crack, tile/crack"):
+        init_rows("crack", OLD, 5, NEW, never, never)
+
+
 def test_the_last_name_is_what_stands_after_the_product():
-    assert [last_name(name) for name in ("a/b/crack", "crack", "nut/")] == ["crack", "crack", ""]
+    assert [last_part(name) for name in ("a/b/crack", "crack", "nut/")] == ["crack", "crack", ""]
 
 
 def rows_know(known, schedule, seen=None, variance=False):

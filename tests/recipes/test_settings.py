@@ -45,7 +45,7 @@ def test_every_setting_is_read_or_refused(name, kind):
     base = {"recipe": name, "model": MODELS[kind]} | ({"prior_weight": 0.0} if name == "dreambooth" else {})
     assert check(base).values.keys() == read
     for setting, field in FIELDS.items():
-        if setting in ("recipe", "model", "prior_weight", "class_prompt", "class_images", "resume"):
+        if setting in ("recipe", "model", "prior_weight", "class_prompt", "class_images", "resume", "allow_change"):
             continue
         needed = {"superclass": 0.1} if setting == "hierarchy" else {}
         needed |= {"token": "x"} if setting in ("token_init", "vectors") else {}

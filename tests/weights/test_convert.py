@@ -9,7 +9,7 @@ import torch
 import weights
 from border import read_json
 from dit import DiT
-from weights.convert import convert, export, export_pipeline, main
+from weights.convert import convert, export, export_pipeline, main, of_run
 
 
 def equal(a, b):
@@ -99,3 +99,69 @@ def test_what_a_layout_cannot_hold(tmp_path, tiny_dit, tiny_vae):
     with pytest.raises(ValueError, match="holds no positions, and this model's differ from the sinusoid by 1"):
         export(tiny_dit, tmp_path / "x", "dit-diffusers")
     assert not (tmp_path / "x").exists()
+
+
+def run_folder(tmp_path, *names):
+    """A folder as train.py leaves it, with empty files of these names."""
+    (tmp_path / "run").mkdir()
+    for name in ("config.toml", *names):
+        (tmp_path / "run" / name).write_text("")
+    return tmp_path / "run"
+
+
+def test_the_command_says_what_it_wrote_and_overwrites_nothing_unasked(tmp_path, tiny_dit, capsys):
+    weights.save_model(tiny_dit, tmp_path / "w.safetensors")
+    argv = [str(tmp_path / "w.safetensors"), str(tmp_path / "x.safetensors"), "--layout", "native"]
+    main(argv)
+    size = (tmp_path / "x.safetensors").stat().st_size / 1e6
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'x.safetensors'}: native, 1 file, {size:,.1f} MB\n"
+    before = (tmp_path / "x.safetensors").stat().st_mtime_ns
+    with pytest.raises(SystemExit) as leaving:
+        main(argv)
+    assert leaving.value.code == 2 and "x.safetensors is there already" in capsys.readouterr().err
+    assert (tmp_path / "x.safetensors").stat().st_mtime_ns == before
+    main([*argv, "--overwrite", "--dtype", "float16"])
+    assert weights.load(tmp_path / "x.safetensors").pos_embed.dtype == torch.float16
+    folder = [argv[0], str(tmp_path / "folder"), "--layout", "dit-diffusers"]
+    (tmp_path / "folder").mkdir()  # empty: nothing is lost
+    main(folder)
+    shown = capsys.readouterr().out
+    assert "dit-diffusers, " in shown and " files, " in shown
+    with pytest.raises(SystemExit):
+        main(folder)
+
+
+@pytest.mark.parametrize(
+    ("layout", "names", "chosen"),
+    [
+        ("kohya", ["adapter.safetensors"], "adapter.safetensors"),
+        ("a1111-embedding", ["adapter.safetensors"], "adapter.safetensors"),
+        ("native", ["model.safetensors"], "model.safetensors"),
+        ("sd-compvis", ["model"], "model"),
+        ("controlnet-compvis", ["adapter.safetensors", "control"], "control"),
+    ],
+)
+def test_a_run_folder_is_what_it_has_left(tmp_path, layout, names, chosen):
+    run = run_folder(tmp_path, *names)
+    assert of_run(run, layout) == run / chosen
+
+
+@pytest.mark.parametrize(
+    ("layout", "names", "words"),
+    [
+        ("native", ["adapter.safetensors"], "native is for a whole model, and the run has left adapter.safetensors"),
+        ("kohya", ["model.safetensors"], "kohya is for a whole adapter, and the run has left model.safetensors"),
+        ("controlnet-diffusers", [], "for a whole ControlNet, and the run has left nothing yet"),
+    ],
+)
+def test_a_run_that_has_not_left_it_is_refused(tmp_path, layout, names, words, capsys):
+    run = run_folder(tmp_path, *names)
+    with pytest.raises(SystemExit):
+        main([str(run), str(tmp_path / "x.safetensors"), "--layout", layout])
+    assert words in capsys.readouterr().err
+
+
+def test_a_model_of_a_run_is_converted(tmp_path, tiny_dit):
+    weights.save_model(tiny_dit, run_folder(tmp_path) / "model.safetensors")
+    main([str(tmp_path / "run"), str(tmp_path / "x.safetensors"), "--layout", "native"])
+    assert equal(weights.load(tmp_path / "x.safetensors"), tiny_dit)
