@@ -7,21 +7,19 @@ that product's defects, in minutes on a laptop's processor.
 import math
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import adapters
 from config import Config, run_script, to_toml
 from config.training import Loop, Run, Stopping
 from data.output.atomic import write_atomic
 from ops.attention import set_backend
-from ops.device import Compute, choose_device, peak_gib
+from ops.device import Compute, choose_device
 from ops.memory import memory_in_a_sentence
 from ops.progress import progress
 from ops.random import fold_in, generator_for
@@ -29,21 +27,19 @@ from recipes import RECIPES, Job
 from recipes.job import OF_A_CALL
 from recipes.settings import configure, in_folder, started_in
 from training.climb import Climb
-from training.estimate import FEW_STEPS, DryRun, estimate, timed
+from training.estimate import cost, dry_run
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
+from training.optimizer import ema_decay, lr_factor, param_groups
 from training.plot import plot
-from training.state import PREVIOUS, STATE, State, check_room, has_state, load_state, save_state, saved_steps
+from training.state import State, averaged, check_room, has_state, load_state, save_state, saved_steps, verdict
 from training.stops import Stop, graceful_stop
 
-COLUMNS = 8  # of an evaluation at most, for the time that a dry run expects
 LEVERS = (
     "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "
     "that trains less, takes less memory"
 )
-
-COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -51,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
     config = configure(argv, __doc__)
     with graceful_stop() as stop, memory_in_a_sentence(LEVERS):
         if config[Run].dry_run:
-            dry_run(config)
+            dry_run(config, begin, one_step)
             return
         with claimed(config[Run].out, config[Run].resume) as run:
             with in_folder(started_in(run) if config[Run].resume else ""):
@@ -61,10 +57,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(config: Config, run: Path, stop: Stop) -> None:
     """The run of these settings in its folder, from its last checkpoint on if it has one."""
-    job = build(config)
+    job, state = begin(config)
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
-    state, first = first_state(config, job), 0
+    first = 0
     if has_state(run):
         first = load_state(run, state, config[Loop].steps, config[Run].allow_change)
     elif config[Run].resume:
@@ -79,13 +75,14 @@ def train(config: Config, run: Path, stop: Stop) -> None:
         job.finish(run)
 
 
-def build(config: Config) -> Job:
-    """The job of the settings: model, images, loss."""
+def begin(config: Config) -> tuple[Job, State]:
+    """The job of the settings (model, images, loss), and its state before the first step."""
     torch.manual_seed(config[Run].seed)
     if config[Run].attention != "auto":
         set_backend(config[Run].attention)
     compute = Compute(choose_device(config[Run].device), config[Run].precision)
-    return RECIPES[config[Run].recipe].build(config, compute)
+    job = RECIPES[config[Run].recipe].build(config, compute)
+    return job, first_state(config, job)
 
 
 def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: Stop) -> None:
@@ -191,113 +188,11 @@ def first_state(config: Config, job: Job) -> State:
     return State(parameters, ema, kept, optimizer, job.made_of)
 
 
-def verdict(run: Path) -> str:
-    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
-    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
-    last, before = saved_steps(run)
-    if last is None:
-        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
-    if last + 1 in losses:
-        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
-    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
-    if before is not None and before + 1 in losses:
-        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
-    return f"{text}. Start again, with a lower --lr or a smaller --clip."
-
-
-def param_groups(parameters: dict[str, nn.Parameter], rates: dict[str, float], lr: float) -> list[dict]:
-    """Parameter groups of the optimizer: one for each start of a name with a rate of its own, and one for the rest."""
-    groups = {}
-    for name, parameter in parameters.items():
-        peak = next((rate for start, rate in rates.items() if name.startswith(start)), lr)
-        groups.setdefault(peak, []).append(parameter)
-    return [{"params": group, "peak": peak} for peak, group in groups.items()]
-
-
 def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
     """Image numbers (batch,) of micro-batch `number`: an endless row of shuffled passes over all n, cut in batches."""
     places = range(number * batch, (number + 1) * batch)
     order = {k: torch.randperm(n, generator=generator_for(seed, -1 - k)) for k in {place // n for place in places}}
     return torch.stack([order[place // n][place % n] for place in places])
-
-
-def lr_factor(options: Loop, step: int) -> float:
-    """Linear warm-up to 1, then 1, half a cosine down to 0, or 1 and in the last fifth 1 - sqrt(x) (cooldown).
-
-    x is the share of that fifth that is done: the cooldown of Hägele et al. 2024 (arXiv 2405.18392), as good as a
-    cosine, and a run saved before it can be made longer.
-    """
-    if step < options.warmup:
-        return (step + 1) / options.warmup
-    if options.lr_schedule == "constant":
-        return 1.0
-    if options.lr_schedule == "cooldown":
-        return 1 - math.sqrt(max(0.0, 1 - (options.steps - step) / (COOLDOWN * options.steps)))
-    return 0.5 * (1 + math.cos(math.pi * (step - options.warmup) / max(1, options.steps - options.warmup)))
-
-
-def ema_decay(decay: float, step: int) -> float:
-    """min(decay, (1 + step) / (10 + step)): in a short run the average soon forgets its start."""
-    return min(decay, (1 + step) / (10 + step))
-
-
-def cost(model: nn.Module) -> dict:
-    """What the run took besides time: the parameters that trained, of how many, and the most memory in GiB."""
-    trained, total = adapters.counts(model)
-    return {"trained": trained, "total": total, "peak_gib": peak_gib(next(model.parameters()).device)}
-
-
-def dry_run(config: Config) -> None:
-    """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take."""
-    little = {"cache": "", "count": 1, "sample_steps": FEW_STEPS, "measure": 0, "class_images": 1, "keep": "last"}
-    little |= {"stop_corrupted": False, "dry_run": False}
-    seconds, options = {}, config[Loop]
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        with timed(seconds, "start"):
-            job = build(config.replace(**{name: value for name, value in little.items() if name in config.values}))
-            state = first_state(config, job)
-        device = next(job.model.parameters()).device
-        held = peak_gib(device)
-        job.model.train()
-        for step, name in enumerate(("first step", "step")):
-            with timed(seconds, name):
-                one_step(options, config[Run], step, job, state.optimizer)
-        with timed(seconds, "checkpoint"):
-            save_state(run, state, 2)
-        with averaged(job.model, state.parameters, state.ema):
-            with timed(seconds, "evaluation"):
-                job.evaluate(run, 0)
-            with timed(seconds, "result"):
-                job.finish(run)
-        sizes = {file: file.stat().st_size for file in run.rglob("*") if file.is_file()}
-        checkpoint, copy = sizes[run / STATE], sum(p.nbytes for p in state.parameters.values())
-        classes = len(job.made_of.get("classes", {}).get("names", []))
-        measured = DryRun(
-            seconds,
-            held,
-            peak_gib(device),
-            checkpoint,
-            sum(sizes.values()) - checkpoint,
-            copy,
-            min(COLUMNS, classes or COLUMNS),
-            classes,
-        )
-    print(estimate(config, measured))
-
-
-@contextmanager
-def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
-    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
-    for name, average in ema.items():
-        parameters[name].data, ema[name] = average, parameters[name].data
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
-        for name, raw in ema.items():
-            parameters[name].data, ema[name] = raw, parameters[name].data
 
 
 if __name__ == "__main__":

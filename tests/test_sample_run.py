@@ -16,6 +16,7 @@ from config import Config
 from config import sampling as part
 from data import load
 from data.transforms import Transform
+from inference import hints, request
 from ops.device import Compute
 from recipes.settings import settings_from_here
 
@@ -88,15 +89,15 @@ def test_a_mask_is_read_as_training_reads_it(tmp_path, kind, side):
     Image.new("RGB", (side, side)).save(folder / "a.png")
     mask = write_mask(folder / "a_mask.png", kind, side)
     trained = load(str(tmp_path / "data"), Transform(8)).masks
-    assert np.array_equal(sample.read_masks([str(mask)], 8, {}), trained) and trained.mean() == 0.5
+    assert np.array_equal(hints.read_masks([str(mask)], 8, {}), trained) and trained.mean() == 0.5
 
 
 def test_a_mask_is_cropped_as_the_run_cropped(tmp_path):
     mask = write_mask(tmp_path / "m.png", "one", 32)
-    cropped = sample.read_masks([str(mask)], 8, {"crop": 16, "resize": "adm"})
+    cropped = hints.read_masks([str(mask)], 8, {"crop": 16, "resize": "adm"})
     assert np.array_equal(cropped[0], Transform(8, 16, "adm").mask(np.asarray(Image.open(mask))) > 0)
     small = write_mask(tmp_path / "s.png", "one", 8)  # as large as the samples: nothing to crop
-    assert sample.read_masks([str(small)], 8, {"crop": 16}).mean() == 0.5
+    assert hints.read_masks([str(small)], 8, {"crop": 16}).mean() == 0.5
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_every_hint_has_its_images(tmp_path, hints, count, refused):
     config = Config([part.Source, part.Hints, part.Output], {"hint": files, "control": "x", "count": count})
     expected = pytest.raises(ValueError, match=f"multiple of the {hints} hints, found {count}")
     with expected if refused else contextlib.nullcontext():
-        assert str(sample.control_of(config)) == "x"
+        assert str(hints.control_of(config)) == "x"
 
 
 def test_a_run_of_stable_diffusion_is_sampled_from_the_weights_that_it_was_trained_on(monkeypatch):
@@ -151,7 +152,7 @@ def test_a_run_of_stable_diffusion_is_sampled_from_the_weights_that_it_was_train
     for stored in ({"model": "x"}, {}):
         config = Config([part.Output, part.Guidance, part.Prompts], {"prompt": ["a"]})
         with contextlib.suppress(ZeroDivisionError):
-            sample.prepare_sd(config, "x", [], stored, Compute(torch.device("cpu"), "fp32"))
+            request.prepare_sd(config, "x", [], stored, Compute(torch.device("cpu"), "fp32"))
     assert asked == [False, True]
 
 

@@ -1,15 +1,23 @@
 """What a run will take, from a dry run: memory, time and disk, and what less of a setting would save."""
 
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
+import adapters
 from config import Config
-from config.training import Grid, Loop, Measure, Prior, Sampling
+from config.training import Grid, Loop, Measure, Prior, Run, Sampling
+from ops.device import peak_gib
+from training.state import STATE, averaged, save_state
 
 GIB, MB = 2**30, 1e6
 FEW_STEPS = 2  # of the sampler, in a dry run
+COLUMNS = 8  # of an evaluation at most
 
 
 class DryRun(NamedTuple):
@@ -81,3 +89,50 @@ def span(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
+
+
+def dry_run(config: Config, begin: Callable, one_step: Callable) -> None:
+    """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take.
+
+    begin(config) -> the job and its first state, and one_step, as in train.py.
+    """
+    little = {"cache": "", "count": 1, "sample_steps": FEW_STEPS, "measure": 0, "class_images": 1, "keep": "last"}
+    little |= {"stop_corrupted": False, "dry_run": False}
+    seconds, options = {}, config[Loop]
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder)
+        with timed(seconds, "start"):
+            job, state = begin(config.replace(**{key: value for key, value in little.items() if key in config.values}))
+        device = next(job.model.parameters()).device
+        held = peak_gib(device)
+        job.model.train()
+        for step, name in enumerate(("first step", "step")):
+            with timed(seconds, name):
+                one_step(options, config[Run], step, job, state.optimizer)
+        with timed(seconds, "checkpoint"):
+            save_state(run, state, 2)
+        with averaged(job.model, state.parameters, state.ema):
+            with timed(seconds, "evaluation"):
+                job.evaluate(run, 0)
+            with timed(seconds, "result"):
+                job.finish(run)
+        sizes = {file: file.stat().st_size for file in run.rglob("*") if file.is_file()}
+        checkpoint, copy = sizes[run / STATE], sum(p.nbytes for p in state.parameters.values())
+        classes = len(job.made_of.get("classes", {}).get("names", []))
+        measured = DryRun(
+            seconds,
+            held,
+            peak_gib(device),
+            checkpoint,
+            sum(sizes.values()) - checkpoint,
+            copy,
+            min(COLUMNS, classes or COLUMNS),
+            classes,
+        )
+    print(estimate(config, measured))
+
+
+def cost(model: nn.Module) -> dict:
+    """What a run took besides time: the parameters that trained, of how many, and the most memory in GiB."""
+    trained, total = adapters.counts(model)
+    return {"trained": trained, "total": total, "peak_gib": peak_gib(next(model.parameters()).device)}

@@ -18,13 +18,15 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from training.log import read_log
 from weights.formats import safe
 
 STATE = Path("checkpoint") / "state.safetensors"
@@ -232,3 +234,31 @@ def brief(value: object) -> str:
     if not isinstance(value, list):
         return str(value)
     return ", ".join(map(str, value[:5])) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
+
+
+def verdict(run: Path) -> str:
+    """What is known of the checkpoints, after a step failed: one is good if a step went on from it."""
+    losses = {line["step"]: line["loss"] for line in read_log(run) if "loss" in line}
+    last, before = saved_steps(run)
+    if last is None:
+        return "There is no checkpoint: start again, with a lower --lr or a smaller --clip."
+    if last + 1 in losses:
+        return f"The last checkpoint, of step {last}, is good: the next step had the loss {losses[last + 1]:.4g}."
+    text = f"The last checkpoint, of step {last}, holds the weights that led here and is not good"
+    if before is not None and before + 1 in losses:
+        text += f"; {run / PREVIOUS}, of step {before}, had the loss {losses[before + 1]:.4g} at the next step"
+    return f"{text}. Start again, with a lower --lr or a smaller --clip."
+
+
+@contextmanager
+def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
+    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
+    for name, average in ema.items():
+        parameters[name].data, ema[name] = average, parameters[name].data
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+        for name, raw in ema.items():
+            parameters[name].data, ema[name] = raw, parameters[name].data
