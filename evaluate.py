@@ -146,7 +146,7 @@ def with_shared_classes(fake: ImageSet, real: ImageSet, train: ImageSet | None) 
     if any(images is not None and set(images.classes) != set(real.classes) for images in sets):
         print(
             f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
-            f"differ, so no number is by class"
+            f"differ, so that no number is by class"
         )
         return [images and images._replace(labels=torch.zeros_like(images.labels), classes=["all"]) for images in sets]
     return [images and reordered(images, real.classes) for images in sets]

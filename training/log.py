@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from border import read_json
+from border import read_json, to_json
 from data.output.atomic import write_atomic
 
 RENAMED = {  # key once -> key today
@@ -68,7 +68,7 @@ def open_log(run: Path, first: int) -> Iterator[Callable[[dict], None]]:
     A number that is not finite is left out, for JSON has none. OSError with the file's name where it cannot be written.
     """
     kept = [line for line in read_log(run) if line["step"] < first + ("loss" in line)]  # its evaluation is done again
-    write_atomic(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_atomic(run / "log.jsonl", "".join(to_json(line) + "\n" for line in kept).encode())
     path = run / "log.jsonl"
     with open(path, "ab", buffering=0) as file:
 

@@ -164,4 +164,5 @@ def scale_of(configs: dict[str, dict], place: Place, rank: int) -> float:
                 break
         except re.error as error:
             raise ValueError(f"has a pattern {pattern!r} that is no regular expression ({error})") from None
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    stabilised = checked(config.get("use_rslora"), bool | None, "use_rslora of its config")
+    return alpha / (math.sqrt(rank) if stabilised else rank)
