@@ -4,11 +4,11 @@ DIR is a folder of images in any layout that training reads, a folder that sampl
 generated:hazelnut/test/20. Prints a table for each network, and with --out writes it as JSON.
 """
 
-import json
 from dataclasses import dataclass
 
 import torch
 
+from border import to_json
 from config import option, read, run_script
 from data import ImageSet, load
 from data.output.atomic import write_atomic
@@ -20,7 +20,7 @@ from metrics.networks import lpips
 from metrics.statistics.clusters import intra_cluster, pairwise_diversity
 from metrics.statistics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
 from metrics.statistics.scores import load_scorer, means
-from metrics.table import as_text, measure
+from metrics.table import as_text, measure, without_nan
 from ops.device import choose_device
 
 SIDE = 64  # of generated images
@@ -82,12 +82,12 @@ def main(argv: list[str] | None = None) -> None:
         tables.append(measure(network, fake, real, train, classifier) | of_prompts)
     if measures.lpips:
         distances = lpips_distances(lpips.load_lpips(measures.lpips).to(device), fake, train)
-        tables.append({"network": f"LPIPS ({measures.lpips})"} | distances)
+        tables.append(without_nan({"network": f"LPIPS ({measures.lpips})"} | distances))
     for text, scorer in zip(measures.scorer, scorers):
-        tables.append({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels)))
+        tables.append(without_nan({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels))))
+    if config[Output].out:  # before they are printed, which may fail
+        write_atomic(config[Output].out, to_json(tables, indent=2).encode() + b"\n")
     print("\n\n".join(map(as_text, tables)))
-    if config[Output].out:
-        write_atomic(config[Output].out, json.dumps(tables, indent=2).encode() + b"\n")
 
 
 def measure_prompts(network: networks.Network, samples: ImageSet, choices: list[list[str]]) -> dict:
@@ -146,7 +146,7 @@ def with_shared_classes(fake: ImageSet, real: ImageSet, train: ImageSet | None) 
     if any(images is not None and set(images.classes) != set(real.classes) for images in sets):
         print(
             f"classes: {', '.join(real.classes)} of the real images, {', '.join(fake.classes)} of the samples; they "
-            f"differ, so no number is by class"
+            f"differ, so that no number is by class"
         )
         return [images and images._replace(labels=torch.zeros_like(images.labels), classes=["all"]) for images in sets]
     return [images and reordered(images, real.classes) for images in sets]

@@ -8,19 +8,18 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import adapters
 from config import Config, run_script, to_toml
 from config.training import Loop, Run, Stopping
 from data.output.atomic import write_atomic
 from ops.attention import set_backend
-from ops.device import Compute, choose_device, peak_gib
+from ops.device import Compute, choose_device
 from ops.memory import memory_in_a_sentence
 from ops.progress import progress
 from ops.random import fold_in, generator_for
@@ -28,20 +27,19 @@ from recipes import RECIPES, Job
 from recipes.job import OF_A_CALL
 from recipes.settings import configure, in_folder, started_in
 from training.climb import Climb
-from training.estimate import estimate, rehearse, smaller
+from training.estimate import cost, estimate, rehearse, smaller
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
+from training.optimizer import ema_decay, lr_factor, param_groups
 from training.plot import plot
-from training.state import State, check_room, has_state, load_state, save_state, saved_steps, verdict
+from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.stops import Stop, graceful_stop
 
 LEVERS = (
     "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "
     "that trains less, takes less memory"
 )
-
-COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,10 +57,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def train(config: Config, run: Path, stop: Stop) -> None:
     """The run of these settings in its folder, from its last checkpoint on if it has one."""
-    job = build(config)
+    job, state = begin(config)
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
-    state, first = first_state(config, job), 0
+    first = 0
     if has_state(run):
         first = load_state(run, state, config[Loop].steps, config[Run].allow_change)
     elif config[Run].resume:
@@ -77,13 +75,14 @@ def train(config: Config, run: Path, stop: Stop) -> None:
         job.finish(run)
 
 
-def build(config: Config) -> Job:
-    """The job of the settings: model, images, loss."""
+def begin(config: Config) -> tuple[Job, State]:
+    """The job of the settings (model, images, loss), and its state before the first step."""
     torch.manual_seed(config[Run].seed)
     if config[Run].attention != "auto":
         set_backend(config[Run].attention)
     compute = Compute(choose_device(config[Run].device), config[Run].precision)
-    return RECIPES[config[Run].recipe].build(config, compute)
+    job = RECIPES[config[Run].recipe].build(config, compute)
+    return job, first_state(config, job)
 
 
 def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: Stop) -> None:
@@ -123,15 +122,6 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
         log({"step": step, **cost(job.model)})
         if stop:
             leave(run, state, step, stop.number)
-
-
-def leave(run: Path, state: State, step: int, number: int) -> None:
-    """End the process by the signal that asked for it, with everything saved."""
-    if step and saved_steps(run)[0] != step:
-        save_state(run, state, step)
-    left = f"continue with --resume --out {run}" if step else "nothing is left of it"
-    print(f"stopped after step {step}; {left}", file=sys.stderr)
-    sys.exit(128 + number)
 
 
 def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: Callable[[dict], None]) -> bool:
@@ -189,15 +179,6 @@ def first_state(config: Config, job: Job) -> State:
     return State(parameters, ema, kept, optimizer, job.made_of)
 
 
-def param_groups(parameters: dict[str, nn.Parameter], rates: dict[str, float], lr: float) -> list[dict]:
-    """Parameter groups of the optimizer: one for each start of a name with a rate of its own, and one for the rest."""
-    groups = {}
-    for name, parameter in parameters.items():
-        peak = next((rate for start, rate in rates.items() if name.startswith(start)), lr)
-        groups.setdefault(peak, []).append(parameter)
-    return [{"params": group, "peak": peak} for peak, group in groups.items()]
-
-
 def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
     """Image numbers (batch,) of micro-batch `number`: an endless row of shuffled passes over all n, cut in batches."""
     places = range(number * batch, (number + 1) * batch)
@@ -205,58 +186,16 @@ def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
     return torch.stack([order[place // n][place % n] for place in places])
 
 
-def lr_factor(options: Loop, step: int) -> float:
-    """Linear warm-up to 1, then 1, half a cosine down to 0, or 1 and in the last fifth 1 - sqrt(x) (cooldown).
-
-    x is the share of that fifth that is done: the cooldown of Hägele et al. 2024 (arXiv 2405.18392), as good as a
-    cosine, and a run saved before it can be made longer.
-    """
-    if step < options.warmup:
-        return (step + 1) / options.warmup
-    if options.lr_schedule == "constant":
-        return 1.0
-    if options.lr_schedule == "cooldown":
-        return 1 - math.sqrt(max(0.0, 1 - (options.steps - step) / (COOLDOWN * options.steps)))
-    return 0.5 * (1 + math.cos(math.pi * (step - options.warmup) / max(1, options.steps - options.warmup)))
-
-
-def ema_decay(decay: float, step: int) -> float:
-    """min(decay, (1 + step) / (10 + step)): in a short run the average soon forgets its start."""
-    return min(decay, (1 + step) / (10 + step))
-
-
-def cost(model: nn.Module) -> dict:
-    """What the run took besides time: the parameters that trained, of how many, and the most memory in GiB."""
-    trained, total = adapters.counts(model)
-    return {"trained": trained, "total": total, "peak_gib": peak_gib(next(model.parameters()).device)}
-
-
 def dry_run(config: Config) -> None:
     """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take."""
-    little = config.replace(**smaller(config.values))
 
     def start() -> tuple[Job, State]:
-        job = build(little)
-        return job, first_state(config, job)
+        return begin(config.replace(**smaller(config.values)))
 
     def step(job: Job, state: State, number: int) -> None:
         one_step(config[Loop], config[Run], number, job, state.optimizer)
 
     print(estimate(config.values, rehearse(start, step, averaged)))
-
-
-@contextmanager
-def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
-    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
-    for name, average in ema.items():
-        parameters[name].data, ema[name] = average, parameters[name].data
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
-        for name, raw in ema.items():
-            parameters[name].data, ema[name] = raw, parameters[name].data
 
 
 if __name__ == "__main__":

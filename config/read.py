@@ -7,11 +7,11 @@ import dataclasses
 import difflib
 import json
 import sys
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from border import read_table
 from config.option import check_part, flag, typed
 from config.usage import usage
 
@@ -70,12 +70,8 @@ def given(argv: Sequence[str] | None, parts: Iterable[type]) -> dict[str, Any]:
 
 def read_toml(path: str | Path, parts: Iterable[type], stored: bool = False) -> dict[str, Any]:
     """The table of a TOML file. stored: as a run left it, so that settings of former versions are passed over."""
-    try:
-        table = tomllib.loads(Path(path).read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"config file {path}: {error}") from error
     kinds, values = fields(parts), {}
-    for key, value in table.items():
+    for key, value in read_table(path).items():
         name = renamed(key, kinds, quiet=stored)
         if stored and name not in kinds:
             continue

@@ -66,8 +66,9 @@ class Prompts:
 class Size:
     """The size"""
 
-    size: int = option(0, "side of the images in pixels; 0: that of the run, else what the model was made for",
-                       at_least=0)  # fmt: skip
+    size: int = option(
+        0, "side of the images in pixels; 0: that of the run, else what the model was made for", at_least=0
+    )
 
 
 @dataclass

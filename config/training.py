@@ -24,8 +24,9 @@ class Run:
     attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
     out: str = option("", "run folder; empty: the next free runs/NNN")
     resume: bool = option(False, "continue the run in --out")
-    allow_change: list[str] = option([], "what may be other than at the start of the run that is continued",
-                                     choices=("data",), needs="resume")  # fmt: skip
+    allow_change: list[str] = option(
+        [], "what may be other than at the start of the run that is continued", choices=("data",), needs="resume"
+    )
     dry_run: bool = option(False, "one step and a few samples in a temporary folder: what the run takes")
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 The order matters: EXIF orientation comes before any conversion, which would drop the tag. 16 bits are scaled by
 255/65535; Pillow's own conversion of a 16-bit grey image clips at 255, which is white. Alpha is laid over a background
-colour. Pillow's PNG, JPEG, WebP and BMP readers alone are used, chosen by the file's content and not by its suffix.
+colour. Pillow's PNG, JPEG, WebP, BMP and TIFF readers alone are used, chosen by the content and not by the suffix.
 """
 
 import stat
@@ -14,9 +14,25 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+from border import read_lfs_pointer
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# formats that are not read: where their signature begins, and what they are called
+OTHERS = {
+    b"ftypheic": (4, "HEIC"),
+    b"ftypheix": (4, "HEIC"),
+    b"ftypmif1": (4, "HEIF"),
+    b"ftypavif": (4, "AVIF"),
+    b"GIF8": (0, "GIF"),
+    b"8BPS": (0, "Photoshop"),
+    b"\0\0\0\x0cjP": (0, "JPEG 2000"),
+    b"\xff\x0a": (0, "JPEG XL"),
+    b"<svg": (0, "SVG"),
+}
 MAX_PIXELS = 50_000_000
+MASK_COLOURS = 16  # a mask of classes has a few
+WHITE_IS_ZERO = 262  # the TIFF tag that says, with 0, that 0 is white; Pillow heeds it at 8 bits alone
 WHITE = (255, 255, 255)
 
 
@@ -37,13 +53,34 @@ def image_format(head: bytes) -> str | None:
         return "JPEG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return "TIFF"
     return "BMP" if head.startswith(b"BM") else None
+
+
+def describe_other(head: bytes) -> str:
+    """ "a HEIC file, not ..." of the first bytes (512 are enough) of a file that no reader here takes."""
+    if (pointer := read_lfs_pointer(head)) is not None:
+        return pointer
+    name = next((name for sign, (at, name) in OTHERS.items() if head[at : at + len(sign)] == sign), None)
+    readable = "not PNG, JPEG, WebP, BMP or TIFF"
+    return f"a {name} file, {readable}: convert it" if name else f"its content is {readable}, whatever the suffix says"
+
+
+def looks_like_mask(image: np.ndarray) -> bool:
+    """Whether (H, W, 3) uint8 looks like a mask, at most MASK_COLOURS colours or black and white as JPEG keeps them."""
+    height, width = image.shape[:2]
+    few = image[:: -(-height // 256), :: -(-width // 256)].astype(np.int32)  # every n-th pixel, so no colour is new
+    if len(np.unique(few[..., 0] << 16 | few[..., 1] << 8 | few[..., 2])) <= MASK_COLOURS:
+        return True
+    grey, spread = few.mean(2), np.ptp(few, 2)
+    return bool((spread <= 8).all() and ((grey <= 16) | (grey >= 239)).mean() >= 0.99)
 
 
 def decode(path: str | Path, background: tuple[int, int, int] = WHITE) -> np.ndarray:
     """Image file -> (H, W, 3) uint8 RGB, alpha laid over `background`, the first frame of an animated file.
 
-    Raises ValueError naming the file if it is empty, truncated, not PNG/JPEG/WebP/BMP or above MAX_PIXELS.
+    Raises ValueError naming the file if it is empty, truncated, not PNG/JPEG/WebP/BMP/TIFF or above MAX_PIXELS.
     """
     return read_image(path, background)[0]
 
@@ -110,8 +147,9 @@ def _open(path: Path) -> tuple[Image.Image, Facts]:
     if status.st_size == 0:
         raise ValueError(f"{path}: the file is empty (0 bytes)")
     with path.open("rb") as file:
-        if image_format(file.read(12)) is None:
-            raise ValueError(f"{path}: its content is not PNG, JPEG, WebP or BMP, whatever the suffix says")
+        head = file.read(512)
+        if image_format(head) is None:
+            raise ValueError(f"{path}: {describe_other(head)}")
         file.seek(0)
         return _decode(file, path)
 
@@ -125,11 +163,26 @@ def _decode(file: BinaryIO, path: Path) -> tuple[Image.Image, Facts]:
                 if width * height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{width}x{height}")
                 facts = Facts(image.format, image.mode, image.size, getattr(image, "n_frames", 1))
-                return ImageOps.exif_transpose(image), facts
+                check_range(image)
+                inverted = (
+                    image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(WHITE_IS_ZERO) == 0
+                )
+                image = ImageOps.exif_transpose(image)
+                return Image.fromarray(65535 - np.array(image, np.uint16)) if inverted else image, facts
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{path}: more than {MAX_PIXELS} pixels ({error})") from error
     except Exception as error:  # Pillow's readers raise a dozen kinds on hostile bytes; the user needs the file's name
         raise ValueError(f"{path}: cannot be decoded ({error or type(error).__name__})") from error
+
+
+def check_range(image: Image.Image) -> None:
+    """ValueError for numbers without a known white: floating point, and whole numbers beyond 0..65535."""
+    if image.mode == "F":
+        raise ValueError(
+            "its pixels are floating-point numbers, of which nothing says which is white: save 8 or 16 bits"
+        )
+    if image.mode.startswith("I") and not 0 <= np.min(image) <= np.max(image) <= 65535:
+        raise ValueError(f"its pixels go from {np.min(image)} to {np.max(image)}, expected 8 or 16 bits")
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:

@@ -5,6 +5,8 @@ generated:hazelnut/few/20, generated:base/base (`base` is all six base products,
 generated:logo_on_black/few/12 (see generated/logos.py).
 """
 
+import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,13 +16,15 @@ from tqdm import tqdm
 
 from data.folders.captions import Captioned, Captions, describe_captions, read_captions
 from data.folders.layouts import Item, recognise
+from data.folders.tree import describe_unread, first_few
 from data.generated import makers
 from data.generated.photographs import SPLITS
 from data.image_set import ImageSet
-from data.images import decode_all, decode_mask
+from data.images import decode_all, decode_mask, looks_like_mask
 from data.transforms import Transform
 
 GENERATED = "generated:"
+LOST = ((1.0, 2.0), (0.5, 1.0), (0.01, 0.5))  # shares of a mask: all of it, over half, some
 
 
 def load(source: str, transform: Transform) -> ImageSet:
@@ -28,6 +32,7 @@ def load(source: str, transform: Transform) -> ImageSet:
     if source.startswith(GENERATED):
         return load_generated(source, transform.size)
     layout = recognise(source)
+    tell(layout.notes, describe_unread(Counter(layout.skipped)))
     images = load_items(layout.items, [item.label for item in layout.items], transform)
     return images._replace(parents=layout.parents)
 
@@ -64,13 +69,18 @@ def load_items(items: Sequence[Item | Captioned], classes: list[str], transform:
     """The images of N items at the transform's size; `classes` (N,) names the class of each."""
     names = sorted(set(classes))
     number = {name: position for position, name in enumerate(names)}
-    sizes = []
+    sizes, like_masks = [], []
+    pixels = np.empty((len(items), transform.size, transform.size, 3), np.uint8)
 
     def measured(image: np.ndarray) -> np.ndarray:
+        at = len(sizes)
         sizes.append(image.shape[:2])
-        return transform(image)
+        like_masks.extend([items[at].path] * looks_like_mask(image))
+        pixels[at] = transform(image)
+        return pixels[at]
 
-    pixels = np.stack(decode_all(items, measured))
+    decode_all(items, measured)
+    tell([], describe_like_masks(like_masks, len(items)))
     labels = torch.tensor([number[name] for name in classes])
     return ImageSet(pixels, labels, names, [str(item.path) for item in items], load_masks(items, sizes, transform))
 
@@ -84,7 +94,7 @@ def load_masks(
     """
     if all(item.mask is None for item in items):
         return None
-    masks = np.zeros((len(items), transform.size, transform.size), bool)
+    masks, lost = np.zeros((len(items), transform.size, transform.size), bool), {}
     for i, (item, (height, width)) in enumerate(zip(items, sizes)):
         if item.mask is not None:
             mask = decode_mask(item.mask)
@@ -94,7 +104,41 @@ def load_masks(
                     f"mask {mask.shape[1]}x{mask.shape[0]}"
                 )
             masks[i] = transform.mask(mask) > 0
+            if mask.any():
+                lost[item.path] = 1.0 if not masks[i].any() else transform.lost(mask > 0)
+    tell([], describe_lost(lost, transform.size))
     return masks
+
+
+def describe_lost(lost: dict[Path, float], size: int) -> str:
+    """What of the masks the crop cuts away, "" for nothing. lost: {image: share of its mask that is cut away}."""
+    whole, most, some = ([path for path, share in lost.items() if low <= share < high] for low, high in LOST)
+    if not whole and not most and not some:
+        return ""
+    parts = [(whole, "wholly"), (most, "by over half"), (some, "in part")]
+    counts = ", ".join(f"{len(paths)} {words}" for paths, words in parts if paths)
+    first = first_few([path.name for path in whole + most + some])
+    return (
+        f"of {len(lost)} masks these are cut away by the square crop, or by {size} pixels a side: {counts} ({first}); "
+        "the images are trained on all the same: crop them around their masks"
+    )
+
+
+def describe_like_masks(paths: list[Path], count: int) -> str:
+    """A warning of images that look like masks, "" for none. count: of all images."""
+    if not paths:
+        return ""
+    first = first_few(["/".join(path.parts[-2:]) for path in paths])
+    return (
+        f"of {count} images these look like masks (a few colours, or black and white) and are used as photographs, "
+        f"{first}; a mask of 1.png is 1_mask.png or masks/1.png"
+    )
+
+
+def tell(notes: Sequence[str], *more: str) -> None:
+    """Print what is worth knowing of a source, a line each; an empty text is none."""
+    for note in filter(None, (*notes, *more)):
+        print(f"note: {note}", file=sys.stderr)
 
 
 def load_generated(source: str, size: int) -> ImageSet:

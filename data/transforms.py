@@ -80,6 +80,11 @@ class Transform:
         """The same geometry for a mask, (H, W) -> (size, size), by nearest neighbour: indices are never mixed."""
         return self._apply(mask, nearest=True)
 
+    def lost(self, mask: np.ndarray) -> float:
+        """The share of a mask's True pixels (H, W), of which it has some, that the crop to a square leaves outside."""
+        inside = centre_crop(mask, self.crop or min(mask.shape))
+        return 1 - inside.sum() / mask.sum()
+
     def _apply(self, image: np.ndarray, nearest: bool) -> np.ndarray:
         if self.crop is not None:
             image = centre_crop(image, self.crop)

@@ -20,7 +20,8 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
     old = table.weight.detach()
     if not sources:
         raise ValueError("sources is empty: a class table needs at least one class")
-    wrong = [row for ids in sources for row in ids if not 0 <= row < len(old)]
+    distinct = {id(ids): ids for ids in sources}  # thousands of classes may share one list
+    wrong = [row for ids in distinct.values() for row in ids if not 0 <= row < len(old)]
     if wrong:
         raise ValueError(f"source classes must lie in 0..{len(old) - 1}, found {wrong}")
 
@@ -30,7 +31,8 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
             return (0.02 * torch.randn(old.shape[1], generator=generator, device=device)).to(old)
         return old[list(ids)].float().mean(dim=0).to(old)  # (D,)
 
-    rows = [row(ids) for ids in sources]
+    means = {key: row(ids) for key, ids in distinct.items() if len(ids)}
+    rows = [means[id(ids)] if len(ids) else row(ids) for ids in sources]
     if model.config.class_dropout:
         rows.append(old[model.null])
     table.weight = nn.Parameter(torch.stack(rows), requires_grad=table.weight.requires_grad)

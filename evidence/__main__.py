@@ -15,6 +15,7 @@ from types import ModuleType
 
 import torch
 
+from border import to_json
 from config import option, read, run_script
 from data.output.atomic import write_atomic
 from evidence.results import HOLDS, NEITHER, REVERSE, Statement
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
             continue
         numbers = module_of(name).numbers(Path(config.work), config.quick, *more)
         stored = {"made": made(config.quick), "numbers": numbers}
-        write_atomic(out / "evidence" / f"{name}.json", json.dumps(stored, indent=1).encode() + b"\n")
+        write_atomic(out / "evidence" / f"{name}.json", to_json(stored, indent=1).encode() + b"\n")
         if (picture := Path(config.work) / f"{name}.png").exists():
             write_atomic(out / "evidence" / picture.name, picture.read_bytes())
         write_atomic(out / "evidence.md", page(out / "evidence").encode())

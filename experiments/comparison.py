@@ -1,10 +1,10 @@
 """A whole comparison: train every method with every seed, sample every variant, measure, write tables and page."""
 
-import json
 from pathlib import Path
 
 import torch
 
+from border import to_json
 from data import ImageSet, load
 from data.output.atomic import write_atomic
 from data.output.samples import GRID, read_samples, smallest_side
@@ -48,7 +48,7 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
                 numbers = costs(run) | measure(network, samples, real, few, classifier) | {"scores": scores}
                 rows.append({"method": method, "variant": variant, "seed": seed} | numbers)
                 grids.setdefault(", ".join(filter(None, (method, variant))), folder / GRID)
-            write_atomic(out / "numbers.json", json.dumps(rows, indent=1).encode() + b"\n")
+            write_atomic(out / "numbers.json", to_json(rows, indent=1).encode() + b"\n")
     write_atomic(out / "table.md", markdown(rows).encode())
     write_atomic(out / "index.html", html(rows, grids, out.name, protocol(plan, network.name, rows[0])).encode())
     return rows

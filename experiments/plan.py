@@ -1,10 +1,10 @@
 """The plan of a comparison: methods and seeds are runs of train.py, sampling variants are calls of sample.py."""
 
 import sys
-import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from border import read_table
 from config.read import known
 from experiments.settings import check_sample, check_train, fill, read_by_recipe
 
@@ -54,10 +54,7 @@ class Plan:
 
 def read_plan(path: str | Path) -> Plan:
     """The plan in a TOML file. ValueError for a key that it, train.py or sample.py does not know."""
-    try:
-        table = tomllib.loads(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"config file {path}: {error}") from error
+    table = read_table(path)
     for old, new in OLD_NAMES.items():
         if old in table:
             print(f"{path}: [{old}] is now called [{new}]; the next release drops the old name", file=sys.stderr)

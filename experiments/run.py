@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 import sample
+from border import read_table
 from config import to_toml
 from data.output.atomic import write_atomic
 from data.output.samples import GRID
@@ -34,7 +35,7 @@ def write_settings(run: Path, settings: dict) -> None:
     """Write RUN.toml. ValueError if the run was begun with other settings: its numbers would belong to those."""
     path, text = Path(f"{run}.toml"), to_toml(settings)
     if run.exists() and path.exists():
-        old, new = (read_by_recipe(settings, tomllib.loads(toml)) for toml in (path.read_text(), text))
+        old, new = (read_by_recipe(settings, table) for table in (read_table(path), tomllib.loads(text)))
         if old != new:
             raise ValueError(f"{path}: the run was begun with other settings; delete {run} or give another out folder")
     write_atomic(path, text.encode())

@@ -14,9 +14,9 @@ skipped, begun ones are resumed, failed ones are tried again.
 import itertools
 import re
 import sys
-import tomllib
 from pathlib import Path
 
+from border import read_table
 from data.output.atomic import write_atomic
 from experiments.log import summary
 from experiments.run import TrainingFailed, train, write_settings
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 def read_search(path: str | Path) -> tuple[dict, dict[str, list], Path]:
     """Settings, lists to search and the absolute folder of CONFIG.toml. ValueError names what is wrong in the file."""
-    base = tomllib.loads(Path(path).read_text())
+    base = read_table(path)
     lists, out = base.pop("search", {}), base.pop("out", "") or f"runs/{Path(path).stem}"
     if not (isinstance(lists, dict) and lists and all(isinstance(v, list) and v for v in lists.values())):
         raise ValueError(f"{path}: [search] must give each name a list of at least one value, found {lists!r}")

@@ -3,10 +3,10 @@
 from dataclasses import fields
 from typing import TypeVar
 
-import sample
 from config import Config
 from config.read import read_flags
 from config.training import Base, Images, Run
+from inference import settings as call_settings
 from recipes.settings import all_parts, check, row_of, rows
 
 Value = TypeVar("Value", bool, int, float, str, list[str])  # of a setting
@@ -31,7 +31,7 @@ def check_train(settings: dict) -> Config:
 
 def check_sample(settings: dict) -> None:
     """ValueError for a setting that sample.py does not know, or that has another type or range."""
-    Config(sample.all_parts(), read_flags(flags(settings), sample.all_parts()))
+    Config(call_settings.all_parts(), read_flags(flags(settings), call_settings.all_parts()))
 
 
 def training_images(settings: dict) -> str:

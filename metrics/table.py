@@ -4,6 +4,7 @@ Every number stands beside the counts of images that it comes from. A statistic 
 is left out, and `left_out` holds the sentence that says why.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,6 +24,9 @@ from metrics.statistics.rows import distances
 
 VIEWS = 8  # of a training image: four quarter turns, mirrored or not
 NEIGHBOURS = 5  # training images in the ratio of distances, or all of them if there are fewer
+REASONS = dict.fromkeys(  # for numbers that are not finite
+    ("diversity", "intra_cluster"), "no training image is the nearest to two samples"
+)
 SMALL = 64  # pixels a side at which pixels are compared, at most
 
 
@@ -59,7 +63,16 @@ def measure(
     add("by_class", by_class, f_real, real, f, fake)
     if classifier is not None:
         numbers |= class_accuracy(classifier, fake)
-    return numbers | ({"left_out": left_out} if left_out else {})
+    return without_nan(numbers | ({"left_out": left_out} if left_out else {}))
+
+
+def without_nan(numbers: dict) -> dict:
+    """The table without numbers that are not finite; `left_out` has the reason for each."""
+    odd = [name for name, value in numbers.items() if isinstance(value, float) and not math.isfinite(value)]
+    reasons = {name: REASONS.get(name, "not a finite number") for name in odd}
+    kept = {name: value for name, value in numbers.items() if name not in odd and name != "left_out"}
+    left_out = numbers.get("left_out", {}) | reasons
+    return kept | ({"left_out": left_out} if left_out else {})
 
 
 def kid_and_deviation(f_real: Tensor, f: Tensor) -> dict[str, float]:

@@ -14,6 +14,7 @@ from data.images import decode
 from data.output.grid import save_image
 from ops.progress import progress
 from recipes.conditions.captions import Captions
+from unet.prompt import escape
 
 AT_ONCE = 8  # images sampled in one batch
 SEED_APART = 2000  # between the seeds of these images and of those of the evaluations
@@ -21,10 +22,11 @@ SEED_APART = 2000  # between the seeds of these images and of those of the evalu
 
 def sample_class(condition: Captions, prior: Prior, settings: Sampling, seed: int) -> ImageSet:
     """The images of the class, prior.class_images samples of prior.class_prompt, kept in the condition's cache."""
+    prompt = escape(prior.class_prompt)  # it is trained on as a text
     folder, side = None, condition.sd.side(condition.settings.size)
     if condition.cache:
         base = weights.fingerprint(condition.model)
-        facts = [base, prior.class_prompt, settings.sampler, settings.sample_steps, settings.guidance, seed, side]
+        facts = [base, prompt, settings.sampler, settings.sample_steps, settings.guidance, seed, side]
         digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         folder = Path(condition.cache) / f"class-{digest[:16]}"
     pixels, count = [], prior.class_images
@@ -34,7 +36,7 @@ def sample_class(condition: Captions, prior: Prior, settings: Sampling, seed: in
         if files and all(file.exists() for file in files):
             pixels += [decode(file) for file in files]
             continue
-        samples = condition.sample([prior.class_prompt] * count, settings, seed + SEED_APART, numbers)
+        samples = condition.sample([prompt] * count, settings, seed + SEED_APART, numbers)
         for file, image in zip(files, samples):
             file.parent.mkdir(parents=True, exist_ok=True)
             save_image(file, image)

@@ -24,6 +24,7 @@ from unet import VAE
 from weights.formats.published import SHIPPED
 
 CLASSIFIER_STEPS = 8  # timesteps at which `nearest` compares denoising errors
+PRINTED = 40  # lines, one a class
 NEAREST_IMAGES = 4  # of each class, to find the old class most like it
 
 
@@ -62,9 +63,11 @@ def fit_classes(
     sources += superclass_rows(sources, old, images.classes, images.parents)
     resize_classes(model, sources, generator_for(seed, -1))
     model.classes = names
-    for name, ids in zip(names, sources):
+    for name, ids in list(zip(names, sources))[:PRINTED]:
         shown = ", ".join(old[i] if old else str(i) for i in ids[:6]) + (", ..." if len(ids) > 6 else "")
         print(f"class {name}: starts from {f'the mean of {shown}' if len(ids) > 1 else shown or 'random numbers'}")
+    if len(names) > PRINTED:
+        print(f"... and {len(names) - PRINTED} more classes")
     return sources
 
 

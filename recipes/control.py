@@ -30,6 +30,7 @@ from recipes.masks import check_masks, mask_images
 from recipes.objectives.denoise import denoising
 from sampling import batched_cfg
 from unet import ControlledText, ControlNet, encode_prompts
+from unet.prompt import escape
 
 SHOWN = 8  # masks in a grid
 SPEC = ["control.full"]  # what trains
@@ -90,7 +91,8 @@ def classes_of(condition: Classes) -> tuple[Tensor, int | None, Tensor]:
 
 def captions_of(condition: Captions) -> tuple[Tensor, Tensor, Tensor]:
     """For every image the states of its caption (N, L, D), and its hint (N, 1, S, S); those of no caption between."""
-    states = encode_prompts(condition.sd.text, condition.sd.tokenizer, [*condition.texts, ""]).float()
+    prompts = [escape(text) for text in condition.texts]
+    states = encode_prompts(condition.sd.text, condition.sd.tokenizer, [*prompts, ""]).float()
     return states[:-1], states[-1:], condition.hints[:, 0]
 
 

@@ -11,7 +11,9 @@ from sampling.schedule import Schedule
 
 
 def half_log_snr(alpha_bar: float) -> float:
-    """lambda = log(alpha / sigma), alpha^2 = alpha_bar = 1 - sigma^2; infinite for clean data."""
+    """lambda = log(alpha / sigma), alpha^2 = alpha_bar = 1 - sigma^2; infinite for clean data, -infinite for noise."""
+    if alpha_bar == 0:
+        return -math.inf
     return math.inf if alpha_bar == 1 else 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))
 
 
@@ -27,7 +29,8 @@ def dpm(
     D = x0 + (x0 - x0_before) / (2 r),                              r = h_before / h
 
     x0 is this step's prediction, x0_before the step's before. The first step has no step before it and the last has
-    h = infinity: both take D = x0 (first order), so the last step ends in x0.
+    h = infinity: both take D = x0 (first order), so the last step ends in x0. A first step from pure noise
+    (alpha_bar 0) has h = infinity too, and the step after it takes D = x0.
 
     x (B,C,H,W): the starting noise, float32. steps: a number, or ascending timesteps. noise is not used: every sampler
     takes the same arguments. on_step(x, t) -> the latents that the step at t begins with.

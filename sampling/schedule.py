@@ -10,7 +10,7 @@ arXiv 2102.09672, sec. 4). Tables are float64 on the CPU; they go to the data in
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate, repeat
 from typing import NamedTuple
@@ -99,6 +99,9 @@ class Chain(NamedTuple):
 class Schedule:
     """alpha_bar (T,) float64, strictly falling inside (0, 1); prediction: what the network outputs, "eps", "v" or "x0".
 
+    The last alpha_bar may be 0, pure noise (zero terminal SNR, Lin 2024, arXiv 2305.08891), unless eps is predicted,
+    which says nothing of x0 there.
+
     The other fields are for samplers, and a published Stable Diffusion comes with its own: the spacing of the steps,
     and the alpha_bar at which DDIM's last step ends, 1 for clean data or alpha_bar_0 as in Stable Diffusion.
     Raises ValueError for another dtype, shape, range, prediction or spacing.
@@ -121,7 +124,8 @@ class Schedule:
             )
         if a.dtype != torch.float64 or a.ndim != 1 or not len(a):
             raise ValueError(f"alpha_bar must be float64 of shape (T,), found {a.dtype} of shape {tuple(a.shape)}")
-        if not (0 < a[-1] and a[0] < 1 and (a[1:] < a[:-1]).all()):
+        ends = 0 < a[-1] or a[-1] == 0 and self.prediction != "eps"
+        if not (ends and a[0] < 1 and (a[1:] < a[:-1]).all()):
             raise ValueError(
                 f"alpha_bar must fall strictly and stay between 0 and 1: it starts at {a[0]:g} and ends at {a[-1]:g}"
             )
@@ -151,6 +155,12 @@ class Schedule:
         """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + s) / (1 + s) pi/2), betas capped (Nichol 2021, eq. 17)."""
         f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2
         return cls.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta), prediction)
+
+    def ending_in_noise(self) -> "Schedule":
+        """The same chain with alpha shifted and scaled so that its last is 0 and its first stays (Lin 2024, alg. 1)."""
+        alpha = self.alpha_bar.sqrt()
+        alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
+        return replace(self, alpha_bar=alpha_bar)
 
     def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha = sqrt(alpha_bar_t), sigma = sqrt(1 - alpha_bar_t), each (B,1,..,1). t (B,), x (B,...).

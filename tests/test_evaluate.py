@@ -156,3 +156,14 @@ def test_lpips_tells_samples_that_vary_from_copies():
 def test_what_is_refused(flags, said):
     with pytest.raises(ValueError, match=said):
         evaluate.main(flags)
+
+
+def test_what_is_no_number_is_left_out_with_its_reason(tmp_path):
+    """Two samples, each nearest to a training image of its own: no distance within a cluster."""
+    folder = write(tmp_path / "real", "test", 4, states=("crack",))
+    for i in range(2):
+        save_image(tmp_path / "fake" / "hazelnut" / "crack" / f"{i}.png", image("hazelnut", "crack", "test", i)[0])
+    evaluate.main(["--real", folder, "--fake", str(tmp_path / "fake"), "--train", folder, "--out", str(tmp_path / "n")])
+    (numbers,) = json.loads((tmp_path / "n").read_text(), parse_constant=pytest.fail)
+    assert "diversity" not in numbers and numbers["clusters"] == 0
+    assert numbers["left_out"]["diversity"] == "no training image is the nearest to two samples"

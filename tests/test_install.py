@@ -33,14 +33,18 @@ def python(site, folder, code):
 
 
 def test_the_packages_are_imported_from_any_folder(site, tmp_path):
-    shown = python(site, tmp_path, """
+    shown = python(
+        site,
+        tmp_path,
+        """
         import dit, adapters, sampling, weights, unet, data, metrics
         import train, sample
         import torch
         model = weights.load("tiny-dit")
         adapters.attach(model, "lora:rank=2")
         print(dit.__file__, model.latent_shape, adapters.counts(model)[0] > 0)
-    """)  # fmt: skip
+    """,
+    )
     assert shown.startswith(str(ROOT / "dit")) and "True" in shown
 
 

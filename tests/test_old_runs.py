@@ -24,8 +24,8 @@ from config.training import (
     Stopping,
     Teacher,
 )
+from inference.settings import sampling_defaults
 from recipes.settings import configure
-from sample import sampling_defaults
 from training.log import RENAMED
 from training.monitor import measurements
 from training.plot import plot

@@ -38,9 +38,12 @@ def own(tiny, out, data, *more):
 def start(*argv, **env):
     return subprocess.Popen(
         [sys.executable, "train.py", *argv],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
-    )  # fmt: skip
+    )
 
 
 def wait_for(true, seconds=60):
@@ -119,10 +122,15 @@ def test_a_spoiled_log_does_not_stop_a_run(tiny, tmp_path, spoil):
     killed_before(5, flags(tiny, tmp_path / "run"))
     path = tmp_path / "run" / "log.jsonl"
     content = path.read_bytes()
-    path.write_bytes({
-        "cut": content[:-20], "blank": content + b"\n\n", "nul": content + bytes(30),
-        "broken": content + b'{"step": 5, "lo\n', "no object": content + b"[1]\n5\n",
-    }[spoil])  # fmt: skip
+    path.write_bytes(
+        {
+            "cut": content[:-20],
+            "blank": content + b"\n\n",
+            "nul": content + bytes(30),
+            "broken": content + b'{"step": 5, "lo\n',
+            "no object": content + b"[1]\n5\n",
+        }[spoil]
+    )
     train.main(["--resume", "--out", str(tmp_path / "run")])
     logs = [
         [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()]

@@ -84,8 +84,10 @@ def test_an_image_that_does_not_say_is_refused(tmp_path, text):
         sample.main(["--like", str(tmp_path / "a.png")])
 
 
-@pytest.mark.parametrize("settings, words", [({"odd": 1}, "unknown key 'odd'"), ({"steps": "x"}, "steps must be int"),
-                                             ({"steps": -1}, "at least 1")])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings, words",
+    [({"odd": 1}, "unknown key 'odd'"), ({"steps": "x"}, "steps must be int"), ({"steps": -1}, "at least 1")],
+)
 def test_settings_of_an_image_are_checked_as_flags_are(tmp_path, settings, words):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=png_text({"settings": settings, "number": 0}))
     with pytest.raises(ValueError, match=words):

@@ -16,6 +16,7 @@ from config import Config
 from config import sampling as part
 from data import load
 from data.transforms import Transform
+from inference import request
 from ops.device import Compute
 from recipes.masks import read_masks
 from recipes.settings import settings_from_here
@@ -142,7 +143,7 @@ def test_every_hint_has_its_images(tmp_path, hints, count, refused):
     config = Config([part.Source, part.Hints, part.Output], {"hint": files, "control": "x", "count": count})
     expected = pytest.raises(ValueError, match=f"multiple of the {hints} hints, found {count}")
     with expected if refused else contextlib.nullcontext():
-        assert str(sample.control_of(config)) == "x"
+        assert str(hints.control_of(config)) == "x"
 
 
 def test_a_run_of_stable_diffusion_is_sampled_from_the_weights_that_it_was_trained_on(monkeypatch):
@@ -152,7 +153,7 @@ def test_a_run_of_stable_diffusion_is_sampled_from_the_weights_that_it_was_train
     for stored in ({"model": "x"}, {}):
         config = Config([part.Output, part.Guidance, part.Prompts], {"prompt": ["a"]})
         with contextlib.suppress(ZeroDivisionError):
-            sample.prepare_sd(config, "x", [], stored, Compute(torch.device("cpu"), "fp32"))
+            request.prepare_sd(config, "x", [], stored, Compute(torch.device("cpu"), "fp32"))
     assert asked == [False, True]
 
 

@@ -166,3 +166,38 @@ def test_classes_are_for_a_dit(tiny_sd, tmp_path):
     with pytest.raises(ValueError, match="--classes is read by a DiT and a DiT of a run, not by a Stable Diffusion"):
         sample.main(["--model", str(tiny_sd), "--classes", "pill", "--out", str(tmp_path / "drawn")])
     assert not (tmp_path / "drawn").exists()
+
+
+def embedding(path, width, name="trained-alias-1500"):
+    torch.manual_seed(0)
+    rows = {"*": torch.randn(2, width)}
+    torch.save({"string_to_token": {"*": 265}, "string_to_param": rows, "name": name, "step": 1500}, path)
+    return str(path)
+
+
+def test_an_embedding_that_no_prompt_names_is_refused_and_its_word_is_said(tiny_sd, tmp_path, capsys):
+    file = embedding(tmp_path / "badhands.pt", weights.load_sd(tiny_sd).text.config.width)
+    common = ["--model", str(tiny_sd), "--prompt", "a hole", "--out", str(tmp_path / "out"), *FAST]
+    with pytest.raises(ValueError, match="badhands.pt: no prompt, --negative, .* names its word 'trained-alias-1500'"):
+        sample.main([*common, "--embedding", file, "--negative", "badhands"])
+    assert f"{file}: its word is 'trained-alias-1500'" in capsys.readouterr().out
+    sample.main([*common, "--embedding", file, "--negative", "trained-alias-1500"])
+    for place in (["--negative", "badhands"], ["--without", "badhands:1"], ["--also", "a badhands:0.5"]):
+        sample.main([*common, "--embedding", f"badhands={file}", *place])
+    assert "its word is 'badhands'" in capsys.readouterr().out
+
+
+def test_the_runs_own_word_missing_from_every_prompt_is_said(tiny_sd, tmp_path, capsys):
+    train.main(word_run(tiny_sd, tmp_path, "--recipe", "textual_inversion", "--steps", "1"))
+    capsys.readouterr()
+    for prompt, said in (("a hole", True), ("a <thing>", False), ("a <THING>", False)):
+        sample.main(["--run", str(tmp_path / "run"), "--prompt", prompt, "--out", str(tmp_path / prompt), *FAST])
+        assert ("note: no prompt names '<thing>', which was learned" in capsys.readouterr().err) is said
+
+
+def test_prompts_in_a_file_with_a_byte_order_mark_are_the_same(tiny_sd, tmp_path):
+    for name, mark in (("a", b""), ("b", b"\xef\xbb\xbf")):
+        (tmp_path / f"{name}.txt").write_bytes(mark + b"a hole\r\n")
+        out = ["--prompts", str(tmp_path / f"{name}.txt"), "--out", str(tmp_path / name)]
+        sample.main(["--model", str(tiny_sd), *out, *FAST])
+    assert (tmp_path / "a" / "a_hole_000.png").read_bytes() == (tmp_path / "b" / "a_hole_000.png").read_bytes()

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
+import adapters
 from ops.device import peak_gib
 from training.state import STATE, save_state
 
@@ -123,3 +126,9 @@ def span(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.3g} min" if seconds < 6000 else f"{seconds / 3600:.3g} h"
+
+
+def cost(model: nn.Module) -> dict:
+    """What a run took besides time: the parameters that trained, of how many, and the most memory in GiB."""
+    trained, total = adapters.counts(model)
+    return {"trained": trained, "total": total, "peak_gib": peak_gib(next(model.parameters()).device)}

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from border import read_json, to_json
 from data.output.atomic import write_atomic
 
 RENAMED = {  # key once -> key today
@@ -52,20 +53,12 @@ def parse(line: bytes) -> dict | None:
 def read_numbers(run: Path) -> dict:
     """The table of run/metrics.json; {} without the file. ValueError that names it if it is not a JSON object."""
     file = run / "metrics.json"
-    if not file.exists():
-        return {}
-    try:
-        numbers = json.loads(file.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not valid JSON ({error})") from None
-    if not isinstance(numbers, dict):
-        raise ValueError(f"{file}: expected a JSON object, found {type(numbers).__name__}")
-    return renamed(numbers)
+    return renamed(read_json(file)) if file.exists() else {}
 
 
 def renamed(numbers: dict) -> dict:
-    """The same numbers in the same order under the keys of today."""
-    return {RENAMED.get(key, key): value for key, value in numbers.items()}
+    """The same numbers in the same order under the keys of today, without null, which stands for no number."""
+    return {RENAMED.get(key, key): value for key, value in numbers.items() if value is not None}
 
 
 @contextmanager
@@ -75,7 +68,7 @@ def open_log(run: Path, first: int) -> Iterator[Callable[[dict], None]]:
     A number that is not finite is left out, for JSON has none. OSError with the file's name where it cannot be written.
     """
     kept = [line for line in read_log(run) if line["step"] < first + ("loss" in line)]  # its evaluation is done again
-    write_atomic(run / "log.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+    write_atomic(run / "log.jsonl", "".join(to_json(line) + "\n" for line in kept).encode())
     path = run / "log.jsonl"
     with open(path, "ab", buffering=0) as file:
 

@@ -1,6 +1,5 @@
 """What a run ends with: fresh samples beside the real images in one picture, and a table of what they are worth."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from border import to_json
 from data import ImageSet
 from data.output.atomic import write_atomic
 from data.output.grid import grid, save_image, sections
@@ -45,7 +45,7 @@ def show_and_measure(
     for name, real in (("class_accuracy_real", val), ("class_accuracy_decoded", decoded)):
         if share := class_accuracy(judge, real):
             numbers[name] = share["class_accuracy"]
-    write_atomic(run / "metrics.json", json.dumps(numbers, indent=2).encode() + b"\n")
+    write_atomic(run / "metrics.json", to_json(numbers, indent=2).encode() + b"\n")
     print(as_text(numbers))
 
 

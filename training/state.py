@@ -18,7 +18,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -247,3 +248,26 @@ def brief(value: object) -> str:
     if not isinstance(value, list):
         return str(value)
     return ", ".join(map(str, value[:5])) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
+
+
+@contextmanager
+def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
+    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
+    for name, average in ema.items():
+        parameters[name].data, ema[name] = average, parameters[name].data
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
+        for name, raw in ema.items():
+            parameters[name].data, ema[name] = raw, parameters[name].data
+
+
+def leave(run: Path, state: State, step: int, number: int) -> None:
+    """End the process by the signal that asked for it, with everything saved."""
+    if step and saved_steps(run)[0] != step:
+        save_state(run, state, step)
+    left = f"continue with --resume --out {run}" if step else "nothing is left of it"
+    print(f"stopped after step {step}; {left}", file=sys.stderr)
+    sys.exit(128 + number)

@@ -2,6 +2,7 @@
 
     (word) x 1.1  ((word)) x 1.21  [word] / 1.1  (word:1.3) x 1.3  (a (b:2):1.5): b x 3  \\( \\) \\[ \\] \\\\ literal
     BREAK, in capitals, begins a new chunk      an opening bracket that nothing closes reaches to the end
+    an added word with brackets in it, "[V]", is read before the brackets are, and has no weight of its own
 
 A prompt becomes chunks of 75 tokens, each encoded alone between a start and an end token; their states follow each
 other. With w_i the weight of a token, z_i its state and the means over all positions and channels of a chunk,
@@ -29,6 +30,25 @@ MARK = re.compile(r"\\[()\[\]\\]|\\|[(\[]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|[)
 BREAK = re.compile(r"\s*\bBREAK\b\s*")
 
 Weighted = tuple[int, float]  # token id and weight
+
+
+def escape(text: str) -> str:
+    """The prompt that shows a text as it is, its brackets, backslashes and BREAKs included; "a nut" is itself."""
+    return re.sub(r"\bBREAK\b", r"B\\REAK", re.sub(r"[()\[\]\\]", r"\\\g<0>", text))
+
+
+def keep_words(prompt: str, tokenizer: Tokenizer) -> str:
+    """The prompt with every added word in it escaped that `parse` would take apart."""
+    words = [word for word in tokenizer.added if escape(word) != word]
+    # the longest first: one word may begin another
+    pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    return re.sub(pattern, lambda match: escape(match[0]), prompt, flags=re.IGNORECASE) if words else prompt
+
+
+def added_words(prompts: list[str], tokenizer: Tokenizer) -> set[str]:
+    """The added words of a tokenizer that some of the prompts name."""
+    ids = {i for prompt in prompts for chunk in chunks(prompt, tokenizer) for i, _ in chunk}
+    return {word for word, vectors in tokenizer.added.items() if vectors[0] in ids}
 
 
 def parse(prompt: str) -> list[list[tuple[str, float]]]:
@@ -82,7 +102,8 @@ def chunks(prompt: str, tokenizer: Tokenizer) -> list[list[Weighted]]:
 
     A chunk that fills up gives what follows its last comma to the next, if that is at most 20 tokens.
     """
-    *closed, last = (_cut(_units(part, tokenizer), tokenizer) for part in parse(prompt))
+    parts = parse(keep_words(prompt, tokenizer))
+    *closed, last = (_cut(_units(part, tokenizer), tokenizer) for part in parts)
     whole = [chunk for part in closed for chunk in part or [[]]] + last  # BREAK closes a chunk, even an empty one
     return whole or [[]]
 

@@ -8,16 +8,20 @@ is "!".
 import json
 import re
 import warnings
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from gzip import open as open_gzip
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from border import checked, read_json, read_lfs_pointer, read_text
 from unet.bytepair import BYTE_OF, END, SPACES, START, WORD_END, learn, merge, normalise, pieces, symbols_of, vocabulary
 
+OPENAI_CHARACTERS = 10_000_000  # more than its 3,210,000
 OPENAI_MERGES = 48_894  # that many lines of bpe_simple_vocab_16e6.txt.gz belong to the vocabulary, after one of header
 
 
@@ -45,8 +49,9 @@ class Tokenizer:
     @classmethod
     def from_files(cls, vocab: str | Path, merges: str | Path, **fields) -> "Tokenizer":
         """vocab.json and merges.txt as transformers writes them; fields: `pad` and `length`."""
-        lines = Path(merges).read_text(encoding="utf-8").split("\n")
-        pairs, ids = read_merges(lines[lines[0].startswith("#version") :], merges), read_json(vocab)
+        lines = [line.removesuffix("\r") for line in read_text(merges).split("\n")]
+        pairs = read_merges(lines[lines[0].startswith("#version") :], merges)
+        ids = checked(read_json(vocab), dict[str, int], f"{vocab}: ids", 0)
         try:
             return cls(ids, pairs, **fields)
         except ValueError as error:
@@ -55,8 +60,14 @@ class Tokenizer:
     @classmethod
     def from_openai(cls, path: str | Path) -> "Tokenizer":
         """OpenAI's bpe_simple_vocab_16e6.txt.gz, which holds more merges than CLIP uses."""
-        with open_gzip(path, "rt", encoding="utf-8") as file:
-            lines = file.read().split("\n")
+        with open(path, "rb") as file:
+            if (pointer := read_lfs_pointer(file.read(200))) is not None:
+                raise ValueError(f"{path}: {pointer}")
+        try:
+            with open_gzip(path, "rt", encoding="utf-8") as file:
+                lines = file.read(OPENAI_CHARACTERS).split("\n")
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not a whole gzip file of text: {error}") from None
         if len(lines) <= OPENAI_MERGES:
             raise ValueError(f"{path}: expected {OPENAI_MERGES + 1} lines or more, found {len(lines)}")
         merges = read_merges(lines[1 : OPENAI_MERGES + 1], path)
@@ -66,26 +77,42 @@ class Tokenizer:
     def from_folder(cls, folder: str | Path) -> "Tokenizer":
         """The tokenizer folder of a diffusers pipeline: vocab.json and merges.txt, or tokenizer.json, and settings.
 
-        Added tokens come back too: t, t_1, t_2 in a row as one token of three vectors.
+        Added tokens come back too: t, t_1, t_2 in a row as one token of three vectors. As in transformers, what both
+        special_tokens_map.json and tokenizer_config.json say is taken from the first, unless the second has
+        added_tokens_decoder. Raises ValueError, with the file's name, for a value of another type.
         """
         folder = Path(folder)
         files = ("special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json")
         special, config, added, whole = (read_json(folder / f) if (folder / f).exists() else {} for f in files)
-        pad = (special | config).get("pad_token") or END
-        length = config.get("model_max_length", 77)
-        fields = {"pad": pad["content"] if isinstance(pad, dict) else pad, "length": length if length < 1e6 else 77}
+        if "added_tokens_decoder" in config:
+            special, added = {}, {}  # files of older versions
+        pad = content_of((config | special).get("pad_token") or END, f"{folder}: pad_token")
+        length = checked(config.get("model_max_length", 77), float | None, f"{folder}: model_max_length", 3)
+        fields = {"pad": pad, "length": int(length) if length is not None and length < 1e6 else 77}
+        model = checked(whole.get("model", {}), dict[str, Any], f"{folder / files[3]}: model")
         if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
             tokenizer = cls.from_files(folder / "vocab.json", folder / "merges.txt", **fields)
-        elif (model := whole.get("model", {})).get("type") == "BPE":
-            lines = [line if isinstance(line, str) else " ".join(line) for line in model["merges"]]
-            tokenizer = cls(model["vocab"], read_merges(lines, folder / "tokenizer.json"), **fields)
+        elif model.get("type") == "BPE":
+            merges = checked(model.get("merges"), list[str | list[str]], f"{folder / files[3]}: merges")
+            lines = [line if isinstance(line, str) else " ".join(line) for line in merges]
+            vocab = checked(model.get("vocab"), dict[str, int], f"{folder / files[3]}: vocab", 0)
+            tokenizer = cls(vocab, read_merges(lines, folder / files[3]), **fields)
         else:
             found = f"a tokenizer.json of type {model.get('type')}" if whole else "neither"
             expected = "vocab.json and merges.txt, or a byte-pair tokenizer.json"
             raise ValueError(f"{folder}: expected {expected}, found {found}")
-        names = {i: token for token, i in added.items()}
-        names |= {int(i): token["content"] for i, token in config.get("added_tokens_decoder", {}).items()}
-        names |= {token["id"]: token["content"] for token in whole.get("added_tokens", [])}
+        names = {i: token for token, i in checked(added, dict[str, int], f"{folder / files[2]}: ids", 0).items()}
+        decoder = config.get("added_tokens_decoder", {})
+        if not all(
+            i.isdecimal() for i in checked(decoder, dict[str, Any], f"{folder / files[1]}: added_tokens_decoder")
+        ):
+            raise ValueError(
+                f"{folder / files[1]}: the names in added_tokens_decoder must be ids, found {[*decoder][:3]}"
+            )
+        names |= {int(i): content_of(token, f"{folder / files[1]}: token {i}") for i, token in decoder.items()}
+        for token in checked(whole.get("added_tokens", []), list[dict[str, Any]], f"{folder / files[3]}: added_tokens"):
+            number = checked(token.get("id"), int, f"{folder / files[3]}: id of an added token", 0)
+            names[number] = content_of(token, f"{folder / files[3]}: token {number}")
         names = {i: names[i] for i in sorted(names) if i >= len(tokenizer.vocab)}
         if [*names] != list(range(len(tokenizer), len(tokenizer) + len(names))):
             raise ValueError(f"{folder}: expected added tokens with ids from {len(tokenizer)} on, found {names}")
@@ -140,6 +167,8 @@ class Tokenizer:
             raise ValueError(f"a token has 1 .. {self.length - 2} vectors, found {vectors}")
         if not token or SPACES.search(token):
             raise ValueError(f"a new token is one word without white space, found {token!r}")
+        if "BREAK" in token:
+            raise ValueError(f"BREAK begins a new chunk of a prompt and cannot be in a token, found {token!r}")
         for name in map(normalise, names):
             if {name, name + WORD_END} & self.vocab.keys() or name in self._added_ids:
                 raise ValueError(f"{name!r} is in the vocabulary of {len(self)} tokens already: take another name")
@@ -234,15 +263,9 @@ def one_of(tokens: Iterable[str]) -> re.Pattern:
     return re.compile(f"({'|'.join(map(re.escape, sorted(tokens, key=len, reverse=True))) or '(?!)'})")
 
 
-def read_json(path: str | Path) -> dict:
-    """The JSON object of a UTF-8 file. Raises ValueError for any other content."""
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # no UTF-8, or no JSON
-        raise ValueError(f"{path}: expected JSON, found {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found a {type(content).__name__}")
-    return content
+def content_of(token: str | dict, name: str) -> str:
+    """The text of a token, which older files write as an object with `content`. name: what errors call it."""
+    return checked(token["content"] if isinstance(token, dict) and "content" in token else token, str, name)
 
 
 def read_merges(lines: list[str], source: str | Path) -> list[tuple[str, str]]:

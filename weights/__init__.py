@@ -7,7 +7,7 @@ adapter_files/   what a fine-tune trained, in the files of this package and of o
 """
 
 from weights.adapter_files.apply import apply_adapters, with_control
-from weights.adapter_files.embeddings import add_embedding, add_words
+from weights.adapter_files.embeddings import add_embedding, add_words, check_words
 from weights.adapter_files.lora_import import is_foreign
 from weights.adapter_files.native import fingerprint, load_adapter, save_adapter
 from weights.formats.files import read
@@ -23,6 +23,7 @@ __all__ = [
     "add_embedding",
     "add_words",
     "apply_adapters",
+    "check_words",
     "fingerprint",
     "is_foreign",
     "is_sd",

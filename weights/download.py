@@ -3,26 +3,31 @@
     NAME.part        the bytes so far; becomes NAME in one step when size and hash are right
     NAME.part.json   the version (ETag or date) that they belong to: a changed file starts again from zero
 
-The size is checked against the server's. The hash is checked against the digits in torch's own file names, else against
-the server's, a SHA-256 (Hugging Face) or an MD5 (Amazon S3, for files sent in one part). Without any, a line says so.
+Only https is spoken, redirects included. The size is checked against the server's. The hash is checked against the
+SHA-256 in weights/formats/published.py, else the digits in torch's own file names, else the server's, a SHA-256
+(Hugging Face) or an MD5 (Amazon S3, for files sent in one part). Without any, a line says so.
 """
 
 import argparse
+import contextlib
 import hashlib
 import http.client
 import json
 import re
 import shutil
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 from tqdm import tqdm
 
+from border import read_json
 from data.output.atomic import replacing
 from weights.formats.files import sniff
-from weights.formats.published import FILES, target
+from weights.formats.published import FILES, SHA256, target
 
+LOCAL = ("127.0.0.1", "localhost", "::1")  # hosts that are this machine
 CHUNK = 1 << 20  # bytes read at a time
 TIMEOUT = 60  # seconds without a byte
 
@@ -34,7 +39,8 @@ class KeepLinked(urllib.request.HTTPRedirectHandler):
         self.linked = {}
 
     def redirect_request(self, *args: object) -> urllib.request.Request | None:
-        headers = args[4]  # of (request, response, code, message, headers, url)
+        headers, url = args[4:]  # of (request, response, code, message, headers, url)
+        check_address(url, local=args[0].host.startswith(LOCAL))
         self.linked |= {key.lower(): value for key, value in headers.items() if key.lower().startswith("x-linked-")}
         return super().redirect_request(*args)
 
@@ -45,15 +51,25 @@ def download(name: str, folder: str | Path | None = None) -> Path:
         raise ValueError(f"unknown name {name!r}, the downloadable ones are {', '.join(FILES)}")
     path = target(name, folder)
     if not path.exists():
-        fetch(FILES[name], path)
+        fetch(FILES[name], path, SHA256.get(name))
     return path
 
 
-def fetch(url: str, path: Path) -> None:
+def check_address(url: str, local: bool = True) -> None:
+    """ValueError for an address that is not https; http to this machine itself is let through if `local`."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and not (local and parts.scheme == "http" and (parts.hostname or "") in LOCAL):
+        raise ValueError(f"{url}: expected an https address, also where a server redirects to")
+
+
+def fetch(url: str, path: Path, sha256: str | None = None) -> None:
     """Download `url` to `path`, resuming what an earlier call left. Raises ValueError with url and numbers.
+
+    sha256: of the whole file, in hex digits, where it is known.
 
     A cut connection leaves the part, from which the next call goes on; a wrong hash deletes it.
     """
+    check_address(url)
     part, note = path.with_name(path.name + ".part"), path.with_name(path.name + ".part.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     response, linked, done = open_at(url, part, note)
@@ -72,7 +88,7 @@ def fetch(url: str, path: Path) -> None:
     if size is not None and got > size:
         discard(part, note)
         raise ValueError(f"{url}: expected {size:,} bytes, found {got:,}; the file was deleted")
-    check_hash(url, part, note, digest)
+    check_hash(url, part, note, digest, sha256)
     part.replace(path)
     note.unlink()
 
@@ -80,7 +96,7 @@ def fetch(url: str, path: Path) -> None:
 def open_at(url: str, part: Path, note: Path) -> tuple[http.client.HTTPResponse, dict[str, str], int]:
     """Request the missing bytes; returns (response, the redirect's headers, bytes already there)."""
     there = part.stat().st_size if part.exists() and note.exists() else 0
-    kept = json.loads(note.read_text()) if there else {}
+    kept = read_note(note) if there else {}
     # a weak ETag may name other bytes, so it cannot vouch for the part that is there
     version = kept.get("version") if kept.get("url") == url else None
     headers = {"User-Agent": "graft", "Accept-Encoding": "identity"}
@@ -103,6 +119,13 @@ def open_at(url: str, part: Path, note: Path) -> tuple[http.client.HTTPResponse,
     if there and not resumed:
         print(f"{url}: changed since the last try, or its server cannot resume; starting again")
     return response, keep.linked, there if resumed else 0
+
+
+def read_note(note: Path) -> dict:
+    """The url and version that a part belongs to; {} for a note that was cut off or is none."""
+    with contextlib.suppress(ValueError):
+        return {key: value for key, value in read_json(note, 100_000).items() if isinstance(value, str)}
+    return {}
 
 
 def size_and_hash(
@@ -135,10 +158,10 @@ def receive(response: http.client.HTTPResponse, part: Path, done: int, size: int
             raise ValueError(f"{response.url}: {got}; run the same command to go on") from None
 
 
-def check_hash(url: str, part: Path, note: Path, digest: str | None) -> None:
-    """Delete the part and raise ValueError if its hash is not that of the server or of the file's name."""
+def check_hash(url: str, part: Path, note: Path, digest: str | None, sha256: str | None = None) -> None:
+    """Delete the part and raise ValueError if its hash is not `sha256`, else that of the file's name or the server."""
     named = re.search(r"-([0-9a-f]{8})\.pth$", url)
-    digest = named[1] if named else digest
+    digest = sha256 or (named[1] if named else digest)
     if digest is None:
         print(f"{url}: its server states no hash, so only the size was checked")
         digest = ""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from border import read_text
 from data.folders.tree import first_few
 
 TEXT_COLUMNS = ("text", "caption", "prompt")
@@ -49,7 +50,7 @@ def read_metadata(file: Path, images: list[Path]) -> dict[Path, str]:
 
 def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
     """(line number, row) of each line that is not blank."""
-    for number, line in enumerate(read_utf8(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -63,7 +64,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, dict]]:
 
 def _csv(file: Path) -> Iterator[tuple[int, dict]]:
     """(number of the row's last line, row) of each row."""
-    reader = csv.reader(io.StringIO(read_utf8(file), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(file), newline=""), strict=True)
     try:
         head = next(reader, [])
         if len(set(head)) < len(head):
@@ -106,7 +107,7 @@ def read_sidecar(file: Path) -> tuple[str, bool]:
     size = file.stat().st_size
     if size > 4 * MAX_CHARACTERS:  # UTF-8 takes at most 4 bytes for a character
         raise ValueError(f"{file}: {size} bytes; a caption has at most {MAX_CHARACTERS} characters")
-    text = io.StringIO(read_utf8(file), newline=None).read()  # every line end becomes \n
+    text = io.StringIO(read_text(file), newline=None).read()  # every line end becomes \n
     first, _, rest = text.partition("\n")
     return checked(first, f"{file}, first line"), bool(rest.strip())
 
@@ -124,14 +125,3 @@ def checked(text: object, where: str) -> str:
     if (match := NO_TEXT.search(text)) is not None:
         raise ValueError(f"{where}: character {match.start()} is {match[0]!r}, which no text holds")
     return text
-
-
-def read_utf8(file: Path) -> str:
-    """The text of a file. ValueError names the first byte that is not UTF-8."""
-    data = file.read_bytes()
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")  # Windows editors begin a file so
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{file}: byte {error.start} is 0x{data[error.start]:02x}, which is not UTF-8: save the file as UTF-8"
-        ) from None

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from data.folders.caption_files import checked, read_metadata, read_sidecar
 from data.folders.layouts import SPECIES, Item, match_tree
-from data.folders.masks import split_masks
-from data.folders.tree import Node, draw_tree, first_few, read_tree
+from data.folders.masks import check_stems, split_masks
+from data.folders.tree import Node, describe_unread, draw_tree, first_few, read_tree
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 SIDECARS = (".txt", ".caption")
@@ -58,17 +58,19 @@ def read_captions(root: str | Path, template: str = "") -> Captions:
     Raises ValueError naming the files: images without a caption, a caption that is empty, no text or too long, a file
     that is not UTF-8, rows and images that do not match, a tree in no layout of this module or layouts.py.
     """
-    node, mask_of = split_masks(read_tree(root))
+    node, mask_of, told = split_masks(read_tree(root))
     images = node.all_images
     if not images:
         raise ValueError(f"{root}: there is no image in it\nfound:\n{draw_tree(node)}")
     _check_template(template)
     sidecars, notes = _find_sidecars(images)
+    notes += told + list(filter(None, [describe_unread(node.all_skipped)]))
     if (file := _metadata_file(node.path, images)) is not None:
         captions = read_metadata(file, images)
         items = [Captioned(path, captions[path], 1, file.name) for path in images]
         notes += [f"{len(sidecars)} sidecar files are not read: {file.name} wins"] * bool(sidecars)
     else:
+        check_stems(node)
         placed, unread = _place(node, template)
         items, unused = _caption_each(placed, sidecars, template, node.path)
         notes += unread + unused

@@ -10,6 +10,7 @@ import json
 import tomllib
 from pathlib import Path
 
+from border import read_text
 from data.image_set import ImageSet
 
 
@@ -38,8 +39,8 @@ def read_hierarchy(file: str) -> dict[str, str]:
     if Path(file).suffix not in parsers:
         raise ValueError(f"{file}: a hierarchy is a .toml or .json file of class = superclass pairs")
     try:
-        table = parsers[Path(file).suffix](Path(file).read_text("utf-8"))
-    except (OSError, ValueError) as error:  # both parsers' errors, and text that is not UTF-8, are ValueErrors
+        table = parsers[Path(file).suffix](read_text(file))
+    except (OSError, ValueError, RecursionError) as error:  # both parsers' errors are ValueErrors
         raise ValueError(f"hierarchy {file}: {error}") from None
     if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
         raise ValueError(f"{file}: expected one superclass name for each class name, found {str(table)[:80]}")

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from data.folders.masks import split_masks
+from data.folders.masks import FOLDERS, base_of, check_stems, split_masks
 from data.folders.tree import Node, draw_tree, read_tree
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 SPECIES = re.compile(r"\d+_[A-Z][^_]*(_[^_]+){6,}")  # an epithet may hold more underscores
 SPLITS = ("train", "test", "val", "valid", "validation")
-IMAGES, MASKS = ("image", "images"), ("mask", "masks")  # the parts of a product in the layout of DefectSpectrum
+IMAGES = ("image", "images")  # the parts of a product in the layout of DefectSpectrum
+MASKS = ("mask", "masks", "ground_truth", "gt", "segmentations", "segmentation", "labels", "label", "annotations")
 LAYOUTS = __doc__.split("\n\n")[1]
 
 
@@ -114,9 +115,10 @@ def match_tree(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
         left = [folder.name for folder in node.folders if folder is not wrapped]
         kind, items, notes = match_tree(wrapped, rank)
         return kind, items, notes + ([f"only DS-MVTec is read, not {', '.join(left)}"] if left else [])
-    node, mask_of = split_masks(node)
+    node, mask_of, told = split_masks(node)
+    check_stems(node)
     kind, items, notes = _match_classes(node, rank)
-    return kind, [item._replace(mask=mask_of.get(item.path)) for item in items], notes
+    return kind, [item._replace(mask=mask_of.get(item.path)) for item in items], notes + told
 
 
 def _match_classes(node: Node, rank: str) -> tuple[str, list[Item], list[str]]:
@@ -158,10 +160,8 @@ def _items(folders: tuple[Node, ...], name_of: Callable, masks: Node | None = No
             raise ValueError(f"class folder {folder.path} holds no image" + (f" (skipped: {skipped})" * bool(skipped)))
         there = masks.folder(folder.name) if masks else None
         mask_of = {path.stem: path for path in there.images} if there else {}
-        items += [
-            Item(path, label, parent, mask_of.get(f"{path.stem}_mask") or mask_of.get(path.stem))
-            for path in folder.images
-        ]
+        mask_of |= {base: path for stem, path in mask_of.items() if (base := base_of(stem))}
+        items += [Item(path, label, parent, mask_of.get(path.stem)) for path in folder.images]
     return items
 
 
@@ -173,7 +173,8 @@ def _is_mvtec(node: Node) -> bool:
 
 def _is_spectrum(node: Node) -> bool:
     images = [folder for folder in map(node.folder, IMAGES) if folder is not None and folder.folders]
-    return bool(images) and any(node.folder(name) is not None for name in MASKS)
+    masks = [(name, folder) for name in MASKS if (folder := node.folder(name)) is not None]
+    return bool(images) and any(name in FOLDERS or folder.folders for name, folder in masks)
 
 
 PRODUCT_LAYOUTS = (  # kind, whether a folder is a product of it, folders of its images and of its masks
@@ -186,11 +187,11 @@ def _products(products: list[Node], parts: tuple[str, ...], truths: tuple[str, .
     """(items, notes): class = product/defect, superclass = product. train/good and test/good are one class."""
     items, unread, masks = [], Counter(), 0
     for product in products:
-        truth = next(filter(None, map(product.folder, truths)), None)
+        truth = next((folder for name in truths if (folder := product.folder(name)) and folder.all_images), None)
         for part in filter(None, map(product.folder, parts)):
             items += _items(part.folders, lambda f, name=product.name: (f"{name}/{f.name}", name), truth)
         masks += sum(len(folder.images) for folder in truth.folders) if truth else 0
-        unread.update(f.name for f in product.folders if f.name not in (*parts, *truths))
+        unread.update(f.name for f in product.folders if f.name.lower() not in (*parts, *truths))
     notes = [f"{name}/ of {n} product(s) is not read" for name, n in sorted(unread.items())]
     lost = masks - sum(item.mask is not None for item in items)
     return items, notes + ([f"{lost} masks belong to no image"] if lost else [])

@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 from data.images import SUFFIXES, image_format
 
+# of images, as cameras and tools write them, that no reader here takes
+UNREAD = frozenset(
+    ".heic .heif .avif .gif .psd .xcf .raw .dng .cr2 .cr3 .nef .arw .orf .rw2 .jp2 .j2k .jxl .jxr .svg .exr .hdr .tga "
+    ".pcx .ppm .pgm .pbm .ico .eps .dcm .fits .npy .mat".split()
+)
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and macOS leave behind
 DEPTH = 6  # the deepest layout has 4 levels; the bound also ends a symbolic link that leads to its own parent
 
@@ -26,8 +31,9 @@ class Node(NamedTuple):
         return self.path.name
 
     def folder(self, name: str) -> "Node | None":
-        """The folder of that name directly in this one, or None."""
-        return next((node for node in self.folders if node.name == name), None)
+        """The folder of that name directly in this one, in any capitals where none has just these, or None."""
+        called = [node for node in self.folders if node.name.lower() == name.lower()]
+        return next((node for node in called if node.name == name), called[0] if called else None)
 
     @property
     def all_images(self) -> list[Path]:
@@ -44,8 +50,7 @@ def read_tree(root: str | Path) -> Node:
     """The tree under `root`, in the order of names and never in that of the file system. A file is an image by its
     suffix (any case), or by its first bytes where the suffix is not an image's; images.py finds out whether it decodes.
 
-    Raises ValueError for a root that is no folder, a symbolic link that leaves the root or leads nowhere, and two
-    images of one folder that differ in the suffix only (a.jpg and a.png: which one has the mask a_mask.png?).
+    Raises ValueError for a root that is no folder and a symbolic link that leaves the root or leads nowhere.
     """
     root = Path(root)
     if not root.is_dir():
@@ -73,7 +78,6 @@ def _read(path: Path, root: Path, depth: int) -> Node:
                 images.append(Path(entry.path))
             else:
                 skipped[Path(entry.name).suffix.lower() or "no suffix"] += 1
-    _check_stems(images)
     return Node(path, tuple(images), tuple(folders), skipped)
 
 
@@ -92,16 +96,6 @@ def _check_link(path: Path, root: Path) -> None:
         raise ValueError(f"{path}: a symbolic link that leaves {root} (it leads to {target})")
     if not target.exists():
         raise ValueError(f"{path}: a symbolic link that leads nowhere ({target})")
-
-
-def _check_stems(images: list[Path]) -> None:
-    seen = {}
-    for path in images:
-        if path.stem in seen:
-            raise ValueError(
-                f"{path} and {seen[path.stem].name} have the same name up to the suffix: rename or remove one"
-            )
-        seen[path.stem] = path
 
 
 def draw_tree(node: Node, indent: str = "  ", depth: int = 3, width: int = 4) -> str:
@@ -123,6 +117,13 @@ def _counts(node: Node) -> str:
     parts = [f"{len(node.folders)} folders"] if node.folders else []
     parts += [f"{len(node.images)} images"] if node.images or not node.folders else []
     return ", ".join(parts + [f"{n} skipped ({reason})" for reason, n in sorted(node.skipped.items())])
+
+
+def describe_unread(skipped: Counter) -> str:
+    """ "3 images of kinds that are not read: 2 .heic, 1 .gif", "" for none. skipped: {reason: files} of a tree."""
+    unread = {reason: n for reason, n in sorted(skipped.items()) if reason in UNREAD}
+    kinds = ", ".join(f"{n} {reason}" for reason, n in unread.items())
+    return f"{sum(unread.values())} images of kinds that are not read: {kinds}" if unread else ""
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:

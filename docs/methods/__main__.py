@@ -64,8 +64,10 @@ def page(name: str, row: dict, counted: list[tuple[str, str, int, int]]) -> str:
     parts += ["## How", how(name, row, modules)]
     configs = [f"[{config}.toml](../../configs/{config}.toml)" for config in row["configs"]]
     files = ", ".join(link(module.__file__) for module in modules)
-    parts += ["## Where", f"- File: {files}\n- Config: {', '.join(configs) or 'none; a flag is enough'}\n"
-              f"- Source: {row['source']}"]  # fmt: skip
+    parts += [
+        "## Where",
+        f"- File: {files}\n- Config: {', '.join(configs) or 'none; a flag is enough'}\n- Source: {row['source']}",
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

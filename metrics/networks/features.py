@@ -10,10 +10,12 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from border import checked
+from weights.formats import safe
 
 
 class Residual(nn.Module):
@@ -81,11 +83,16 @@ def load_classifier(path: str | Path) -> tuple[Features, list[str]]:
     """
     if not Path(path).is_file():
         raise ValueError(f"{path}: no such file; expected a feature network such as weights/tiny-features")
-    with safe_open(path, framework="pt") as file:
-        graft = json.loads((file.metadata() or {}).get("graft", "{}"))
-        if graft.get("kind") != "features":
-            found = graft.get("kind", "no header")
-            raise ValueError(f"{path}: expected a feature network of this package, found {found}")
-        network = Features(**graft["config"])
-        network.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})
-    return network.eval(), graft["classes"]
+    tensors, metadata = safe.read(path)
+    graft = safe.graft_header(metadata, path)
+    if graft.get("kind") != "features":
+        found = graft.get("kind", "no header")
+        raise ValueError(f"{path}: expected a feature network of this package, found {found}")
+    config = checked(graft.get("config"), dict[str, int | list[int]], f"{path}: config in its header", 1, 100_000)
+    classes = checked(graft.get("classes"), list[str], f"{path}: classes in its header")
+    try:
+        network = Features(**config)
+        network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(f"{path}: its tensors do not fit the config in its header: {error}") from None
+    return network.eval(), classes

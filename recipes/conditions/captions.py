@@ -22,6 +22,7 @@ from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
 from sampling import batched_cfg
 from unet import TextConditioned, encode_prompts
+from unet.prompt import escape
 
 COLUMNS = 8  # prompts in a grid
 
@@ -56,6 +57,8 @@ class Captions:
         self.places = torch.tensor(captions.places)  # the image at each place of a pass, repeats included
         self.names = [self.images.names[i] for i in self.places]
         self.columns = list(prompts or dict.fromkeys(self.texts))[:COLUMNS]
+        # a caption is a text, in which no bracket weighs a word
+        self.prompts = self.columns if prompts else [escape(text) for text in self.columns]
         self.rates = {"text.": text_lr} if text_lr else {}
 
     def load(self, source: str) -> tuple:
@@ -131,7 +134,10 @@ class Captions:
         return torch.cat(states), rows  # (U, L, D)
 
     def sample(self, prompts: list[str], settings: Sampling, seed: int, numbers: range | None = None) -> np.ndarray:
-        """One sample for each of the prompts, or for those of these numbers: uint8 (N, S, S, 3)."""
+        """One sample for each of the prompts, or for those of these numbers: uint8 (N, S, S, 3).
+
+        A prompt is read as in sample.py, with weights in its brackets: a caption must be escaped.
+        """
         with torch.no_grad(), self.compute.autocast():
             row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
             states = encode_prompts(self.model.text, self.sd.tokenizer, [*row, ""]).float()  # (U + 1, L, D)
@@ -144,7 +150,7 @@ class Captions:
 
     def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:
         """`count` samples for each of the columns, column by column: uint8 (N, S, S, 3)."""
-        return self.sample([prompt for prompt in self.columns for _ in range(count)], settings, seed)
+        return self.sample([prompt for prompt in self.prompts for _ in range(count)], settings, seed)
 
     def made_of(self, init: Sequence[str] = ()) -> dict:
         """Digests of the images, their captions and the base, with the files `init` merged into it."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import sample
 from config.option import choices_of, default_of, flag
+from inference import settings as call_settings
 from weights.formats.published import SHIPPED
 
-FIELDS = {field.name: field for part in sample.all_parts() for field in dataclasses.fields(part)}
+FIELDS = {field.name: field for part in call_settings.all_parts() for field in dataclasses.fields(part)}
 NEEDS = {"strength": ["--image", "x"]}
 
 
@@ -40,19 +40,19 @@ def other_flags(field):
     return [flag(field.name), str(value)]
 
 
-@pytest.mark.parametrize("row", sample.PARTS)
+@pytest.mark.parametrize("row", call_settings.PARTS)
 def test_every_setting_is_read_or_refused(row, sources):
-    read = {field.name for part in sample.PARTS[row] for field in dataclasses.fields(part)}
-    assert sample.configure(sources[row])[0].values.keys() == read
+    read = {field.name for part in call_settings.PARTS[row] for field in dataclasses.fields(part)}
+    assert call_settings.configure(sources[row])[0].values.keys() == read
     for name, field in FIELDS.items():
-        if name in ("run", "model", "adapter", "like"):
+        if name in ("run", "model", "adapter", "like"):  # these name files that are read
             continue
         argv = [*sources[row], *NEEDS.get(name, []), *other_flags(field)]
         if name in read:
-            assert sample.configure(argv)[0].values[name] != default_of(field), name
+            assert call_settings.configure(argv)[0].values[name] != default_of(field), name
         else:
             with pytest.raises(ValueError, match=f"{flag(name)} is read by .*, not by {row}"):
-                sample.configure(argv)
+                call_settings.configure(argv)
 
 
 @pytest.mark.parametrize(
@@ -78,10 +78,10 @@ def test_every_setting_is_read_or_refused(row, sources):
 )
 def test_what_has_no_effect_or_no_sense_is_one_sentence(argv, words):
     with pytest.raises(ValueError, match=words):
-        sample.configure(argv)
+        call_settings.configure(argv)
 
 
 def test_model_beside_run_is_refused(sources):
     with pytest.raises(ValueError, match="--model is read by a DiT and a Stable Diffusion, not by a DiT of a run"):
-        sample.configure([*sources["a DiT of a run"], "--model", "tiny-dit"])
+        call_settings.configure([*sources["a DiT of a run"], "--model", "tiny-dit"])
     assert Path(sources["a DiT of a run"][1]).is_dir()

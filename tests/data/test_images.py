@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from data.folders.layouts import Item
-from data.images import MAX_PIXELS, decode, decode_all, decode_mask, image_format, read_image
+from data.images import MAX_PIXELS, decode, decode_all, decode_mask, image_format, looks_like_mask, read_image
 
 
 def png(width, height, depth, colour, pixels):
@@ -101,7 +101,7 @@ def test_the_format_is_decided_by_content(tmp_path):
     assert read_image(tmp_path / "c.jpg")[0].shape == NOISE.shape  # a camera's JPEG with a preview behind it
     Image.fromarray(NOISE).save(tmp_path / "b.gif")
     (tmp_path / "b.gif").rename(tmp_path / "b.png")
-    with pytest.raises(ValueError, match=r"b.png: its content is not PNG, JPEG, WebP or BMP"):
+    with pytest.raises(ValueError, match=r"b.png: a GIF file, not PNG, JPEG, WebP, BMP or TIFF"):
         decode(tmp_path / "b.png")
 
 
@@ -189,3 +189,41 @@ def test_masks_without_one_value_per_pixel_are_refused(tmp_path):
         decode_mask(save(tmp_path / "a.png", np.full((2, 2, 4), 9, np.uint8)))
     with pytest.raises(ValueError, match="found 300"):
         decode_mask(save(tmp_path / "16.png", np.array([[0, 300]], np.uint16)))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+def test_tiff_of_8_and_16_bits(tmp_path, compression):
+    assert (decode(save(tmp_path / "rgb.tif", NOISE, compression=compression)) == NOISE).all()
+    deep = np.array([[0, 32768, 65535]], np.uint16)
+    assert decode(save(tmp_path / "grey.tiff", deep, compression=compression))[0, :, 0].tolist() == [0, 128, 255]
+    assert decode_mask(save(tmp_path / "m.tif", np.array([[0, 2]], np.uint8))).tolist() == [[0, 2]]
+    save(tmp_path / "inverted.tif", deep, tiffinfo={262: 0})  # 0 is white
+    assert decode(tmp_path / "inverted.tif")[0, :, 0].tolist() == [255, 127, 0]
+    with pytest.raises(ValueError, match=r"f.tif: .*floating-point numbers"):
+        decode(save(tmp_path / "f.tif", np.ones((2, 2), np.float32)))
+    with pytest.raises(ValueError, match=r"i.tif: .*from 0 to 70000, expected 8 or 16 bits"):
+        decode(save(tmp_path / "i.tif", np.array([[0, 70000]], np.int32)))
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        (b"\0\0\0\x18ftypheic", "a HEIC file"),
+        (b"\0\0\0\x18ftypavif", "a AVIF file"),
+        (b"8BPS\0\1", "a Photoshop file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n", "expected the 12,345 bytes"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(tmp_path, head, name):
+    (tmp_path / "a.jpg").write_bytes(head + b"\0" * 20)
+    with pytest.raises(ValueError, match=rf"a.jpg: .*{name}"):
+        decode(tmp_path / "a.jpg")
+
+
+def test_what_looks_like_a_mask():
+    mask = np.zeros((300, 500), np.uint8)
+    mask[50:200, 100:300] = 7
+    assert looks_like_mask(np.repeat(mask[..., None], 3, 2))
+    assert looks_like_mask(np.repeat((mask > 0)[..., None] * np.uint8(255), 3, 2))
+    assert not looks_like_mask(NOISE)
+    assert not looks_like_mask(np.repeat(np.linspace(0, 255, 400, dtype=np.uint8)[None, :, None], 3, 2).repeat(300, 0))

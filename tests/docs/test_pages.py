@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import adapters
-import sample
 from config.read import fields
+from inference import settings as call_settings
 from recipes.settings import all_parts
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,7 +73,7 @@ def known_flags(script):
     if script == ("train.py",):
         return {name.replace("_", "-") for name in fields(all_parts())}
     if script == ("sample.py",):
-        return {name.replace("_", "-") for parts in sample.PARTS.values() for name in fields(parts)}
+        return {name.replace("_", "-") for parts in call_settings.PARTS.values() for name in fields(parts)}
     printed, argv = io.TextIOWrapper(io.BytesIO(), write_through=True), sys.argv
     sys.argv = [script[-1], "--help"]
     try:

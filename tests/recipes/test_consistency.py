@@ -14,7 +14,7 @@ import train
 import weights
 from config.training import Adapter
 from dit import DiT, DiTConfig
-from sample import sampling_defaults
+from inference.settings import sampling_defaults
 from unet import UNet
 from unet.model import SIZES as UNETS
 

@@ -2,7 +2,7 @@
 
 import json
 
-from training.log import read_log, read_numbers
+from training.log import open_log, read_log, read_numbers
 from training.monitor import measurements
 
 OLD = {"step": 10, "loss": 0.5, "fidelity": 0.9, "fidelity_noise": 0.01, "residual": 1.5, "residual_noise": 0.02}
@@ -47,3 +47,14 @@ def test_the_table_of_an_earlier_version(tmp_path):
 
 def test_a_run_without_files_has_no_numbers(tmp_path):
     assert read_log(tmp_path) == [] and read_numbers(tmp_path) == {}
+
+
+def test_a_number_that_is_none_is_left_out_of_the_file_and_null_when_it_is_read(tmp_path):
+    """A log of an earlier version may hold NaN; what a resumed run writes again is JSON."""
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5, "val": null}\n')
+    assert read_log(tmp_path)[1] == {"step": 2, "loss": 0.5}
+    with open_log(tmp_path, 2) as log:
+        log({"step": 3, "loss": 0.5, "val": float("nan"), "best": float("inf")})
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    strict = [json.loads(line, parse_constant=lambda word: 1 / 0) for line in lines]
+    assert strict == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.5}]

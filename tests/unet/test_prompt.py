@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unet.prompt import chunks, emphasise, encode_prompts, parse
+from unet.prompt import added_words, chunks, emphasise, encode_prompts, escape, parse
 from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
 
@@ -155,3 +155,39 @@ def test_what_does_not_fit_is_refused(encoder, tokenizer):
         ValueError, match=f"the tokenizer has {len(tokenizer)} tokens, the text encoder 100 rows for them"
     ):
         encode_prompts(small, tokenizer, ["cat"])
+
+
+@pytest.mark.parametrize("word", ["[V]", "(v)", "((x))", "a\\b", "[v:1.5]", "<x>(1.2)"])
+@pytest.mark.parametrize("around", ["a photo of a {} cat", "{}", "({} cat:1.3)", "[{}] dog", "red {}"])
+def test_an_added_word_is_read_before_the_brackets_are(word, around):
+    """It keeps all its vectors, in any capitals, and the brackets around it weigh it."""
+    words = Tokenizer.train(WORDS * 2, 1000, length=20)
+    ids = words.add(word, 2)
+    for written in (word, word.upper(), word.lower()):
+        found = [(i, round(weight, 3)) for chunk in chunks(around.format(written), words) for i, weight in chunk]
+        weight = {"(": 1.3, "[": 0.909}.get(around[0], 1)
+        assert [pair for pair in found if pair[0] in ids] == [(ids[0], weight), (ids[1], weight)]
+    assert added_words([around.format(word)], words) == {word} and added_words(["a cat"], words) == set()
+
+
+def test_without_such_a_word_brackets_are_weights(tokenizer):
+    assert {weight for chunk in chunks("a [red] (cat)", tokenizer) for _, weight in chunk} == {1, 1.1, 1 / 1.1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a cat (toy)", "[V] nut", "a (cat:1.3) dog", "BREAK", "tree BREAK dog", "a\\b", "\\(", "((", "a: b)", "BREAKFAST"],
+)
+def test_an_escaped_text_is_its_tokens_without_weights(text):
+    words = Tokenizer.train(WORDS * 2, 1000)
+    assert chunks(escape(text), words) == [[(i, 1) for i in words.encode(text)]]
+
+
+def test_a_text_without_brackets_is_its_own_prompt():
+    for text in ("a photo of a red cat", "a: b, c", "breakfast", ""):
+        assert escape(text) == text
+
+
+def test_a_token_does_not_hold_break():
+    with pytest.raises(ValueError, match="BREAK begins a new chunk"):
+        Tokenizer.train(WORDS * 2, 1000).add("my-BREAK")

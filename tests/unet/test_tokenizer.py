@@ -15,7 +15,7 @@ from collections import Counter
 import pytest
 import torch
 
-from unet.bytepair import BYTES, END, learn, merge, normalise, pieces, symbols_of
+from unet.bytepair import BYTES, END, START, learn, merge, normalise, pieces, symbols_of
 from unet.tokenizer import Tokenizer
 
 CAPTIONS = [
@@ -297,7 +297,7 @@ def damaged(folder, name, text):
 @pytest.mark.parametrize(
     "name, text, message",
     [
-        ("vocab.json", "{", "vocab.json: expected JSON, found"),
+        ("vocab.json", "{", "vocab.json: not valid JSON"),
         ("vocab.json", "[1]", "vocab.json: expected a JSON object, found a list"),
         ("vocab.json", '{"a": 0, "b": 2}', r"a vocabulary of 2 tokens needs the ids 0 \.\. 1, each once"),
         ("vocab.json", '{"a": 0}', r"tokens are not in the vocabulary of 1, such as \['!', '\"', '#'\]"),
@@ -380,3 +380,75 @@ def test_clips_ids_equal_those_of_transformers(real, tmp_path, pad):
         assert [ours.start, *ours.encode(text), ours.end] == expected, text
         if pad == END and END not in text:  # where transformers' "special" ids are start and end alone
             assert ours.decode(ours.encode(text)) == theirs.decode(expected, skip_special_tokens=True), text
+
+
+@pytest.mark.parametrize("in_map", ["!", None, {"content": "!"}])
+@pytest.mark.parametrize("decoder", [False, True])
+def test_of_two_files_that_state_the_padding_transformers_choice_wins(tokenizer, tmp_path, in_map, decoder):
+    """As in Stable Diffusion 2's published folders: the map says "!", and the newer file <|endoftext|>."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text()) | {"pad_token": END}
+    if decoder:
+        flags = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False, "special": True}
+        config["added_tokens_decoder"] = {str(tokenizer.vocab[t]): {"content": t, **flags} for t in (START, END)}
+    else:
+        config.pop("added_tokens_decoder", None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    special = {"bos_token": START, "eos_token": END, "unk_token": END} | ({"pad_token": in_map} if in_map else {})
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(special))
+    read = Tokenizer.from_folder(tmp_path)
+    assert read.pad_token == ("!" if in_map and not decoder else END)
+    if not isinstance(in_map, dict):
+        theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
+        assert theirs.pad_token == read.pad_token
+        assert (
+            theirs("a crack", padding="max_length", max_length=20).input_ids
+            == read.tokens(["a crack"])[0, :20].tolist()
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("vocab.json", {"a": "0"}, r"vocab.json: ids\['a'\] must be a whole number, found '0'"),
+        ("tokenizer_config.json", {"model_max_length": "77"}, "model_max_length must be a number, found '77'"),
+        ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length must be at least 3"),
+        ("special_tokens_map.json", {"pad_token": 3}, "pad_token must be a text, found 3"),
+        ("tokenizer_config.json", {"added_tokens_decoder": [1]}, "added_tokens_decoder must be an object"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "names in added_tokens_decoder must be ids"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"9": {}}}, "token 9 must be a text, found {}"),
+        ("added_tokens.json", {"x": "y"}, r"added_tokens.json: ids\['x'\] must be a whole number"),
+        ("tokenizer.json", {"model": []}, "tokenizer.json: model must be an object"),
+        ("tokenizer.json", {"added_tokens": [3]}, r"tokenizer.json: added_tokens\[0\] must be an object"),
+    ],
+)
+def test_no_value_of_a_folder_is_taken_on_faith(tokenizer, tmp_path, name, content, message):
+    tokenizer.save(tmp_path)
+    if name == "added_tokens.json":
+        (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_folder(damaged(tmp_path, name, json.dumps(content)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1356917\n", "expected the 1,356,917 bytes"),
+        (b"not gzip", "not a whole gzip file of text"),
+        (gzip.compress(b"a b\n" * 1000)[:-20], "not a whole gzip file of text"),
+    ],
+)
+def test_openais_file_that_is_none(tmp_path, content, message):
+    (tmp_path / "w.gz").write_bytes(content)
+    with pytest.raises(ValueError, match=f"w.gz: .*{message}"):
+        Tokenizer.from_openai(tmp_path / "w.gz")
+
+
+def test_a_folder_of_lfs_pointers_is_told_as_such(tokenizer, tmp_path):
+    """Config, vocabulary and merges, as git clones them without LFS."""
+    tokenizer.save(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 961143\n"
+    for name in ("merges.txt", "vocab.json", "tokenizer_config.json", "special_tokens_map.json"):
+        with pytest.raises(ValueError, match=r"a Git LFS pointer .* expected the 961,143 bytes .* `git lfs pull`"):
+            Tokenizer.from_folder(damaged(tmp_path, name, pointer))

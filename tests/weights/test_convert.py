@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import weights
+from border import read_json
 from dit import DiT
 from weights.convert import convert, export, export_pipeline, main, of_run
-from weights.formats.files import read_json
 
 
 def equal(a, b):

@@ -3,16 +3,18 @@
 import gzip
 import hashlib
 import json
+import re
 import shutil
 import socket
 import struct
 import threading
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
-from weights.download import download, fetch, main
+from weights.download import KeepLinked, download, fetch, main
 from weights.formats import published
 
 
@@ -222,10 +224,14 @@ def test_a_disk_that_is_too_small(server, tmp_path):
 
 def test_by_name(server, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(published.FILES, "vgg16", server.url + "/vgg16.pth")
+    monkeypatch.setitem(published.SHA256, "vgg16", hashlib.sha256(server.content).hexdigest())
     main(["vgg16", "--to", str(tmp_path)])
     assert str(tmp_path / "vgg16.pth") in capsys.readouterr().out
     assert download("vgg16", tmp_path) == tmp_path / "vgg16.pth"
     assert len(server.seen) == 1
+    monkeypatch.setitem(published.SHA256, "vgg16", "0" * 64)
+    with pytest.raises(ValueError, match="expected sha256 0000.* the file was deleted"):
+        download("vgg16", tmp_path / "again")
     with pytest.raises(ValueError, match="unknown name 'vgg17', the downloadable ones are DiT-XL-2-256x256"):
         download("vgg17", tmp_path)
     monkeypatch.setitem(published.FILES, "alexnet", server.url + "/missing")
@@ -239,3 +245,40 @@ def test_a_part_without_its_note_starts_again(server, tmp_path):
     fetch(server.url + "/w", tmp_path / "w.pt")
     assert (tmp_path / "w.pt").read_bytes() == server.content
     assert json.dumps(server.seen).count("Range") == 0
+
+
+@pytest.mark.parametrize("url", ["http://example.org/w", "ftp://example.org/w", "file:///etc/passwd", "w"])
+def test_only_https_is_spoken(tmp_path, url):
+    with pytest.raises(ValueError, match="expected an https address"):
+        fetch(url, tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("https://example.org/w", "http://example.org/w"),
+        ("https://example.org/w", "http://127.0.0.1/w"),
+        ("https://example.org/w", "ftp://example.org/w"),
+        ("http://127.0.0.1/w", "http://example.org/w"),
+    ],
+)
+def test_a_redirect_does_not_leave_https(first, then):
+    request = urllib.request.Request(first)
+    with pytest.raises(ValueError, match=f"{then}: expected an https address"):
+        KeepLinked().redirect_request(request, None, 302, "Found", {}, then)
+    secure = KeepLinked().redirect_request(request, None, 302, "Found", {}, "https://example.org/v")
+    assert secure.full_url == "https://example.org/v"
+
+
+def test_every_known_hash_is_of_a_known_file():
+    assert published.SHA256.keys() <= published.FILES.keys()
+    for name, digest in published.SHA256.items():
+        named = re.search(r"-([0-9a-f]{8})\.pth$", published.FILES[name])
+        assert re.fullmatch("[0-9a-f]{64}", digest) and (named is None or digest.startswith(named[1]))
+
+
+def test_a_note_that_was_cut_off_starts_again(server, tmp_path):
+    (tmp_path / "w.pt.part").write_bytes(b"something")
+    (tmp_path / "w.pt.part.json").write_text('{"url": "http')
+    fetch(server.url + "/w", tmp_path / "w.pt")
+    assert (tmp_path / "w.pt").read_bytes() == server.content

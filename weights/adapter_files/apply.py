@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 import adapters
 from adapters.methods.bnn import Gaussian
+from border import checked
 from dit import ControlledDiT, DiT, resize_classes
 from weights.adapter_files.lora_import import apply_foreign, is_foreign
 from weights.adapter_files.native import TABLE, fingerprint, load_adapter
@@ -143,7 +144,8 @@ def check_base(path: str | Path, expected: dict, found: dict) -> None:
 
 def give_schedule(model: nn.Module, files: list[Loaded]) -> None:
     """Set `model.noise_schedule` to the files' one, which must be the same in all; "fixed" changes nothing."""
-    names = [(file.header["config"] or {}).get("noise_schedule", "fixed") for file in files]
+    stored = [(file.path, (file.header["config"] or {}).get("noise_schedule", "fixed")) for file in files]
+    names = [checked(name, str, f"{path}: noise_schedule in its header") for path, name in stored]
     for file, name in zip(files, names):
         if name != names[0]:
             raise ValueError(f"{file.path}: its noise_schedule {name} is not that of {files[0].path}, {names[0]}")

@@ -8,6 +8,7 @@
 A word of n rows stands for n ids in a row, as in diffusers.
 """
 
+import sys
 from pathlib import Path
 
 import torch
@@ -93,3 +94,21 @@ def add_words(tokenizer: Tokenizer, files: list[str]) -> None:
         header = {} if is_foreign(path) else load_adapter(path)[1]
         for token, vectors in (header.get("tokens") or {}).items():
             tokenizer.add(token, vectors)
+
+
+def check_words(learned: list[str], files: dict[str, str], named: set[str]) -> None:
+    """Print which word each embedding file stands for, and which learned word no prompt names.
+
+    learned: words of the adapter files. files: {word: its embedding file}. named: the words that some prompt names.
+    Raises ValueError for an embedding that no prompt names.
+    """
+    for word, file in files.items():
+        print(f"{file}: its word is {word!r}")
+    if unread := [word for word in files if word not in named]:
+        file = files[unread[0]]
+        raise ValueError(
+            f"{file}: no prompt, --negative, --also or --without names its word {unread[0]!r}; --embedding WORD={file} "
+            f"gives it another"
+        )
+    if unread := [word for word in learned if word not in named]:
+        print(f"note: no prompt names {', '.join(map(repr, unread))}, which was learned", file=sys.stderr)

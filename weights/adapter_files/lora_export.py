@@ -20,6 +20,7 @@ from torch import Tensor
 
 import adapters
 from adapters.methods.lora import ATTENTION
+from border import checked
 from data.output.atomic import replacing
 from unet import TextConditioned
 from weights.adapter_files.apply import check_base
@@ -123,11 +124,12 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
 def norms_of(gains: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> dict[str, Tensor]:
     """m = g |W| of each layer, with W of the base of the adapter file's run."""
     name = (header["config"] or {}).get("model") or "new:"
+    checked(name, str, f"{source}: model in its header")
     if name.startswith("new:"):
         raise ValueError(f"{source}: {layout} holds norms of the base's weights for DoRA, found no base in its header")
     sd = load_sd(name, dtype=torch.float32, ema=False)
     model = TextConditioned(sd.unet, sd.text)
-    check_base(source, header["base"], fingerprint(sd.unet if header["base"]["model"] == "UNet" else model))
+    check_base(source, header["base"], fingerprint(sd.unet if header["base"].get("model") == "UNet" else model))
     weights = {stem: model.get_parameter(f"{stem}.weight").detach().flatten(1) for stem in gains}
     return {stem: gain.float() * torch.linalg.vector_norm(weights[stem], dim=1) for stem, gain in gains.items()}
 

@@ -6,14 +6,15 @@ The scale of B A is alpha / r. alpha is a tensor of the file, or a field of a co
 alpha the scale is 1.
 """
 
-import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from border import checked, parse_json, read_json
 from weights.adapter_files.lora_change import Change, change, difference
 from weights.adapter_files.lora_names import Place, places
 from weights.formats import files, safe
@@ -113,7 +114,7 @@ def collect(path: Path) -> tuple[dict[str, Tensor], dict, dict[str, dict]]:
     tensors, configs = {}, {}
     for folder, parts in both.items():
         if (folder / "adapter_config.json").is_file():
-            config = files.read_json(folder / "adapter_config.json")
+            config = read_json(folder / "adapter_config.json")
             if config.get("peft_type", "LORA") != "LORA":
                 raise ValueError(f"{folder}: expected a LoRA, found peft's {config['peft_type']}")
             tensors |= files.read_file(one_of(folder, PEFT_FILES), True)[0]
@@ -131,11 +132,8 @@ def one_of(folder: Path, names: tuple[str, ...]) -> Path:
 
 def stored_configs(path: str | Path, metadata: dict) -> dict[str, dict]:
     """The configs of the parts in the header of a diffusers file, which holds one flat {"unet.lora_alpha": 8, ...}."""
-    try:
-        flat = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-        flat.items()
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(f"{path}: its lora_adapter_metadata is no JSON object") from None
+    name = f"{path}: lora_adapter_metadata"
+    flat = checked(parse_json(metadata.get("lora_adapter_metadata", "{}"), name), dict[str, Any], name)
     prefixes = {"unet": "unet.", "text": "text_encoder."}
     return {
         part: {key.removeprefix(before): value for key, value in flat.items() if key.startswith(before)}
@@ -157,12 +155,14 @@ def scale_of(configs: dict[str, dict], place: Place, rank: int) -> float:
     config = configs.get(place.part)
     if not config:
         return 1.0
-    alpha = config.get("lora_alpha", 8)  # peft's default
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
+    alpha = checked(config.get("lora_alpha", 8), float, "lora_alpha of its config")  # 8 is peft's default
+    patterns = checked(config.get("alpha_pattern"), dict[str, float] | None, "alpha_pattern of its config")
+    for pattern, value in (patterns or {}).items():
         try:
             if re.match(rf"(.*\.)?({pattern})$", place.published):
                 alpha = value
                 break
         except re.error as error:
             raise ValueError(f"has a pattern {pattern!r} that is no regular expression ({error})") from None
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    stabilised = checked(config.get("use_rslora"), bool | None, "use_rslora of its config")
+    return alpha / (math.sqrt(rank) if stabilised else rank)

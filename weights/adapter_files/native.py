@@ -3,21 +3,34 @@
 header["graft"] = {"kind": "adapter", "adapter": [specs], "classes": [names] or null, "sources": [[ids]] or null,
                    "parents": {class: superclass} or null, "tokens": {word: vectors} or null, "base": fingerprint,
                    "config": {...}}
+
+Where the sources are long, as those of ten thousand classes that each start from the mean of a thousand rows, each list
+of ids stands once: "sources": {"lists": [[ids]], "of": [number of its list, for each class]}.
 """
 
 import hashlib
 import json
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 import adapters
+from border import checked
 from weights.formats import files, safe
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it other rows, so it is in no fingerprint
-# in this order, so that the same run writes the same bytes
-FIELDS = ("adapter", "classes", "sources", "parents", "tokens", "base", "config")
+MANY = 100_000  # ids
+FIELDS = {  # type of each field of a header, in the order in which they are written
+    "adapter": list[str],
+    "classes": list[str] | None,
+    "sources": list[list[int]] | dict[str, Any] | None,
+    "parents": dict[str, str] | None,
+    "tokens": dict[str, int] | None,
+    "base": dict[str, Any],
+    "config": dict[str, Any] | None,
+}
 
 
 def fingerprint(model: nn.Module) -> dict:
@@ -68,6 +81,7 @@ def save_adapter(path: str | Path, model: nn.Module, header: dict) -> None:
         raise ValueError(f"a header needs adapter and base and knows {sorted(FIELDS)}, found {sorted(header)}")
     specs = [header["adapter"]] if isinstance(header["adapter"], str) else list(header["adapter"])
     graft = {"kind": "adapter"} | dict.fromkeys(FIELDS) | header | {"adapter": specs}
+    graft["sources"] = compact(graft["sources"])
     safe.write(path, tensors, {"format": "pt", "graft": json.dumps(graft)})
 
 
@@ -86,21 +100,32 @@ def load_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict]:
             f"{path}: expected an adapter file written by this package, found {len(tensors)} tensors "
             f"without its header ({', '.join(list(tensors)[:2])}, ...)"
         )
-    header = dict.fromkeys(FIELDS) | header
-    specs, base, classes, sources = (header[field] for field in ("adapter", "base", "classes", "sources"))
-    if not is_list(specs, str) or not isinstance(base, dict) or not isinstance(base.get("config") or {}, dict):
-        raise ValueError(f"{path}: expected adapter specs and a base in its header, found {specs!r}, {base!r}")
-    rows = [] if sources is None else sources
-    if not is_list(classes or [], str) or not is_list(rows, list) or not all(is_list(ids, int) for ids in rows):
-        raise ValueError(f"{path}: expected class names and lists of row ids, found {classes!r}, {sources!r}")
-    parents = {} if header["parents"] is None else header["parents"]
-    if not isinstance(parents, dict) or not is_list([*parents, *parents.values()], str):
-        raise ValueError(f"{path}: expected one superclass name for each class name, found {parents!r}")
+    header = {
+        field: checked(header.get(field), kind, f"{path}: its header's {field}", 0) for field, kind in FIELDS.items()
+    } | {field: value for field, value in header.items() if field not in FIELDS}
+    checked(header["base"].get("config"), dict[str, Any] | None, f"{path}: its header's base, its config")
+    header["sources"] = expanded(header["sources"], f"{path}: its header's sources")
+    classes, parents = header["classes"], header["parents"] or {}
     unknown = sorted({*parents, *parents.values()} - set(classes or []))
     if unknown:
         raise ValueError(f"{path}: {unknown[0]!r} has a superclass or is one, and is none of the classes {classes!r}")
     return tensors, header
 
 
-def is_list(value: object, kind: type) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+def compact(sources: list[list[int]] | None) -> list | dict | None:
+    """The sources as a header holds them: as they are, or above MANY ids each list of them once."""
+    if sources is None or sum(map(len, sources)) <= MANY:
+        return sources
+    number = {}
+    of = [number.setdefault(tuple(ids), len(number)) for ids in sources]
+    return {"lists": [list(ids) for ids in number], "of": of}
+
+
+def expanded(sources: list | dict | None, name: str) -> list[list[int]] | None:
+    """The sources that `compact` was given; equal ones are one list. ValueError, which begins with `name`, if none."""
+    if not isinstance(sources, dict):
+        return sources
+    lists = checked(sources.get("lists"), list[list[int]], f"{name}: lists", 0)
+    if not lists:
+        raise ValueError(f"{name}: lists must hold one list at least")
+    return [lists[i] for i in checked(sources.get("of"), list[int], f"{name}: of", 0, len(lists) - 1)]

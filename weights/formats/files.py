@@ -8,7 +8,6 @@ Wrappers around the names are removed: `state_dict`, the `model`/`ema` of DiT's 
 DINO's, `module.`, `_orig_mod.`.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from torch import Tensor, strided
 
+from border import checked, read_json, read_lfs_pointer
 from weights.formats import pickled, safe
 
 Weights = tuple[dict[str, Tensor], dict]  # ({name: tensor}, metadata)
@@ -53,13 +53,8 @@ def sniff(path: Path) -> str:
         return "torch"
     if head[8:9] == b"{":
         return "safetensors"
-    if head.startswith(b"version https://git-lfs"):
-        length = re.search(rb"size (\d+)", head)
-        whole = f"{int(length[1]):,} bytes" if length else "file"
-        raise ValueError(
-            f"{path}: a Git LFS pointer of {size:,} bytes, expected the {whole} of weights that it stands for; "
-            "run `git lfs pull`"
-        )
+    if (pointer := read_lfs_pointer(head, " of weights")) is not None:
+        raise ValueError(f"{path}: {pointer}")
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b'{"error')):
         raise ValueError(f"{path}: a web page of {size:,} bytes, expected weights; the download answered with an error")
     if head[:4] == b"GGUF":
@@ -160,9 +155,7 @@ def candidates(dot: str) -> Iterator[str]:
 
 def read_shards(index: Path, ema: bool) -> dict[str, Tensor]:
     """All tensors of the shards of an index. Each shard must hold exactly the names that the index gives it."""
-    files = read_json(index).get("weight_map")
-    if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
-        raise ValueError(f"{index}: expected a weight_map from tensor names to files")
+    files = checked(read_json(index).get("weight_map"), dict[str, str], f"{index}: weight_map")
     shards = sorted(set(files.values()))
     outside = [shard for shard in shards if Path(shard).name != shard or "\\" in shard]
     if outside:
@@ -182,14 +175,3 @@ def read_shards(index: Path, ema: bool) -> dict[str, Tensor]:
             )
         tensors |= part
     return tensors
-
-
-def read_json(path: str | Path) -> dict:
-    """The JSON object in a file. ValueError for anything else."""
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content

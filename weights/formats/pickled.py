@@ -16,6 +16,7 @@ import torch
 
 from weights.formats import torchscript
 
+MEMBERS = 200_000  # of an archive, one a tensor; the largest published models have some thousands
 AGAIN = "the download is incomplete, delete the file and fetch it again"
 LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # the magic number of torch before 1.6, as a pickle
 
@@ -80,12 +81,18 @@ def scripted(path: str | Path) -> bool:
             f"{path}: a torch archive without the table of contents at its end, found "
             f"{Path(path).stat().st_size:,} bytes; {AGAIN}"
         ) from None
+    if len(members) > MEMBERS:
+        raise ValueError(f"{path}: an archive of {len(members):,} members, at most {MEMBERS:,} are read")
     names = [member.filename.split("/", 1)[-1] for member in members]
-    if "constants.pkl" in names or any(name.startswith("code/") for name in names):
-        return True
-    if "data.pkl" not in names:
-        raise ValueError(f"{path}: a zip archive without data.pkl, expected one written by torch.save")
-    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    script = "constants.pkl" in names or any(name.startswith("code/") for name in names)
+    # a program's source is compressed, and is not read
+    loaded = [m for m, name in zip(members, names) if not script or name == "data.pkl" or name.startswith("data/")]
+    packed = [member.filename for member in loaded if member.compress_type != zipfile.ZIP_STORED]
     if packed:
         raise ValueError(f"{path}: compressed members ({packed[0]}, ...), torch.save writes none")
-    return False
+    whole, size = sum(member.file_size for member in loaded), Path(path).stat().st_size
+    if whole > size:
+        raise ValueError(f"{path}: members of {whole:,} bytes in an archive of {size:,}: they overlap")
+    if not script and "data.pkl" not in names:
+        raise ValueError(f"{path}: a zip archive without data.pkl, expected one written by torch.save")
+    return script

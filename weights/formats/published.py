@@ -34,6 +34,17 @@ FILES = {
     "dinov2-vits14": _DINOV2 + "dinov2_vits14_pretrain.pth",
     "dinov2-vits14-reg4": _DINOV2 + "dinov2_vits14_reg4_pretrain.pth",
 }
+# of the whole file, as several independent projects state it; the others are checked against what their servers say
+SHA256 = {
+    "sd-vae-ft-mse": "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
+    "stable-diffusion-1.5": "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
+    "vgg16": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    "alexnet": "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+    "lpips-vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",
+    "lpips-alex": "df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0",
+    "clip-vit-large-patch14": "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb",
+    "clip-tokenizer": "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a",
+}
 
 
 def cache() -> Path:

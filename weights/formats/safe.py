@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from border import checked
 from data.output.atomic import replacing
 from weights.formats.pickled import AGAIN
 
@@ -155,6 +156,10 @@ def write(
         position = end
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > HEADER_LIMIT:  # what is written must be readable
+        raise ValueError(
+            f"{path}: a header of {len(text):,} bytes, over the limit of {HEADER_LIMIT:,}, nothing was written"
+        )
     with replacing(path) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
@@ -166,8 +171,9 @@ def graft_header(metadata: dict, source: str | Path) -> dict:
     """What this package wrote into the metadata of a file of its own (`graft`, JSON); {} for any other file."""
     try:
         header = json.loads(metadata.get("graft", "{}"))
-    except (json.JSONDecodeError, RecursionError, TypeError):
+    except (ValueError, RecursionError, TypeError):
         header = None
     if not isinstance(header, dict):
         raise ValueError(f"{source}: the header's `graft` entry is not a JSON object: {str(metadata['graft'])[:60]!r}")
+    checked(header.get("kind"), str | None, f"{source}: kind in its header")
     return header

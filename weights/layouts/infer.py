@@ -7,11 +7,12 @@ the fields of the config. Both know all layouts of one kind of model. `given` ar
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from border import checked
 from dit import SIZES
 from unet import VAEConfig
 from unet.model import SIZES as UNETS
@@ -22,6 +23,7 @@ from weights.layouts.families import check_family
 from weights.layouts.renames import Size
 
 HEADS = {(size["width"], size["depth"]): size["heads"] for size in SIZES.values()}
+LARGEST = 2**20  # of a number in a config: rows of a table, channels, a side
 SDXL = 0.13025  # scaling factor of Stable Diffusion XL's VAE, whose shapes are those of the first
 KNOWN_UNETS = {(size.channels, size.text_width): size for size in (UNETS["SD-1"], UNETS["SD-2"])}
 KNOWN_TEXT_ENCODERS = {size.width: size for size in (TEXT_ENCODERS["CLIP-L"], TEXT_ENCODERS["OpenCLIP-H"])}
@@ -108,6 +110,23 @@ class Source(NamedTuple):
         """The config.json of a diffusers folder, {} for any other file."""
         return self.metadata.get("config", {})
 
+    def stored(self, name: str, kind: Any, default: Any = None, config: dict | None = None) -> Any:
+        """A field of config.json, by default of the whole; the default where it is absent. ValueError for another type
+        and for a number below 0 or above LARGEST."""
+        config = self.config if config is None else config
+        return checked(config.get(name, default), kind, f"{self.path}: {name} in its config.json", 0, LARGEST)
+
+    @property
+    def args(self) -> dict:
+        """The fields of a training checkpoint's arguments that tell of the model: its size's name, its classes."""
+        args = self.metadata.get("args", {})
+        kinds = {"model": str | None, "num_classes": int | None}
+        return {
+            name: checked(args.get(name), kind, f"{self.path}: {name} of its training arguments", 0, LARGEST)
+            for name, kind in kinds.items()
+            if args.get(name) is not None
+        }
+
     def shape(self, name: str) -> torch.Size:
         """The shape of our tensor `name` in the file; ValueError if it is not there."""
         return shapes_of(self.tensors, self.layout, self.size, self.path)(name)
@@ -115,19 +134,20 @@ class Source(NamedTuple):
 
 def infer_dit(source: Source) -> dict:
     """A DiT's config; heads from `given`, config.json, the training args or the preset of that size."""
-    shape, given, config, args = source.shape, source.given, source.config, source.metadata.get("args", {})
+    shape, given, args = source.shape, source.given, source.args
     width, channels, patch, _ = shape("x_embedder.proj.weight")
     out = shape("final_layer.linear.weight")[0] // patch**2
     rows = shape("y_embedder.embedding_table.weight")[0]
-    classes = given.get("num_classes", args.get("num_classes", config.get("num_embeds_ada_norm")))
+    classes = given.get("num_classes", args.get("num_classes", source.stored("num_embeds_ada_norm", int | None)))
     classes = rows - 1 if classes is None else classes
     if rows - classes not in (0, 1):
         raise ValueError(f"{source.path}: expected {classes} class rows, or one more for the null class, found {rows}")
-    heads = given.get("heads", config.get("num_attention_heads", SIZES.get(args.get("model"), {}).get("heads")))
+    of_size = SIZES.get(args.get("model"), {}).get("heads")
+    heads = given.get("heads", source.stored("num_attention_heads", int | None, of_size))
     heads = heads or HEADS.get((width, source.size))
     if not heads:
         raise ValueError(f"{source.path}: width {width} and depth {source.size} are no published size, so give heads=")
-    side = config.get("sample_size")
+    side = source.stored("sample_size", int | None)
     if "pos_embed" in source.tensors:
         side = patch * round(source.tensors["pos_embed"].shape[1] ** 0.5)
     side = given.get("input_size", side)
@@ -151,8 +171,8 @@ def infer_dit(source: Source) -> dict:
 
 def infer_vae(source: Source) -> dict:
     """A VAE's config; groups and scale from `given`, config.json, the file or Stable Diffusion's values."""
-    shape, config, tensors = source.shape, source.config, source.tensors
-    check_fixed("vae", config, source.path)
+    shape, tensors = source.shape, source.tensors
+    check_fixed("vae", source.config, source.path)
     channels_in = shape("encoder.conv_in.weight")[1]
     layers = 0
     while file_names(f"encoder.down.0.res.{layers}.norm1.weight", source.layout, source.size)[0] in tensors:
@@ -171,14 +191,14 @@ def infer_vae(source: Source) -> dict:
         channels=channels,
         layers=layers,
         groups=groups_of(channels, source),
-        scaling_factor=config.get("scaling_factor", scale),
+        scaling_factor=source.stored("scaling_factor", float, scale),
     )
 
 
 def groups_of(channels: tuple[int, ...], source: Source) -> int:
     """Groups of the GroupNorms, 32 unless something says otherwise."""
-    groups = source.given.get("groups", source.config.get("norm_num_groups", 32))
-    if any(width % groups for width in channels):
+    groups = source.given.get("groups", source.stored("norm_num_groups", int, 32))
+    if groups < 1 or any(width % groups for width in channels):
         raise ValueError(f"{source.path}: channels {channels} are no multiples of {groups} groups, so give groups=")
     return groups
 
@@ -210,7 +230,9 @@ def infer_encoder(source: Source) -> dict:
     channels = tuple(shape(f"down.{level}.resnets.0.conv1.weight")[0] for level in range(len(text)))
     text_width = shape("mid.attentions.0.transformer_blocks.0.attn2.to_k.weight")[-1]
     known = KNOWN_UNETS.get((channels, text_width))
-    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8 if config else None)
+    either = int | list[int] | None
+    heads = source.stored("num_attention_heads", either)
+    heads = heads or source.stored("attention_head_dim", either, 8 if config else None)
     heads = given.get("heads", known.heads if heads is None and known else heads)
     if not heads:
         raise ValueError(
@@ -225,20 +247,21 @@ def infer_encoder(source: Source) -> dict:
         heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads),
         text_width=text_width,
         linear=len(shape("mid.attentions.0.proj_in.weight")) == 2,
-        upcast=config.get("upcast_attention", False) if config or not known else known.upcast,
+        upcast=source.stored("upcast_attention", bool | None, False) or False if config or not known else known.upcast,
         groups=groups_of(channels, source),
-        input_size=config.get("sample_size") or 64,
+        input_size=source.stored("sample_size", int | None) or 64,
     )
 
 
 def infer_text(source: Source) -> dict:
     """A text encoder's config; heads and activation from `given`, config.json or the published size of that width."""
     shape, given = source.shape, source.given
-    config = source.config.get("text_config") or source.config  # a whole CLIP's config.json
+    config = source.stored("text_config", dict[str, Any] | None) or source.config  # a whole CLIP's config.json
     check_fixed("text", config, source.path)
     rows, width = shape("token_embedding.weight")
     known = KNOWN_TEXT_ENCODERS.get(width)
-    heads = given.get("heads", config.get("num_attention_heads", known.heads if known else None))
+    of_size = known.heads if known else None
+    heads = given.get("heads", source.stored("num_attention_heads", int | None, of_size, config))
     if not heads:
         raise ValueError(f"{source.path}: a text encoder of width {width} is no published size, so give heads=")
     openclip = file_names("final_norm.weight", source.layout, source.size)[0].endswith("ln_final.weight")
@@ -249,5 +272,5 @@ def infer_text(source: Source) -> dict:
         layers=source.size,
         heads=heads,
         max_length=shape("position_embedding.weight")[0],
-        activation=config.get("hidden_act", activation),
+        activation=source.stored("hidden_act", str, activation, config),
     )

@@ -1,13 +1,14 @@
 """The kinds of models that this package reads and writes, a row each; a config and an empty model of a kind."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
-from typing import NamedTuple
+from dataclasses import asdict, fields
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from border import checked, checked_dataclass
 from dit import DiT, DiTConfig
 from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
 from unet.text import TextConfig, TextEncoder
@@ -75,18 +76,24 @@ def empty(kind: str, config: Config) -> nn.Module:
         return KINDS[kind].model(config)
 
 
+SIZE = (1, infer.LARGEST)  # of whole numbers
+LIMITS = {field.name: SIZE for kind in KINDS.values() for field in fields(kind.config)} | {
+    "class_dropout": (0, 1),
+    "mlp_ratio": (1e-3, 1e3),
+    "scaling_factor": (1e-6, 1e6),
+    "skip": (0, infer.LARGEST),
+    "input_size": (1, 4096),  # a latent's side: 32,768 pixels
+}
 REMOVED = (("freq_divisor", None), ("norm2_eps", 1e-6))  # fields of older files, whose only value is a constant today
 
 
 def from_dict(kind: str, values: dict, blame: str) -> Config:
     """The config with these fields. Raises ValueError, beginning with `blame`, where they do not fit its class."""
     try:
+        values = checked(values, dict[str, Any], "config")
         values = {name: value for name, value in values.items() if (name, value) not in REMOVED}
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        config = KINDS[kind].config(**values)
-        size_of(config)
-        return config
-    except (TypeError, AttributeError, ValueError) as error:
+        return checked_dataclass(KINDS[kind].config, values, LIMITS)
+    except ValueError as error:
         raise ValueError(f"{blame}: {error}") from None
 
 
@@ -97,8 +104,8 @@ def with_overrides(config: Config, overrides: dict) -> Config:
     if unknown:
         raise ValueError(f"unknown override {unknown[0]!r}, a {type(config).__name__} has {', '.join(known)}")
     try:
-        return replace(config, **overrides)
-    except TypeError as error:
+        return checked_dataclass(type(config), asdict(config) | overrides, LIMITS)
+    except ValueError as error:
         raise ValueError(f"overrides {overrides} do not fit a {type(config).__name__}: {error}") from None
 
 

@@ -12,11 +12,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from border import checked
 from sampling import Schedule
 from weights.layouts.exchange import ROUNDING
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 SPELLINGS = PREDICTIONS | {"eps": "eps", "v": "v", "x0": "x0"}  # of single files' metadata and yaml
+NO_EPS = "alpha_bar 0, where a network that predicts eps says nothing of the image"
+# diffusers' schedulers whose timestep_spacing is linspace unless their config says otherwise
+LINSPACED = ("DEIS", "DPMSolver", "Euler", "Heun", "KDPM2", "LMS", "SASolver", "UniPC")
+FIELDS = {  # of a scheduler_config.json: type and limits
+    "_class_name": (str,),
+    "prediction_type": (str,),
+    "timestep_spacing": (str,),
+    "beta_schedule": (str,),
+    "beta_start": (float, 0, 1),
+    "beta_end": (float, 0, 1),
+    "trained_betas": (list[float], 0, 1),
+    "num_train_timesteps": (int, 1, 100_000),
+    "steps_offset": (int, 0, 100_000),
+    "set_alpha_to_one": (bool,),
+    "rescale_betas_zero_snr": (bool,),
+    "clip_sample": (bool,),
+    "thresholding": (bool,),
+}
 V_SPREAD = 0.09  # standard deviation of a bias in the UNet, above which ComfyUI takes Stable Diffusion 2 to predict v
 
 
@@ -25,32 +44,45 @@ def from_json(values: dict, source: str | Path, prediction: str | None = None) -
 
     Raises ValueError, naming the field, for a chain that a Schedule cannot express.
     """
+    values = checked_fields(values, source)
     stored = values.get("prediction_type", "epsilon")
     if prediction is None and stored not in PREDICTIONS:
         raise ValueError(f"{source}: prediction_type must be one of {', '.join(PREDICTIONS)}, found {stored!r}")
-    if values.get("rescale_betas_zero_snr"):
-        raise ValueError(
-            f"{source}: rescale_betas_zero_snr makes the last step pure noise, alpha_bar 0, and "
-            "a schedule here stays above 0"
-        )
+    prediction = prediction or PREDICTIONS[stored]
+    if values.get("rescale_betas_zero_snr") and prediction == "eps":
+        raise ValueError(f"{source}: rescale_betas_zero_snr makes the last step pure noise, {NO_EPS}")
     for field in ("clip_sample", "thresholding"):
         if values.get(field):
             warnings.warn(f"{source}: {field} is set, and no sampler here does it", stacklevel=3)
     try:
-        chain = chain_of(values, prediction or PREDICTIONS[stored])
-        final = 1.0 if values.get("set_alpha_to_one", True) else chain.alpha_bar[0].item()
-        spacing, offset = values.get("timestep_spacing", "leading"), values.get("steps_offset", 0)
+        chain = chain_of(values, prediction)
+        kind = values.get("_class_name", "")
+        to_one = values.get("set_alpha_to_one", kind != "PNDMScheduler")
+        final = 1.0 if to_one else chain.alpha_bar[0].item()
+        usual = "linspace" if kind.startswith(LINSPACED) else "leading"
+        spacing, offset = values.get("timestep_spacing", usual), values.get("steps_offset", 0)
         return replace(chain, spacing=spacing, offset=offset, final_alpha_bar=final)
     except KeyError as error:
         kind = values.get("_class_name", "a scheduler")
         raise ValueError(f"{source}: {kind} without {error.args[0]}, expected the betas of a diffusion chain") from None
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def checked_fields(values: dict, source: str | Path) -> dict:
+    """The fields of a scheduler's config that are read here, each of its type; null stands for an absent field."""
+    fields = {}
+    for name, (kind, *limits) in FIELDS.items():
+        if values.get(name) is not None:
+            fields[name] = checked(values[name], kind, f"{source}: {name}", *limits)
+    return fields
 
 
 def chain_of(values: dict, prediction: str) -> Schedule:
     """The schedule with these betas. KeyError for a missing field, ValueError for an unknown beta_schedule."""
-    if values.get("trained_betas") is not None:
+    if values.get("rescale_betas_zero_snr"):
+        return chain_of(values | {"rescale_betas_zero_snr": False}, prediction).ending_in_noise()
+    if "trained_betas" in values:
         return Schedule.from_betas(torch.tensor(values["trained_betas"], dtype=torch.float64), prediction)
     law, steps = values["beta_schedule"], values.get("num_train_timesteps", 1000)
     if law == "squaredcos_cap_v2":
@@ -115,11 +147,6 @@ def of_single_file(
 
     second: whether this is Stable Diffusion 2. bias: the UNet's, for `guess_prediction`. prediction: the user's choice.
     """
-    if "ztsnr" in tensors:
-        raise ValueError(
-            f"{source}: its mark `ztsnr` says that the last step is pure noise, alpha_bar 0, and "
-            "a schedule here stays above 0"
-        )
     why = "as asked"
     if prediction is None:
         prediction, why = prediction_from_metadata(tensors, metadata, source)
@@ -128,6 +155,10 @@ def of_single_file(
         prediction, why = guess_prediction(bias, source) if second else first
     print(f"{source}: the UNet predicts {prediction}, {why}")
     standard, stored = sd_schedule(prediction), tensors.get("alphas_cumprod")
+    if "ztsnr" in tensors:
+        if prediction == "eps":
+            raise ValueError(f"{source}: its mark `ztsnr` says that the last step is pure noise, {NO_EPS}")
+        standard, stored = replace(standard.ending_in_noise(), spacing="trailing"), None
     if stored is None:
         return standard
     limit = ROUNDING.get(stored.dtype, 1e-5)

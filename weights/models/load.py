@@ -7,9 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from border import checked, read_json
 from dit import DiTConfig
 from dit.embed import position_table
-from weights.formats.files import read, read_json
+from weights.formats.files import read
 from weights.formats.published import resolve
 from weights.formats.safe import graft_header
 from weights.layouts import kinds
@@ -67,7 +68,10 @@ def assemble(
     if layout_name == "unet-in-sd":
         tensors = averaged(tensors, ema, source)
     config = configure(layout_name, tensors, metadata, overrides, source)
-    model = kinds.empty(layout.kind, config)
+    try:
+        model = kinds.empty(layout.kind, config)
+    except (ValueError, RuntimeError, IndexError) as error:  # numbers that do not fit each other
+        raise ValueError(f"{source}: no model can be of this shape: {error}") from None
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     positions = {name: tensors.pop(name) for name in POSITIONS if name in tensors}
     state = in_one_dtype(fill(tensors, shapes, layout, kinds.size_of(config), source), dtype)
@@ -77,10 +81,9 @@ def assemble(
     model.load_state_dict(state, assign=True)
     if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
         check_finite(state, source)
-    card = graft_header(metadata, source).get("card")
-    card = card if isinstance(card, dict) else {}
-    model.classes = class_names(metadata, card) if layout.kind == "dit" else None
-    model.parents, model.noise_schedule = card.get("parents") or {}, card.get("noise_schedule", "fixed")
+    card = checked_card(graft_header(metadata, source).get("card"), source)
+    model.classes = class_names(metadata, card, source) if layout.kind == "dit" else None
+    model.parents, model.noise_schedule = card["parents"] or {}, card["noise_schedule"] or "fixed"
     return model.eval()
 
 
@@ -103,12 +106,24 @@ def averaged(tensors: dict[str, Tensor], ema: bool, source: str | Path) -> dict[
     return tensors | {name: tensors[twins[name]] for name in averages} if ema else tensors
 
 
-def class_names(metadata: dict, card: dict) -> list[str] | None:
+def checked_card(card: object, source: str | Path) -> dict:
+    """What a card says of the classes and the noise schedule of a model, each None where it says nothing."""
+    card = card if isinstance(card, dict) else {}
+    kinds = {"classes": list[str] | None, "parents": dict[str, str] | None, "noise_schedule": str | None}
+    return {name: checked(card.get(name), kind, f"{source}: {name} in its header") for name, kind in kinds.items()}
+
+
+def class_names(metadata: dict, card: dict, source: str | Path) -> list[str] | None:
     """Names of the classes in the order of their ids: from a pipeline's labels, or from our own header's card."""
     labels = metadata.get("model_index", {}).get("id2label")
-    if isinstance(labels, dict):
-        return [str(labels[key]) for key in sorted(labels, key=int)]
-    return card.get("classes")
+    if labels is None:
+        return card["classes"]
+    checked(labels, dict[str, str | list[str]], f"{source}: id2label")
+    if sorted(labels, key=lambda key: (len(key), key)) != [str(i) for i in range(len(labels))]:
+        raise ValueError(
+            f"{source}: id2label must have the ids 0 .. {len(labels) - 1}, found {', '.join([*labels][:3])}"
+        )
+    return [str(labels[str(i)]) for i in range(len(labels))]
 
 
 def component(path: Path, expect: str | None) -> str | None:
@@ -149,11 +164,11 @@ def position_parameter(stored: dict[str, Tensor], config: DiTConfig, resized: bo
     positions are kept, with a warning, and cannot be resized.
     """
     side = config.input_size // config.patch
-    wanted = position_table(config.width, side, side)
     for name, table in stored.items():
         edge = math.isqrt(table.shape[1]) if table.dim() == 3 else 0
         if table.shape != (1, edge**2, config.width) or not (resized or edge == side):
-            raise ValueError(f"{source}: expected {name} of shape {list(wanted.shape)}, found {list(table.shape)}")
+            expected = [1, side**2, config.width]
+            raise ValueError(f"{source}: expected {name} of shape {expected}, found {list(table.shape)}")
         by = (table.float() - position_table(config.width, edge, edge)).abs().max().item()
         same = by <= ROUNDING.get(table.dtype, 1e-5)
         if not same and edge != side:
@@ -161,8 +176,9 @@ def position_parameter(stored: dict[str, Tensor], config: DiTConfig, resized: bo
             raise ValueError(f"{source}: {reason}, so they cannot be resized from {edge} to {side} patches a side")
         if not same:
             warnings.warn(f"{source}: its positions differ from the sinusoid by {by:.2g}; they are kept", stacklevel=3)
-        return table if edge == side else wanted
-    return wanted
+        if edge == side:
+            return table
+    return position_table(config.width, side, side)
 
 
 def in_one_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 import torch
 
+from border import read_json
 from sampling import Schedule
 from unet import VAE, UNet
 from unet.bytepair import END
 from unet.text import TextEncoder
 from unet.tokenizer import Tokenizer
 from weights.formats import published
-from weights.formats.files import read, read_json
+from weights.formats.files import read
 from weights.formats.published import resolve
 from weights.layouts import scheduler_json
 from weights.layouts.detect import layouts_in

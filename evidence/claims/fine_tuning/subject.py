@@ -6,12 +6,12 @@ knows hazelnuts, tiny-features, counts the samples that show one, those that sho
 that still show what the model knew before.
 """
 
-import tomllib
 from pathlib import Path
 from statistics import mean
 
 import numpy as np
 
+from border import read_table
 from data import ImageSet, load
 from data.generated.photographs import image
 from data.output.grid import grid, save_image
@@ -75,7 +75,7 @@ def numbers(work: Path, quick: bool) -> dict:
 
 def learn(run: Path, config: Path, seed: int, quick: bool) -> dict:
     """Train by one config. What it cost: seconds of its steps, without pauses, and megabytes that it leaves."""
-    settings = tomllib.loads(config.read_text()) | {"data": str(run.parent / "images"), "seed": seed}
+    settings = read_table(config) | {"data": str(run.parent / "images"), "seed": seed}
     if quick:
         settings |= read_by_recipe(settings, QUICK)
     took = costs(train(run, settings))

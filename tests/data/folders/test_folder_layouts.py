@@ -174,8 +174,8 @@ def test_a_class_with_no_image_is_named_with_what_it_holds(tmp_path):
     (tmp_path / "hole").mkdir()
     with pytest.raises(ValueError, match=r"class folder \S*hole holds no image\n"):
         recognise(tmp_path)
-    (tmp_path / "hole" / "1.tif").write_bytes(b"II*\0")
-    with pytest.raises(ValueError, match=r"hole holds no image \(skipped: 1 .tif\)"):
+    (tmp_path / "hole" / "1.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(ValueError, match=r"hole holds no image \(skipped: 1 .heic\)"):
         recognise(tmp_path)
 
 

@@ -10,6 +10,7 @@ from config.training import Images
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.loading import load_sd, new_sd
+from unet import encode_prompts
 
 TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -56,3 +57,21 @@ def test_a_new_one_of_an_unknown_size(tiny):
     sd = new_sd("new:SD-T", str(tiny / "vae.safetensors"), "generated:hazelnut/few/1", "", CPU)
     assert sd.unet.config.in_channels == 4 and len(sd.tokenizer) == sd.text.token_embedding.num_embeddings
     assert not any(p.requires_grad for p in sd.vae.parameters()) and isinstance(sd, weights.StableDiffusion)
+
+
+@pytest.mark.parametrize("text", ["a pill (toy)", "a [pill]", "a (pill:1.5)", "a BREAK pill", "a pill"])
+def test_a_caption_as_a_prompt_is_read_as_it_was_trained_on(tiny_sd, tmp_path, monkeypatch, text):
+    """Without weights in its brackets; a prompt of the user has them."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "1.png")
+    (tmp_path / "1.txt").write_text(text)
+    settings = Images(data=str(tmp_path), flips="none", rotations="0")
+    condition = Captions(load_sd(str(tiny_sd), CPU), settings, "", "", CPU)
+    condition.model.requires_grad_(False)
+    asked = []
+    monkeypatch.setattr(condition, "sample", lambda prompts, *_: asked.extend(prompts))
+    condition.sample_columns(1, None, 0)
+    states = encode_prompts(condition.sd.text, condition.sd.tokenizer, asked)
+    assert condition.columns == [text] and torch.allclose(states[0], condition.read([text])[0][0], atol=1e-5)
+    assert (asked == [text]) == (text == "a pill")
+    own = Captions(load_sd(str(tiny_sd), CPU), settings, "", "", CPU, prompts=[text])
+    assert own.prompts == [text]

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 import adapters
 import weights
 from dit import DiT, DiTConfig, resize_classes
-from weights.adapter_files.native import TABLE
+from weights.adapter_files.native import TABLE, load_adapter
+from weights.formats import safe
 
 
 def trained(base, specs, seed, **recipe):
@@ -318,9 +319,53 @@ def test_other_files_are_no_adapters(tmp_path, tiny_dit):
         weights.load_adapter(tmp_path / "a")
     saved(tmp_path / "a", tiny_dit, ["bitfit"])
     edit(tmp_path / "a", classes=["crack"], sources=[3])
-    with pytest.raises(ValueError, match=r"expected class names and lists of row ids, found \['crack'\], \[3\]"):
+    with pytest.raises(ValueError, match=r"its header's sources\[0\] must be a list, found 3"):
         weights.load_adapter(tmp_path / "a")
     saved(tmp_path / "a", tiny_dit, ["bitfit"])
     edit(tmp_path / "a", adapter="bitfit")
-    with pytest.raises(ValueError, match="expected adapter specs and a base in its header, found 'bitfit'"):
+    with pytest.raises(ValueError, match="its header's adapter must be a list, found 'bitfit'"):
         weights.load_adapter(tmp_path / "a")
+
+
+def test_thousands_of_classes_that_start_from_the_mean_make_a_small_file(tmp_path, tiny_dit):
+    """Each list of source rows stands once in the header, and the rows come back as they were."""
+    base, count = weights.fingerprint(tiny_dit), 20_000
+    sources = [list(range(10))] * (count - 2) + [[], [3]]
+    resize_classes(tiny_dit, sources, torch.Generator().manual_seed(0))
+    names = [f"class {i}" for i in range(count)]
+    adapters.attach(tiny_dit, ["bitfit"], torch.Generator())
+    header = {"adapter": ["bitfit"], "base": base, "classes": names, "sources": sources}
+    weights.save_adapter(tmp_path / "a", tiny_dit, header)
+    assert load_adapter(tmp_path / "a")[1]["sources"] == sources
+    assert sum(len(value) for value in safe.read_metadata(tmp_path / "a").values()) < 500_000
+    few = header | {"classes": names[:3], "sources": [[1, 2], [], [3]]}
+    weights.save_adapter(tmp_path / "b", tiny_dit, few)
+    assert json.loads(safe.read_metadata(tmp_path / "b")["graft"])["sources"] == [[1, 2], [], [3]]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("sources", {"lists": [[0]], "of": [1]}, r"sources: of\[0\] must be at least 0 and at most 0"),
+        ("sources", {"lists": [[-1]], "of": [0]}, r"sources: lists\[0\]\[0\] must be at least 0"),
+        ("sources", {"of": [0]}, "sources: lists must be a list"),
+        ("tokens", {"x": "1"}, r"tokens\['x'\] must be a whole number"),
+        ("tokens", ["x"], "tokens must be an object"),
+        ("base", "x", "base must be an object"),
+        ("base", {"config": []}, "base, its config must be an object"),
+        ("config", [], "config must be an object"),
+        ("classes", [1], r"classes\[0\] must be a text"),
+    ],
+)
+def test_no_value_of_a_header_is_taken_on_faith(tmp_path, tiny_dit, field, value, message):
+    saved(tmp_path / "a", tiny_dit, ["bitfit"])
+    edit(tmp_path / "a", **{field: value})
+    with pytest.raises(ValueError, match=message):
+        weights.load_adapter(tmp_path / "a")
+
+
+def test_what_is_written_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe, "HEADER_LIMIT", 1000)
+    with pytest.raises(ValueError, match="a header of .* bytes, over the limit of 1,000"):
+        safe.write(tmp_path / "w", {"a": torch.ones(1)}, {"x": "y" * 1000})
+    assert not list(tmp_path.iterdir())

@@ -172,6 +172,27 @@ def test_scale_from_the_header_of_diffusers(tmp_path, sd1):
     assert torch.allclose(new, w + 4 * b @ a, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("note", "message"),
+    [
+        ({"unet.lora_alpha": "8"}, "lora_alpha of its config must be a number, found '8'"),
+        ({"unet.lora_alpha": []}, "lora_alpha of its config must be a number"),
+        ({"unet.lora_alpha": True}, "lora_alpha of its config must be a number"),
+        ({"unet.lora_alpha": float("nan")}, "lora_alpha of its config must be a finite number"),
+        ({"unet.alpha_pattern": [1]}, "alpha_pattern of its config must be an object"),
+        ({"unet.alpha_pattern": {"a": "b"}}, r"alpha_pattern of its config\['a'\] must be a number"),
+        ({"unet.alpha_pattern": {"(": 1}}, "no regular expression"),
+        ({"unet.use_rslora": "no"}, "use_rslora of its config must be true or false"),
+        ([1], "lora_adapter_metadata must be an object"),
+    ],
+)
+def test_no_value_of_pefts_config_is_taken_on_faith(tmp_path, sd1, note, message):
+    tensors = {f"unet.{BLOCK}.to_out.0.lora_A.weight": rand(2, 32), f"unet.{BLOCK}.to_out.0.lora_B.weight": rand(32, 2)}
+    save_file(tensors, tmp_path / "a.safetensors", {"lora_adapter_metadata": json.dumps(note)})
+    with pytest.raises(ValueError, match=message):
+        apply_foreign(whole(sd1), tmp_path / "a.safetensors")
+
+
 def lora_of(width, name="lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k", out=96):
     return {f"{name}.lora_down.weight": rand(4, width), f"{name}.lora_up.weight": rand(out, 4)}
 
@@ -194,7 +215,7 @@ def lora_of(width, name="lora_unet_mid_block_attentions_0_transformer_blocks_0_a
         ({"<word>": rand(2)}, {}, "expected a LoRA, found 1 unknown tensors"),
         ({"lora_unet_conv_in.lora_up.weight": rand(2)}, {}, "lacks the rest"),
         ({"lora_unet_conv_in.diff_b": torch.zeros(32)}, {}, "all 0; was it trained"),
-        (lora_of(32), {"lora_adapter_metadata": "[]"}, "no JSON object"),
+        (lora_of(32), {"lora_adapter_metadata": "[]"}, "lora_adapter_metadata must be an object"),
     ],
 )
 def test_refusals_leave_the_model_as_it_was(tmp_path, sd1, tensors, metadata, message):

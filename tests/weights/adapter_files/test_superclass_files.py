@@ -61,8 +61,8 @@ def test_files_with_other_superclasses_do_not_stack(tmp_path, tiny_dit):
 @pytest.mark.parametrize(
     ("parents", "words"),
     [
-        (["nut"], "expected one superclass name for each class name, found \\['nut'\\]"),
-        ({"nut/good": 2}, "expected one superclass name for each class name"),
+        (["nut"], "its header's parents must be an object, found \\['nut'\\]"),
+        ({"nut/good": 2}, "its header's parents\\['nut/good'\\] must be a text, found 2"),
         ({"nut/good": "tree"}, "'tree' has a superclass or is one, and is none of the classes"),
     ],
 )

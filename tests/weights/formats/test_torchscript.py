@@ -79,3 +79,29 @@ def test_what_is_more_or_less_than_modules_is_refused(tmp_path, monkeypatch, con
     with pytest.raises(ValueError, match=f"w.pt: .*{message}"):
         read(archive(tmp_path / "w.pt", content))
     assert not (tmp_path / "attacked").exists()
+
+
+def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("w/constants.pkl", b"")
+        file.writestr("w/data.pkl", rebuild(2, 1))
+        file.writestr("w/data/0", b"\0" * 10_000_000)
+    with pytest.raises(ValueError, match=r"w.pt: compressed members \(w/data.pkl, ...\)"):
+        read(tmp_path / "w.pt")
+
+
+def test_an_archive_has_a_limit_of_members(tmp_path, monkeypatch):
+    monkeypatch.setattr("weights.formats.pickled.MEMBERS", 2)
+    with pytest.raises(ValueError, match="w.pt: an archive of 3 members, at most 2 are read"):
+        read(archive(tmp_path / "w.pt", rebuild(2, 1)))
+
+
+def test_members_that_overlap_are_refused(tmp_path):
+    archive(tmp_path / "w.pt", rebuild(2, 1))
+    data = bytearray((tmp_path / "w.pt").read_bytes())
+    at = data.rindex(b"w/data/0") - 46  # its entry in the table of contents: sizes at 20 and 24
+    for place in (20, 24):
+        data[at + place : at + place + 4] = (10**9).to_bytes(4, "little")
+    (tmp_path / "w.pt").write_bytes(data)
+    with pytest.raises(ValueError, match="w.pt: members of 1,000,.* bytes in an archive of .*they overlap"):
+        read(tmp_path / "w.pt")

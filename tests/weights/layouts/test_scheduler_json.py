@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from sampling import Schedule
+from sampling.ddim import ddim
+from sampling.dpm import dpm
 from weights.layouts.scheduler_json import from_json, to_json
 
 UNET = "model.diffusion_model."
@@ -16,6 +18,7 @@ def scheduler(**more):
         "beta_start": 0.00085,
         "beta_end": 0.012,
         "num_train_timesteps": 1000,
+        "set_alpha_to_one": True,
     } | more
 
 
@@ -60,7 +63,15 @@ def test_known_laws_are_written_as_such():
         (scheduler(prediction_type="flow_prediction"), "prediction_type must be one of .* found 'flow_prediction'"),
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "FlowMatchEulerDiscreteScheduler without beta_schedule"),
         (scheduler(trained_betas=[0.1, 1.0]), "alpha_bar must fall strictly"),
-        (scheduler(beta_start="x"), "w: "),
+        (scheduler(beta_start="x"), "w: beta_start must be a number, found 'x'"),
+        (scheduler(beta_start=2), "w: beta_start must be at least 0 and at most 1, found 2"),
+        (scheduler(num_train_timesteps=10**9), "w: num_train_timesteps must be at least 1 and at most 100000"),
+        (scheduler(num_train_timesteps=[1]), "w: num_train_timesteps must be a whole number"),
+        (scheduler(trained_betas="0.1"), "w: trained_betas must be a list"),
+        (scheduler(timestep_spacing=3), "w: timestep_spacing must be a text"),
+        (scheduler(prediction_type=[]), "w: prediction_type must be a text"),
+        (scheduler(steps_offset=0.5), "w: steps_offset must be a whole number"),
+        (scheduler(set_alpha_to_one="no"), "w: set_alpha_to_one must be true or false"),
         (scheduler(timestep_spacing="karras"), "w: spacing must be one of linspace, leading, trailing"),
     ],
 )
@@ -111,3 +122,47 @@ def test_a_stored_chain(read_one, sd1, single1):
     assert torch.equal(found.alpha_bar, Schedule.scaled_linear().alpha_bar)
     with pytest.raises(ValueError, match="`ztsnr` says that the last step is pure noise"):
         read_one(single1[0] | {"ztsnr": torch.ones(0)}, single1[1], sd1[1])
+    marks = {"ztsnr": torch.ones(0), "v_pred": torch.ones(0)}
+    found = read_one(single1[0] | marks, single1[1], sd1[1]).schedule
+    assert (found.prediction, found.alpha_bar[-1].item(), found.spacing) == ("v", 0, "trailing")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    """DDIM DDPM PNDM LCM TCD EulerDiscrete EulerAncestralDiscrete DPMSolverMultistep UniPCMultistep LMSDiscrete
+    HeunDiscrete KDPM2Discrete KDPM2AncestralDiscrete DEISMultistep SASolver""".split(),
+)
+def test_what_a_config_leaves_out_is_as_in_diffusers(kind):
+    """The spacing and the end of the last step that diffusers' class has by default."""
+    diffusers = pytest.importorskip("diffusers")
+    name = f"{kind}Scheduler"
+    values = {key: value for key, value in scheduler().items() if key != "set_alpha_to_one"} | {"_class_name": name}
+    found, theirs = from_json(values, "w"), getattr(diffusers, name)().config
+    assert (found.spacing, found.offset) == (theirs["timestep_spacing"], theirs["steps_offset"])
+    assert (found.final_alpha_bar == 1) == theirs.get("set_alpha_to_one", True)
+
+
+@pytest.mark.parametrize("prediction", ["v_prediction", "sample"])
+@pytest.mark.parametrize("sampler", ["DDIM", "DPMSolverMultistep"])
+def test_zero_terminal_snr_is_sampled_as_in_diffusers(prediction, sampler):
+    diffusers = pytest.importorskip("diffusers")
+    values = scheduler(prediction_type=prediction, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+    schedule = from_json(values, "w")
+    assert schedule.alpha_bar[-1] == 0
+    names = ("beta_schedule", "beta_start", "beta_end", "prediction_type", "rescale_betas_zero_snr", "timestep_spacing")
+    options = {name: values[name] for name in names} | ({"clip_sample": False} if sampler == "DDIM" else {})
+    theirs = getattr(diffusers, f"{sampler}Scheduler")(**options)
+    theirs.set_timesteps(10)
+    start = x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for t in theirs.timesteps:
+        x = theirs.step(0.3 * x, t, x).prev_sample
+    ours = (ddim if sampler == "DDIM" else dpm)(lambda z, t: 0.3 * z, start, schedule, 10)
+    assert ours.isfinite().all()
+    assert (ours - x).abs().max() < (1e-4 if sampler == "DDIM" else 0.02)
+    assert schedule.timesteps(10)[-1] == theirs.timesteps[0].item() == 999
+
+
+def test_zero_terminal_snr_is_written_and_read_again():
+    schedule = from_json(scheduler(prediction_type="v_prediction", rescale_betas_zero_snr=True), "w")
+    again = from_json(to_json(schedule), "w")
+    assert again.alpha_bar[-1] == 0 and torch.allclose(again.alpha_bar, schedule.alpha_bar, rtol=1e-9, atol=0)

@@ -7,11 +7,12 @@ import torch
 
 import dit.embed
 import weights
+from border import read_json
 from dit import SIZES, DiT, DiTConfig
 from ops import timestep_embedding
 from unet import VAEConfig
 from weights.convert import export, export_pipeline
-from weights.formats.files import read, read_json
+from weights.formats.files import read
 from weights.layouts.exchange import LAYOUTS, spread
 from weights.layouts.kinds import empty
 

@@ -1,0 +1,150 @@
+"""What a call of sample.py asks for: a model, a condition for each image, and what guidance leads away from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import weights
+from border import read_text
+from config import Config
+from config import sampling as part
+from data.images import decode
+from data.transforms import Transform, Variant, to_tensor
+from dit.classes import row_of, split_names
+from inference.hints import control_of, in_turn, pictures
+from ops.device import Compute
+from recipes.conditions.classes import load_autoencoder, load_dit
+from recipes.masks import mask_hints, mask_images, read_masks
+from sampling import Schedule, dit_schedule, timesteps_of
+from unet import VAE, ControlledText, TextConditioned, encode_prompts
+from unet.attend import attend_and_excite, token_indices
+from unet.prompt import added_words
+
+CLASSES = 12  # columns at most, where no class is named
+
+
+@dataclass
+class Request:
+    """What there is to sample: one name a column, and a condition for each of its images."""
+
+    model: nn.Module
+    vae: VAE
+    schedule: Schedule
+    shape: tuple[int, int, int]  # of a latent
+    names: list[str]
+    cond: Tensor  # labels (N,) or text states (N, L, D), of the columns' images in a row
+    null: int | Tensor | None  # the condition that guidance leads away from
+    extra_conditions: list[tuple[int | Tensor, float]]  # further conditions, each with its weight
+    superclass: Tensor | None = None  # of each image, where guidance leads away from it
+    on_step: Callable | None = None  # what changes the latents before each step
+    hint: Tensor | None = None  # what a ControlNet reads, for each image
+
+
+def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
+    """A DiT with its adapters merged in, and the labels of the classes."""
+    count, guidance = config[part.Output].count, config[part.Guidance]
+    vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
+    vae, control = load_autoencoder(vae, compute), control_of(config)
+    size = config[part.Size].size or stored.get("size", 0) or trained_side(files, control) * vae.factor
+    model, side = load_dit(path, size, vae, Compute(torch.device("cpu"), compute.precision))
+    apply_adapters(model, files, config[part.Source].weights)
+    classes = model.classes or [str(i) for i in range(model.config.num_classes)]
+    wanted = split_names(config[part.Classes].classes, classes)
+    wanted = wanted or [name for name in classes if name not in model.parents.values()][:CLASSES]
+    labels = [row_of(name, classes) for name in wanted]
+    names = [classes[label] for label in labels]
+    extra = [(row_of(name, classes), weight) for name, weight in guidance.extra()]
+    orphan = next((name for name in names if name not in model.parents), "")
+    missing = orphan and f"the model has no superclass of {orphan!r}; train.py --superclass 0.1 trains superclasses"
+    superclass = None
+    if guidance.leads_from_superclass("", missing):
+        rows = torch.tensor([classes.index(model.parents[name]) for name in names], device=compute.device)
+        superclass = rows.repeat_interleave(count)
+    hint = None
+    if control:
+        model = weights.with_control(model, control)
+        trained = stored or weights.load_adapter(control)[1]["config"] or {}
+        shown = to_tensor(mask_images(read_masks(config[part.Hints].hint, side, trained)))  # (hints, 3, S, S)
+        latents = vae.config.scaling_factor * vae.encode(shown.to(compute.device))[0].float()  # (hints, C, h, w)
+        hint = in_turn(latents, count, len(names))
+    cond = torch.tensor(labels, device=compute.device).repeat_interleave(count)
+    null = model.null if model.config.class_dropout else None
+    schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
+    model = model.to(compute.device)
+    return Request(model, vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
+
+
+def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
+    """A Stable Diffusion with its adapters merged in and its new words known, and the states of the prompts."""
+    count, guidance, texts = config[part.Output].count, config[part.Guidance], config[part.Prompts]
+    device = compute.device
+    sd = weights.load_sd(path, dtype=torch.float32, ema=not stored)  # a run goes on from the raw weights
+    model = TextConditioned(sd.unet, sd.text)
+    weights.add_words(sd.tokenizer, [file for file, _ in files])
+    learned = list(sd.tokenizer.added)
+    apply_adapters(model, files, config[part.Source].weights)
+    files_of = {}
+    for text in texts.embedding:
+        word, _, file = text.rpartition("=")
+        files_of[weights.add_embedding(sd.tokenizer, sd.text, file, word or None)] = file
+    names = read_prompts(texts) or stored.get("prompts") or None
+    if not names:
+        raise ValueError("what shall the images show? give --prompt, or --prompts with a file of them")
+    missing = "" if texts.superclass else "guidance from a superclass needs its prompt, --superclass TEXT"
+    extra = guidance.extra()
+    kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
+    distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
+    weights.check_words(learned, files_of, added_words(distinct, sd.tokenizer))
+    states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D)
+    cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
+    extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
+    on_step = None
+    if texts.attend:
+        tokens = [
+            [token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)
+        ]
+        steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
+        on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, steps)
+    size, hint = config[part.Size].size or stored.get("size", 0), None
+    if control := control_of(config):
+        model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
+        shown, side = config[part.Hints].hint, sd.side(size)
+        one_channel = model.control.config.hint_channels == 1  # of the control recipe
+        shown = mask_hints(read_masks(shown, side, stored), [Variant()])[:, 0] if one_channel else pictures(shown, side)
+        hint = in_turn(shown, count, len(names)).to(device)
+    superclass = others[len(extra)] if kinds else None
+    shape, vae = sd.latent_shape(size), sd.vae.to(device)
+    return Request(
+        model.to(device), vae, sd.schedule, shape, names, cond, states[-1:], extra_conditions, superclass, on_step, hint
+    )
+
+
+def apply_adapters(model: nn.Module, files: list[tuple[str, float]], kind: str) -> None:
+    """The adapter files merged into the model; Gaussian weights that are to be sampled stay as they are."""
+    if files or kind == "sampled":
+        weights.apply_adapters(model, files, sampled=kind == "sampled")
+
+
+def trained_side(files: list[tuple[str, float]], control: Path | None) -> int:
+    """The latents' side that adapter files of this package, or a DiT's ControlNet, were trained at; 0 if none says."""
+    own = [file for file, _ in files if not weights.is_foreign(file)] + ([control] if control else [])
+    sides = [(weights.load_adapter(file)[1]["base"].get("config") or {}).get("input_size") for file in own]
+    return next((side for side in sides if isinstance(side, int)), 0)
+
+
+def read_prompts(texts: part.Prompts) -> list[str]:
+    """The prompts of the command line, then those of the file, each once."""
+    lines = read_text(texts.prompts).splitlines() if texts.prompts else []
+    lines = [line.strip() for line in lines if line.strip()]
+    if texts.prompts and not lines:
+        raise ValueError(f"{texts.prompts}: expected a prompt in each line, found none")
+    return list(dict.fromkeys([*texts.prompt, *lines]))
+
+
+def encode_image(file: str, request: Request, device: torch.device) -> Tensor:
+    """The image to start from as a latent of the request's shape (C, H, W), scaled."""
+    pixels = Transform(request.shape[1] * request.vae.factor)(decode(file))  # (S, S, 3)
+    return request.vae.config.scaling_factor * request.vae.encode(to_tensor(pixels)[None].to(device))[0][0].float()
