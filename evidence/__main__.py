@@ -111,7 +111,7 @@ def page(folder: Path) -> str:
     for name, path in NAMES.items():
         if not (folder / f"{name}.json").exists():
             continue
-        stored, module, title = json.loads((folder / f"{name}.json").read_text()), module_of(name), CLAIMS[path]
+        stored, module, title = read_json(folder / f"{name}.json"), module_of(name), CLAIMS[path]
         claim, _, setup = module.__doc__.strip().partition("\n\n")
         statements, details = module.result(stored["numbers"])
         first = statements[0]
@@ -128,6 +128,11 @@ def page(folder: Path) -> str:
     )
     foot = "`python -m evidence` writes this page from the numbers in [evidence](evidence/) alone.\n"
     return "\n".join([INTRODUCTION, head, foot, *sections])
+
+
+def read_json(path: Path) -> dict:
+    """A file of numbers; in those written before, the key of a sampling variant was "way"."""
+    return json.loads(path.read_text("utf-8").replace('"way":', '"variant":'))
 
 
 def overall(statements: list[Statement]) -> str:

@@ -250,7 +250,7 @@ def test_after_an_evaluation_that_was_waited_for_no_step_is_lost(tiny, tmp_path,
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("where, words", [("build", "before the first step"), ("plot", "training is done and saved")])
+@pytest.mark.parametrize("where, words", [("begin", "before the first step"), ("plot", "training is done and saved")])
 def test_before_the_loop_and_after_it_ctrl_c_leaves_at_once(tiny, tmp_path, monkeypatch, capfd, where, words):
     real = getattr(train, where)
 

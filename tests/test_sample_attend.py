@@ -66,8 +66,8 @@ def test_diffusers_moves_the_same_latents(keen):
 def test_several_words_in_half_precision_from_an_image(keen, tmp_path):
     Image.new("RGB", (16, 16), (200, 30, 30)).save(tmp_path / "start.png")
     common = ["--steps", "4", "--precision", "bf16", "--image", str(tmp_path / "start.png"), "--count", "2"]
-    plain = drawn(keen, tmp_path, *common)
-    seen = drawn(keen, tmp_path, *common, "--attend", "hazelnut", "--attend", "photo")
+    plain = drawn(keen, tmp_path / "out", *common)
+    seen = drawn(keen, tmp_path / "out", *common, "--attend", "hazelnut", "--attend", "photo")
     assert np.abs(seen - plain).max() > 0
 
 

@@ -17,6 +17,7 @@ from config import sampling as part
 from data import load
 from data.transforms import Transform
 from inference import request
+from inference.hints import control_of
 from ops.device import Compute
 from recipes.masks import read_masks
 from recipes.settings import settings_from_here
@@ -143,7 +144,7 @@ def test_every_hint_has_its_images(tmp_path, hints, count, refused):
     config = Config([part.Source, part.Hints, part.Output], {"hint": files, "control": "x", "count": count})
     expected = pytest.raises(ValueError, match=f"multiple of the {hints} hints, found {count}")
     with expected if refused else contextlib.nullcontext():
-        assert str(hints.control_of(config)) == "x"
+        assert str(control_of(config)) == "x"
 
 
 def test_a_run_of_stable_diffusion_is_sampled_from_the_weights_that_it_was_trained_on(monkeypatch):

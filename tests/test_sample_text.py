@@ -177,7 +177,7 @@ def embedding(path, width, name="trained-alias-1500"):
 
 def test_an_embedding_that_no_prompt_names_is_refused_and_its_word_is_said(tiny_sd, tmp_path, capsys):
     file = embedding(tmp_path / "badhands.pt", weights.load_sd(tiny_sd).text.config.width)
-    common = ["--model", str(tiny_sd), "--prompt", "a hole", "--out", str(tmp_path / "out"), *FAST]
+    common = ["--model", str(tiny_sd), "--prompt", "a hole", "--replace", "--out", str(tmp_path / "out"), *FAST]
     with pytest.raises(ValueError, match="badhands.pt: no prompt, --negative, .* names its word 'trained-alias-1500'"):
         sample.main([*common, "--embedding", file, "--negative", "badhands"])
     assert f"{file}: its word is 'trained-alias-1500'" in capsys.readouterr().out

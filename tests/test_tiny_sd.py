@@ -22,7 +22,7 @@ GUIDANCE, STEPS = 5.0, 10
 def ours(tmp_path, prompt, *flags):
     """The image (64, 64, 3) that sample.py draws first."""
     how = f"--count 1 --steps {STEPS} --guidance {GUIDANCE} --precision fp32".split()
-    sample.main([*flags, "--prompt", prompt, *how, "--out", str(tmp_path)])
+    sample.main([*flags, "--prompt", prompt, *how, "--replace", "--out", str(tmp_path)])
     return np.asarray(Image.open(tmp_path / f"{file_names([prompt])[0]}_000.png")).astype(int)
 
 

@@ -44,7 +44,7 @@ def toy(model: nn.Module, generator: torch.Generator | None, *, targets: str = A
 
 def copy_with(folder, toy):
     """The repository with one more file, and one more name in each of the two places where methods are listed."""
-    for name in ("dit", "unet", "ops", "pyproject.toml", "setup.cfg"):
+    for name in ("border", "dit", "unet", "ops", "pyproject.toml", "setup.cfg"):
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
     shutil.copytree(ROOT / "adapters", folder / "adapters", ignore=shutil.ignore_patterns("__pycache__"))

@@ -247,10 +247,10 @@ def test_a_run_learns_with_the_kl_and_resumes_to_the_byte(tiny, tmp_path):
 
     one_step = train.one_step
 
-    def killed(cfg, step, *rest):
+    def killed(options, settings, step, *rest):
         if step == 2:
             raise KeyboardInterrupt
-        return one_step(cfg, step, *rest)
+        return one_step(options, settings, step, *rest)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "one_step", killed)
