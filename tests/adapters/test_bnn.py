@@ -280,5 +280,5 @@ def test_a_run_learns_with_the_kl_and_resumes_to_the_byte(tiny, tmp_path):
         )
         drawn[name] = (out / "grid.png").read_bytes()
     assert drawn["a"] == drawn["b"] and len(set(drawn.values())) == 3
-    with pytest.raises(ValueError, match="weights must be mean or sampled, found 'drawn'"):
+    with pytest.raises(ValueError, match="--weights must be one of mean, sampled, found 'drawn'"):
         sample.main(["--run", str(whole), "--weights", "drawn", "--out", str(tmp_path / "none")])
