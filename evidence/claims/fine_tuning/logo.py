@@ -19,7 +19,7 @@ from data.output.grid import grid, save_image
 from data.transforms import Transform, to_tensor
 from evidence.results import Result, Runs
 from evidence.steps import SIDE, plan_of
-from experiments.comparison import compare, read_samples
+from experiments.comparison import compare, samples_of
 from experiments.plan import Plan
 from experiments.run import train
 from experiments.table import Column
@@ -68,7 +68,7 @@ def numbers(work: Path, quick: bool) -> list[dict]:
 def things(plan: Plan, run: Path, real: ImageSet) -> float:
     """Of the samples on things without a photograph with the logo, the share that shows the thing of the prompt: of the
     mean photographs of all things, the one nearest by pixels, averaged over squares of 8, shows it."""
-    samples = read_samples(plan, run / "drawn", Transform(SIDE), real)
+    samples = samples_of(plan, run / "drawn", Transform(SIDE), real)
     photographs, x = (F.avg_pool2d(to_tensor(images.pixels), 8).flatten(1) for images in (real, samples))  # (N, D)
     means = torch.stack([photographs[real.labels == i].mean(0) for i in range(len(real.classes))])
     right = torch.cdist(x, means).argmin(1) == samples.labels
@@ -80,7 +80,7 @@ def picture(plan: Plan, runs: Path, real: ImageSet) -> Image.Image:
     """For each prompt a photograph that none trained on, and the first sample of every method's first run."""
     labels = [real.classes.index(name) for name in plan.classes_of_prompts.values()]
     columns = {"photographs": real} | {
-        title: read_samples(plan, runs / f"{method}-0" / "drawn", Transform(SIDE), real)
+        title: samples_of(plan, runs / f"{method}-0" / "drawn", Transform(SIDE), real)
         for method, title in METHODS.items()
     }
     cells = {title: [images.pixels[images.labels == label][0] for label in labels] for title, images in columns.items()}
