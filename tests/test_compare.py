@@ -4,41 +4,14 @@ import json
 import subprocess
 
 import pytest
+from plans import write_plan
 
 import compare
 from experiments import run as runs
 
-SETTINGS = """
-seeds = 2
-real = "generated:pill+tile/test/2"
-[train]
-model = "{tiny}/dit.safetensors"
-vae = "{tiny}/vae.safetensors"
-data = "generated:pill+tile/few/1"
-steps = 2
-batch = 2
-warmup = 0
-save_every = 1
-sample_every = 2
-sample_steps = 2
-count = 1
-precision = "fp32"
-cache = ""
-[sample]
-steps = 2
-count = 1
-precision = "fp32"
-"""
-
-
-def config(tmp_path, tiny, more):
-    path = tmp_path / "plan.toml"
-    path.write_text(SETTINGS.replace("{tiny}", str(tiny)) + more)
-    return path
-
 
 def test_methods_and_variants_are_trained_sampled_measured_and_not_done_again(tiny, tmp_path, monkeypatch):
-    path = config(
+    path = write_plan(
         tmp_path,
         tiny,
         """
@@ -126,7 +99,7 @@ def test_samples_of_a_prompt_are_compared_with_images_of_its_class(tiny_sd, tmp_
 
 
 def test_a_run_that_fails_ends_the_comparison_with_its_last_line(tiny, tmp_path):
-    path = config(tmp_path, tiny, '[methods.a]\nadapter = ["lora:rank=0"]')
+    path = write_plan(tmp_path, tiny, '[methods.a]\nadapter = ["lora:rank=0"]')
     with pytest.raises(ValueError, match=r"a-0: error: .*rank.* \(all that it printed: .*a-0.log\)"):
         compare.main([str(path), "--out", str(tmp_path / "out")])
 
