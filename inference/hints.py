@@ -14,8 +14,8 @@ from data.transforms import Transform, to_tensor
 def control_of(config: Config) -> Path | None:
     """The ControlNet, None without one. ValueError for one without a hint, and for hints that no ControlNet reads."""
     run, hints, count = config[part.Source].run, config[part.Hints], config[part.Output].count
-    own = [path for name in ("control", "control.safetensors") if run and (path := Path(run) / name).exists()]
-    control = Path(hints.control) if hints.control else next(iter(own), None)
+    own = trained_control(Path(run)) if run else None
+    control = Path(hints.control) if hints.control else own
     if control and not hints.hint:
         raise ValueError(f"{control}: a ControlNet reads an image, give --hint FILE")
     if hints.hint and not control:
@@ -23,6 +23,11 @@ def control_of(config: Config) -> Path | None:
     if hints.hint and count % len(hints.hint):
         raise ValueError(f"--count must be a multiple of the {len(hints.hint)} hints, found {count}")
     return control
+
+
+def trained_control(run: Path) -> Path | None:
+    """The ControlNet that a run trained: a folder of Stable Diffusion's, a file of a DiT's; None if it trained none."""
+    return next((path for name in ("control", "control.safetensors") if (path := run / name).exists()), None)
 
 
 def pictures(files: list[str], side: int) -> Tensor:

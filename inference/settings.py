@@ -8,6 +8,7 @@ from border import checked
 from config import Config, check_unread, given, usage
 from config import sampling as part
 from config.repeat import IDLE, OF_A_CALL, settings_like
+from inference.hints import trained_control
 from recipes.settings import settings_from_here
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
@@ -60,7 +61,7 @@ def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> t
         if whole.exists():
             return str(whole), source.files()
     own = [str(path) for path in [run / "adapter.safetensors"] if path.exists()]
-    if not own and not control and not any((run / name).exists() for name in ("control", "control.safetensors")):
+    if not own and not control and not trained_control(run):
         raise ValueError(f"{run}: neither adapter.safetensors nor model.safetensors; did the run finish?")
     if "model" not in stored:
         raise ValueError(f"{run}: its config.toml names no model")
