@@ -195,7 +195,7 @@ def dry_run(config: Config) -> None:
     def step(job: Job, state: State, number: int) -> None:
         one_step(config[Loop], config[Run], number, job, state.optimizer)
 
-    print(estimate(config.values, rehearse(start, step, averaged)))
+    print(estimate(config.values, rehearse(start, step)))
 
 
 if __name__ == "__main__":

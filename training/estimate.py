@@ -11,7 +11,7 @@ from torch import nn
 
 import adapters
 from ops.device import peak_gib
-from training.state import STATE, save_state
+from training.state import STATE, averaged, save_state
 
 GIB, MB = 2**30, 1e6
 FEW_STEPS = 2  # of the sampler, in a dry run
@@ -38,10 +38,10 @@ def smaller(values: dict) -> dict:
     return {name: value for name, value in little.items() if name in values}
 
 
-def rehearse(start: Callable, step: Callable, averaged: Callable) -> DryRun:
+def rehearse(start: Callable, step: Callable) -> DryRun:
     """Two steps, a checkpoint, an evaluation and the result of a run, in a temporary folder that goes again.
 
-    start() -> (job, state); step(job, state, number); averaged(model, parameters, ema): as in train.py.
+    start() -> (job, state); step(job, state, number): as in train.py.
     """
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
