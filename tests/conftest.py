@@ -1,5 +1,11 @@
 """Small pretrained models that a whole run can be tested on: 16 px images, 4x4 latents."""
 
+import os
+
+# pytest runs one process a core: more threads, here or in a script that a test starts, would only wait for each other
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch
 
