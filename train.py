@@ -32,6 +32,7 @@ from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
 from training.optimizer import ema_decay, lr_factor, param_groups
+from training.page import write_page
 from training.plot import plot
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.stops import Stop, graceful_stop
@@ -73,6 +74,7 @@ def train(config: Config, run: Path, stop: Stop) -> None:
     plot(run)
     with averaged(job.model, state.parameters, state.best or state.ema):
         job.finish(run)
+    write_page(run)
 
 
 def begin(config: Config) -> tuple[Job, State]:
@@ -128,6 +130,7 @@ def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: 
     """Log what the averaged weights sample; keep them if none were better. Returns whether the run is to end."""
     with averaged(job.model, state.parameters, state.ema):
         log(job.evaluate(run, step))
+        write_page(run)
         keep_best(run, step, state.parameters, state.best)
     return Stopping in config and config[Stopping].stop_corrupted and is_corrupted(run)
 

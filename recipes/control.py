@@ -23,12 +23,14 @@ from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
+from recipes.evaluation import by_column
 from recipes.job import Job, header_settings
 from recipes.latents import sample_images
 from recipes.loading import load_sd
 from recipes.masks import check_masks, mask_images
 from recipes.objectives.denoise import denoising
 from sampling import batched_cfg
+from training.page import NEAREST, beside_nearest
 from unet import ControlledText, ControlNet, encode_prompts
 from unet.prompt import escape
 
@@ -117,6 +119,7 @@ def evaluation(
     guidance = settings.guidance if null is not None else 1.0
     chosen = cond[rows].to(compute.device), hints[rows].to(compute.device)
     denoiser = batched_cfg(condition.model, chosen[0], null, guidance, hint=chosen[1])
+    pairs = beside_nearest(images.pixels, compute.device)
     real, masks = images.pixels[largest.numpy()], mask_images(images.masks[largest.numpy()])
 
     def evaluate(run: Path, step: int) -> dict:
@@ -125,6 +128,7 @@ def evaluation(
         columns = {name: [real[i], masks[i], *samples[i * count : (i + 1) * count]] for i, name in enumerate(names)}
         picture = grid(columns, ["image", "mask"] + ["sample"] * count)
         save_image(run / "samples" / f"step_{step:06d}.png", picture)
+        save_image(run / NEAREST, grid(by_column(names, pairs(samples))))
         return {"step": step}
 
     return evaluate

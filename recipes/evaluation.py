@@ -14,6 +14,7 @@ from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
 from recipes.latents import reconstruct
 from training.monitor import monitor
+from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
 
 ROWS = 4  # samples of each prompt in the picture at the end
@@ -30,12 +31,16 @@ def evaluation(
 ) -> Callable[[Path, int], dict]:
     """evaluate(run, step) -> numbers for the log; `count` samples of each column go into run/samples.
 
+    They stand beside their nearest training images in run/nearest.png.
+
     measure(samples): further numbers, of the samples uint8 (N, S, S, 3), column by column.
     """
+    pairs = beside_nearest(condition.images.pixels, condition.compute.device)
 
     def evaluate(run: Path, step: int) -> dict:
         samples = condition.sample_columns(count, settings, seed)
         save_image(run / "samples" / f"step_{step:06d}.png", grid(by_column(condition.columns, samples)))
+        save_image(run / NEAREST, grid(by_column(condition.columns, pairs(samples))))
         numbers = {"step": step} | measure(samples)
         return numbers | ({"val": held_out.loss(loss, condition.compute.device)} if held_out else {})
 

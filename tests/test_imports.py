@@ -137,6 +137,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "training.report": set(),
     "training.monitor": {"training.log"},
     "training.plot": {"training.log", "training.monitor"},
+    "training.page": {"training.log", "training.monitor"},
     "training": set(),
     "recipes.job": set(),
     "recipes.masks": set(),

@@ -77,6 +77,8 @@ def test_a_run_leaves_its_files(tiny, tmp_path, capsys):
         "adapter.safetensors",
         "checkpoint/state.safetensors",
         "loss.png",
+        "index.html",
+        "nearest.png",
         "samples/step_000000.png",
         "samples/step_000003.png",
         "samples/step_000006.png",

@@ -16,7 +16,8 @@ except ImportError:  # Windows has none: two processes in one folder are not tol
     fcntl = None
 
 LOCK = ".lock"
-EARLY = ("config.toml", "log.jsonl", f"samples/step_{0:06d}.png")  # what a run writes before its first step
+# what a run writes before its first step
+EARLY = ("config.toml", "log.jsonl", "index.html", "nearest.png", f"samples/step_{0:06d}.png")
 
 
 @contextlib.contextmanager
