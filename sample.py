@@ -16,6 +16,7 @@ from config.repeat import about_call, same_images
 from data.output.grid import grid, save_image
 from data.output.samples import GRID, check_folder, file_names
 from data.transforms import to_uint8
+from inference.fill import Fill
 from inference.request import Request, encode_image, prepare_dit, prepare_sd
 from inference.settings import configure
 from ops.attention import set_backend
@@ -44,8 +45,12 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     torch.manual_seed(output.seed)  # of sampled weights: the images of one batch share them
     with compute.autocast():
         prepare = prepare_dit if part.Classes in config else prepare_sd
-        request = prepare(config, path, files, stored, compute)
-        start = encode_image(config[part.Start].image, request, compute.device) if config[part.Start].image else None
+        request, start, fill = prepare(config, path, files, stored, compute), config[part.Start].image or None, None
+        if config[part.Fill].mask:
+            fill = Fill(request, config[part.Start], config[part.Fill], config[part.Sampler], output, compute)
+            request, start = fill.request, fill.start
+        elif start:
+            start = encode_image(start, request, compute.device)
     run = config[part.Source].run
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
     stems, columns = file_names(request.names), [[] for _ in request.names]
@@ -78,9 +83,10 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
                 compute.device,
                 request.on_step,
             )
-            images = to_uint8(request.vae.images(z))  # (B, H, W, 3)
+            images = to_uint8(request.vae.images(fill.kept(z, first) if fill else z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             if only in (None, i):
+                image = fill.pasted(image, i) if fill else image
                 column, row = divmod(i, output.count)
                 shows = {"class" if part.Classes in config else "prompt": request.names[column], "number": i}
                 save_image(out / f"{stems[column]}_{row:03d}.png", image, shows | about)

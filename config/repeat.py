@@ -11,7 +11,7 @@ from data.output.about import read_about
 
 OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
 IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
-PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image")  # those that may be paths
+PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image", "mask")  # those that may be paths
 
 
 def about_call(config: Config, path: str, files: list[tuple[str, float]], names: list[str]) -> dict:

@@ -146,10 +146,33 @@ class Hints:
 class Start:
     """An image to start from"""
 
-    image: str = option("", "image to start from instead of noise")
+    image: str = option("", "image to start from instead of noise; with --mask, or a folder of them")
     strength: float = option(
         0.8, "how much of the way to noise it goes first: 1 keeps nothing of it", needs="image", above=0, at_most=1
     )
+
+
+@dataclass
+class Fill:
+    """A mask to fill in the photograph that --image names"""
+
+    mask: str = option(
+        "", "mask, or folder of masks: only there the image changes, from noise unless --strength says otherwise"
+    )
+    window: float = option(
+        0.0,
+        "side of the square that is drawn, in sides of the mask's box; 0: the largest square",
+        needs="mask",
+        at_least=0,
+    )
+    resample: int = option(1, "times that each block of --jump steps is gone through", needs="mask", at_least=1)
+    jump: int = option(10, "steps in a block that --resample repeats", needs="mask", at_least=1)
+
+    def check(self) -> None:
+        if 0 < self.window < 1:
+            raise ValueError(f"--window must be 0 or at least 1, found {self.window}")
+        if self.jump != 10 and self.resample == 1:
+            raise ValueError("--jump has no effect without --resample")
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from dit.classes import resize_classes
 from dit.control import ControlledDiT
+from dit.inpaint import MaskedDiT
 from dit.model import SIZES, DiT, DiTConfig
 
-__all__ = ["SIZES", "ControlledDiT", "DiT", "DiTConfig", "resize_classes"]
+__all__ = ["SIZES", "ControlledDiT", "DiT", "DiTConfig", "MaskedDiT", "resize_classes"]

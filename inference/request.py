@@ -21,6 +21,7 @@ from recipes.masks import mask_hints, mask_images, read_masks
 from sampling import Schedule, dit_schedule, timesteps_of
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
+from unet.inpaint import take_mask
 from unet.prompt import added_words
 
 CLASSES = 12  # columns at most, where no class is named
@@ -81,8 +82,11 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     """A Stable Diffusion with its adapters merged in and its new words known, and the states of the prompts."""
     count, guidance, texts = config[part.Output].count, config[part.Guidance], config[part.Prompts]
     device = compute.device
-    sd = weights.load_sd(path, dtype=torch.float32, ema=not stored)  # a run goes on from the raw weights
+    # a run goes on from the raw weights
+    sd = weights.load_sd(path, dtype=torch.float32, ema=not stored, inpainting=True)
     model = TextConditioned(sd.unet, sd.text)
+    if sd.unet.config.in_channels != sd.unet.config.out_channels:
+        take_mask(model)
     weights.add_words(sd.tokenizer, [file for file, _ in files])
     learned = list(sd.tokenizer.added)
     apply_adapters(model, files, config[part.Source].weights)

@@ -11,7 +11,7 @@ from config.repeat import IDLE, OF_A_CALL, settings_like
 from inference.hints import trained_control
 from recipes.settings import settings_from_here
 
-_ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Sampler, part.Output)
+_ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Fill, part.Sampler, part.Output)
 PARTS = {  # what is sampled from -> the parts of the settings that are read
     "a DiT": (*_ALL, part.Checkpoint, part.Autoencoder, part.Classes, part.Size),
     "a DiT of a run": (*_ALL, part.Classes, part.Size),
@@ -32,6 +32,7 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
         print(usage(title, everything))
         sys.exit(0)
     values, only = given(argv, everything), None
+    of_a_fill = {"strength": 1.0} if values.get("mask") else {}  # from noise
     if values.get("like"):
         settings, only = settings_like(values["like"], everything)
         only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
@@ -41,7 +42,9 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
     path, files = fine_tuned(source, stored, values.get("model", part.Checkpoint.model), values.get("control", ""))
     row = ("a Stable Diffusion" if weights.is_sd(path) else "a DiT") + (" of a run" if source.run else "")
     check_unread(values, PARTS, row)
-    config = Config(PARTS[row], sampling_defaults(files) | values)
+    if values.get("mask") and not values.get("image"):
+        raise ValueError("--mask has no effect without --image, the photograph that is filled")
+    config = Config(PARTS[row], sampling_defaults(files) | of_a_fill | values)
     if part.Prompts in config and config[part.Prompts].negative and config[part.Guidance].guidance == 1:
         raise ValueError("--negative has no effect at guidance 1")
     return config, path, files, stored, only

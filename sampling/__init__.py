@@ -10,17 +10,21 @@ from sampling.consistency import consistency_loss, lcm
 from sampling.ddim import ddim
 from sampling.ddpm import ddpm
 from sampling.dpm import dpm
+from sampling.fill import Resampled, blended
 from sampling.guidance import batched_cfg, cfg, composed, conditional, limited_interval, superclass_cfg, two_stage
-from sampling.latents import SAMPLERS, sample_latents, sample_noise, timesteps_of
+from sampling.latents import SAMPLERS, cleanest, sample_latents, sample_noise, timesteps_of
 from sampling.loss import diffusion_loss
 from sampling.progressive import dit_schedule
 from sampling.schedule import Schedule
 
 __all__ = [
     "SAMPLERS",
+    "Resampled",
     "Schedule",
     "batched_cfg",
+    "blended",
     "cfg",
+    "cleanest",
     "composed",
     "conditional",
     "consistency_loss",

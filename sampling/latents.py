@@ -47,8 +47,9 @@ def sample_latents(
     denoiser(here): the denoiser of the samples numbered `here`; batched_cfg() makes one for a list of conditions.
     sampler: a name in SAMPLERS, or a function with their arguments, such as partial(ddim, eta=1.0).
     Sample i has the noise of (seed, i), so a long list may be sampled in parts, on several devices, in any batch.
-    image (C,H,W): a latent to start from, noised to the timestep at `strength` of the way from clean to noise (SDEdit,
-    Meng 2022, arXiv 2108.01073); strength 1 keeps none of the image. Without one every sample starts from noise.
+    image (C,H,W), or one of each sample (N,C,H,W): a latent to start from, noised to the timestep at `strength` of the
+    way from clean to noise (SDEdit, Meng 2022, arXiv 2108.01073); strength 1 keeps none of it. Without one every sample
+    starts from noise.
     on_step(here): the function on_step(x, t) of the samples numbered `here`, called before each step (unet/attend.py).
     Raises ValueError for an unknown sampler, a batch below 1, or a strength that leaves no step.
     """
@@ -65,7 +66,8 @@ def sample_latents(
         noise = sample_noise(seed, range(here.start, here.stop))
         x = noise(torch.empty((here.stop - here.start, *shape), device=device))  # (B, C, H, W)
         if image is not None:
-            x = schedule.add_noise(image.expand_as(x), x, torch.full((len(x),), steps[-1], device=x.device))
+            z = image if image.dim() == 3 else image[here]
+            x = schedule.add_noise(z.expand_as(x), x, torch.full((len(x),), steps[-1], device=x.device))
         change = None if on_step is None else on_step(here)
         latents.append(run(denoiser(here), x, schedule, steps, noise, on_step=change))
     return torch.cat(latents)

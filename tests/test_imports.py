@@ -112,6 +112,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "data.folders": {"data.image_set", "data.images"},
     "data.source": {"data.image_set", "data.images", "data.transforms", "data.folders", "data.generated"},
     "data": {"data.image_set", "data.source"},
+    "data.place": {"data.transforms"},
     "data.output": {"data.image_set", "data.images", "data.transforms", "data.folders", "data.source"},
     "data.latents": {"data.transforms", "data.output"},
     "data.__main__": {"data.images", "data.folders"},

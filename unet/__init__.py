@@ -4,6 +4,7 @@ import warnings
 
 from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet
+from unet.inpaint import MaskedText
 from unet.model import UNet, UNetConfig
 from unet.prompt import encode_prompts
 from unet.text import TextConfig, TextEncoder
@@ -13,6 +14,7 @@ from unet.vae import VAE, VAEConfig
 __all__ = [
     "ControlConfig",
     "ControlNet",
+    "MaskedText",
     "ControlledText",
     "TextConditioned",
     "TextConfig",

@@ -10,7 +10,8 @@ from inference import settings as call_settings
 from weights.formats.published import SHIPPED
 
 FIELDS = {field.name: field for part in call_settings.all_parts() for field in dataclasses.fields(part)}
-NEEDS = {"strength": ["--image", "x"]}
+FILL = ["--image", "x", "--mask", "x"]
+NEEDS = {"strength": FILL[:2], "mask": FILL[:2], "window": FILL, "resample": FILL, "jump": [*FILL, "--resample", "2"]}
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,8 @@ def sources(tmp_path_factory):
 def other_flags(field):
     """The flag of a field with a value that is not its default."""
     default = default_of(field)
+    if field.name == "window":
+        return ["--window", "2"]
     if isinstance(default, bool):
         return [flag(field.name)]
     if isinstance(default, (int, float)):
@@ -64,6 +67,10 @@ def test_every_setting_is_read_or_refused(row, sources):
         (["--model", "tiny-sd", "--classes", "1"], "--classes is read by a DiT and a DiT of a run"),
         (["--model", "tiny-sd", "--vae", "x"], "--vae is read by a DiT, not by a Stable Diffusion"),
         (["--strength", "0.3"], "--strength has no effect without --image"),
+        (["--mask", "x"], "--mask has no effect without --image"),
+        (["--window", "2", "--image", "x"], "--window has no effect without --mask"),
+        ([*FILL, "--window", "0.5"], "--window must be 0 or at least 1"),
+        ([*FILL, "--jump", "5"], "--jump has no effect without --resample"),
         (["--strength", "0", "--image", "x"], "--strength must be above 0 and at most 1"),
         (["--model", "tiny-sd", "--negative", "x", "--guidance", "1"], "--negative has no effect at guidance 1"),
         (["--guidance", "nan"], "--guidance must be a finite number"),

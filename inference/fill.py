@@ -1,0 +1,153 @@
+"""Photographs whose masks are filled: crop, draw, paste, for each sample of a call.
+
+A model without an input for masks blends its latents at every step (sampling/fill.py); one with an input reads the mask
+and the latent of the photograph without it (unet/inpaint.py, dit/inpaint.py). Either way the photograph keeps its own
+pixels outside of the mask (data/place/window.py). A cell of the latent is drawn if the mask touches it: the published
+pipelines take one pixel of 64, and lose a scratch.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from config import sampling as part
+from data.folders.tree import read_tree
+from data.images import decode, decode_mask
+from data.place.window import pasted, window
+from data.transforms import resize, to_tensor
+from dit import MaskedDiT
+from inference.request import Request
+from ops.device import Compute
+from sampling import Resampled, blended, cleanest, sample_noise, timesteps_of
+from unet import VAE, MaskedText
+
+APART = 2**32  # between the seed of a sample and that of the noise that RePaint adds to it
+
+
+class Fill:
+    """The photographs and masks of a call, and the request with what fills them. Sample i of a column has job i."""
+
+    def __init__(
+        self,
+        request: Request,
+        start: part.Start,
+        fill: part.Fill,
+        sampler: part.Sampler,
+        output: part.Output,
+        compute: Compute,
+    ):
+        """Raises ValueError for masks that fit no photograph, and for settings that the model cannot take."""
+        self.jobs, self.count = jobs(start.image, fill.mask), output.count
+        self.window, self.vae, self.device = fill.window, request.vae, compute.device
+        columns = len(request.cond) // self.count
+        used = [self.number(i) for i in range(self.count)] * columns  # the job of each sample
+        planes = [self.encoded(*self.jobs[job], request.shape) for job in range(max(used) + 1)]
+        self.z, self.masks, hints = (torch.stack(plane)[used] for plane in zip(*planes))  # (N, C or 1 or 1 + C, h, w)
+        self.start = None if start.strength == 1 else self.z
+        if isinstance(request.model, MaskedText | MaskedDiT):
+            if fill.resample > 1 or request.on_step is not None:
+                flag = "--resample" if fill.resample > 1 else "--attend"
+                raise ValueError(f"{flag} is for models without an input for masks, and this one has it")
+            self.blends, self.request = False, replace(request, hint=hints)
+            return
+        if fill.resample > 1 and sampler.sampler == "dpm++":
+            raise ValueError("--resample goes back and forth, and dpm++ reads the step before: take ddim or ddpm")
+        steps = timesteps_of(sampler.sampler, request.schedule, sampler.steps)
+        steps = steps if self.start is None else cleanest(steps, start.strength)
+        schedule, before = request.schedule, request.on_step
+
+        def on_step(here: slice) -> Callable[[Tensor, int], Tensor]:
+            numbers, z = range(here.start, here.stop), self.z[here]
+            eps = sample_noise(output.seed, numbers)(z)
+            blend = blended(z, self.masks[here], eps, schedule, steps, sample_noise(output.seed + APART, numbers))
+            if before is None:
+                return blend
+            more = before(here)
+            return lambda x, t: more(blend(x, t), t)
+
+        about = {name: getattr(schedule, name) for name in schedule.__dataclass_fields__}
+        again = Resampled(**about, times=fill.resample, jump=fill.jump) if fill.resample > 1 else schedule
+        self.blends, self.request = True, replace(request, schedule=again, on_step=on_step)
+
+    def number(self, i: int) -> int:
+        """The job of sample i: those of a column take them in turn."""
+        return i % self.count % len(self.jobs)
+
+    @torch.no_grad()
+    def encoded(self, image: Path, file: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """One job's z (C, h, w), its mask (1, h, w), and what a model for inpainting reads of both (1 + C, h, w)."""
+        photograph, mask, square = read_job(image, file, self.window)
+        side = shape[1] * self.vae.factor
+        pixels = to_tensor(resized(photograph[square], side))[None].to(self.device)  # (1, 3, S, S)
+        cut = torch.from_numpy(mask[square])[None, None].float().to(self.device)
+        hidden, touched = F.adaptive_max_pool2d(cut, side), F.adaptive_max_pool2d(cut, shape[1:])
+        z, z_masked = latent(self.vae, torch.cat([pixels, pixels * (1 - hidden)]))
+        return z, touched[0], torch.cat([touched[0], z_masked])
+
+    def kept(self, x: Tensor, first: int) -> Tensor:
+        """The latents x (B, C, h, w) of the samples from number `first` on, clean and good outside of their masks."""
+        here = slice(first, first + len(x))
+        return self.masks[here] * x + (1 - self.masks[here]) * self.z[here] if self.blends else x
+
+    def pasted(self, drawn: np.ndarray, i: int) -> np.ndarray:
+        """Sample i (S, S, 3) in its photograph (H, W, 3)."""
+        photograph, mask, square = read_job(*self.jobs[self.number(i)], self.window)
+        return pasted(drawn, mask, photograph, square)
+
+
+def latent(vae: VAE, x: Tensor) -> Tensor:
+    """Scaled latents (B, C, h, w) of images (B, 3, S, S)."""
+    return vae.config.scaling_factor * vae.encode(x)[0].float()
+
+
+def resized(image: np.ndarray, side: int) -> np.ndarray:
+    """A square image at another side; itself at its own."""
+    return image if len(image) == side else resize(image, side)
+
+
+@cache
+def listed(path: str) -> list[Path]:
+    """The file, or the images of a folder and its folders."""
+    return read_tree(path).all_images if Path(path).is_dir() else [Path(path)]
+
+
+def jobs(images: str, masks: str) -> list[tuple[Path, Path]]:
+    """(photograph, mask) of each job: each mask with the photograph of its name, as 1_mask.png or 1-2.png with 1.jpg.
+
+    Where no mask has the name of a photograph, both come in turn. ValueError if only some have, or a folder is empty.
+    """
+    photographs, shapes = listed(images), listed(masks)
+    for path, found in ((images, photographs), (masks, shapes)):
+        if not found:
+            raise ValueError(f"{path}: expected images, found none")
+    of_stem = {path.stem: path for path in photographs}
+    owners = [of_stem.get(path.stem) or of_stem.get(re.sub(r"(-\d+)?(_mask)?$", "", path.stem)) for path in shapes]
+    if all(owners):
+        return list(zip(owners, shapes))
+    if any(owners):
+        lost = shapes[owners.index(None)].name
+        raise ValueError(f"{masks}: {lost} has the name of no photograph in {images}, and other masks have")
+    total = max(len(photographs), len(shapes))
+    return [(photographs[i % len(photographs)], shapes[i % len(shapes)]) for i in range(total)]
+
+
+def read_job(image: Path, file: Path, ratio: float) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+    """The photograph (H, W, 3), its mask (H, W) bool and the square that is drawn. ValueError for other sizes."""
+    photograph, mask = decode(image), decode_mask(file) > 0
+    if mask.shape != photograph.shape[:2]:
+        height, width = photograph.shape[:2]
+        raise ValueError(
+            f"{file}: a mask is as large as its photograph; {image} is {width}x{height}, the mask "
+            f"{mask.shape[1]}x{mask.shape[0]}"
+        )
+    try:
+        return photograph, mask, window(mask, ratio)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
