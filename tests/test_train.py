@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 import os
 import signal
 import subprocess
@@ -249,6 +250,43 @@ def test_a_signal_finishes_the_step_saves_and_leaves(tiny, tmp_path):
     assert process.returncode == 128 + signal.SIGINT and "--resume" in shown
     done = max(json.loads(line)["step"] for line in log.read_text().splitlines() if "loss" in line)
     assert saved_steps(run)[0] == done
+
+
+def test_a_signal_leaves_after_the_step_that_it_met(tiny, tmp_path, monkeypatch):
+    one_step = train.one_step
+
+    def interrupted(options, settings, step, *rest):
+        numbers = one_step(options, settings, step, *rest)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return numbers
+
+    monkeypatch.setattr(train, "one_step", interrupted)
+    with pytest.raises(SystemExit) as leaving:
+        train.main(flags(tiny, tmp_path / "run", "--sample-every", "100"))
+    assert leaving.value.code == 128 + signal.SIGTERM and saved_steps(tmp_path / "run") == (3, 2)
+
+
+def test_the_last_step_has_a_checkpoint_whatever_their_distance(tiny, tmp_path):
+    train.main(flags(tiny, tmp_path / "run", "--steps", "3", "--save-every", "2"))
+    assert saved_steps(tmp_path / "run") == (3, 2)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_in_either_place_stops_before_the_update(where):
+    """A loss that is not finite with a gradient of 0, and a finite loss whose gradient is not finite."""
+    model = torch.nn.Linear(1, 1)
+    before = [p.detach().clone() for p in model.parameters()]
+
+    def loss(batch, generator, progress):
+        out = model(batch["x"]).sum()
+        return (0 * out + math.inf if where == "loss" else (0 * out).sqrt()), {}
+
+    job = job_of(model, lambda index, generator: {"x": torch.ones(len(index), 1)}, loss, ["a.png", "b.png"])
+    optimizer = torch.optim.SGD(train.param_groups(dict(model.named_parameters()), {}, 0.1), lr=0.1)
+    with pytest.raises(FloatingPointError, match="nothing was updated. Images of the batch: a.png, b.png"):
+        train.one_step(Loop(batch=2), Run(precision="fp32"), 0, job, optimizer)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before))
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tiny, tmp_path):

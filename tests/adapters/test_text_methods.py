@@ -113,3 +113,12 @@ def test_difffit_has_three_of_the_eleven_scales_of_its_port_to_stable_diffusion(
         counts[specs[-1]] = adapters.counts(adapters.attach(model, list(specs)))[0]
     assert width == 12_480 and counts == {"unet.norm": 443_844, "unet.difffit": 443_844 + 3 * width}
     assert counts["unet.norm"] + 11 * width == 581_124
+
+
+def test_every_word_reads_its_own_row():
+    """The last of the vocabulary, the first new one and the second are three rows."""
+    table = adapters.attach(model(), "text.tokens:init=5,vectors=2").text.token_embedding
+    with torch.no_grad():
+        table.token_rows.copy_(torch.tensor([[100.0], [200.0]]).expand(2, 8))
+    rows = table(torch.tensor([[0, 10, 11, 12]]))[0]
+    assert torch.equal(rows[:2], table.weight[[0, 10]]) and torch.equal(rows[2:], table.token_rows)

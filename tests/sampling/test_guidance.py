@@ -1,5 +1,7 @@
 """Guidance is a function from model and conditions to denoiser, in one batch with every condition once."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -217,3 +219,15 @@ def test_channels_must_be_latent_channels(channels):
         cfg(model, LABELS, 3, 4.0, channels)(X, T)
     with pytest.raises(ValueError, match=f"guidance on {channels} channels of latents that have 4"):
         composed(model, [(LABELS, 4.0), (1, 2.0)], 3, channels)(X, T)
+
+
+def test_each_part_of_a_list_has_its_own_null_and_hint():
+    labels, null, hint = torch.tensor([0, 1, 2, 0]), torch.tensor([3, 4, 5, 6]), torch.arange(4.0).view(4, 1, 1, 1)
+
+    def hinted(x, t, y, hint):
+        return smooth(x, t, y) + hint.repeat(len(x) // len(hint), 1, 1, 1)
+
+    denoiser = batched_cfg(hinted, labels, null, 4.0, hint=hint)
+    for here in (slice(0, 2), slice(2, 4)):
+        own = cfg(partial(hinted, hint=hint[here]), labels[here], null[here], 4.0)
+        assert torch.equal(denoiser(here)(X, T), own(X, T))

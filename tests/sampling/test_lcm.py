@@ -167,3 +167,31 @@ def test_what_changes_the_latents_before_a_step_is_called():
     seen = []
     lcm(lambda x, t: x, normal(12), Schedule.linear(), 2, torch.zeros_like, on_step=lambda x, t: seen.append(t) or x)
     assert seen == [999, 499]
+
+
+def test_between_two_steps_f_is_noised_to_the_next():
+    """x = alpha f + sigma z at the second timestep, then f of it."""
+    schedule, x, z, seen = Schedule.linear(), normal(13), normal(14), []
+
+    def denoise(x, t):
+        seen.append((t[0].item(), x))
+        return torch.zeros_like(x)
+
+    lcm(denoise, x, schedule, [299, 799], lambda _: z)
+    _, x0 = schedule.eps_and_x0_at(torch.zeros_like(x), x, torch.full((len(x),), 799))
+    alpha, sigma = (a.sqrt().item() for a in (schedule.alpha_bar[299], 1 - schedule.alpha_bar[299]))
+    assert [t for t, _ in seen] == [799, 299]
+    torch.testing.assert_close(seen[1][1], alpha * x0 + sigma * z, atol=1e-4, rtol=0)
+
+
+def test_the_distance_is_a_square_below_a_thousandth_and_absolute_above():
+    """A student whose x0 differs by d between neighbouring trained steps has the loss sqrt(d^2 + 1e-6) - 1e-3."""
+    schedule, x0 = Schedule.linear(prediction="x0"), torch.zeros(1, 1, 1, 1)
+    for d in (1.0, 0.01):
+
+        def student(x, t, d=d):
+            return torch.full_like(x, d / 20) * t  # 20 timesteps lie between two trained ones
+
+        seed = next(s for s in range(9) if torch.randint(50, (1,), generator=torch.Generator().manual_seed(s)) > 5)
+        loss, _ = consistency_loss(student, student, x0, schedule, torch.Generator().manual_seed(seed))
+        assert loss.item() == pytest.approx((d**2 + 1e-6) ** 0.5 - 1e-3, abs=1e-4 * max(d, 0.1))

@@ -123,3 +123,21 @@ def test_errors():
         batched_cfg(model, LABELS, None, 4.0)
     with pytest.raises(ValueError, match="at least 1 sample, found 0"):
         sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, batch=0)
+
+
+def test_from_an_image_it_takes_the_cleanest_steps_and_starts_in_the_noise_of_their_last():
+    """Of 5 steps strength 0.7 leaves int(3.5) = 3: 0, 10 and 40. The start is the image in the noise of step 40."""
+    image, seen = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), []
+
+    def denoiser(here):
+        def denoise(x, t):
+            seen.append((t[0].item(), x.clone()))
+            return torch.zeros_like(x)
+
+        return denoise
+
+    sample_latents(denoiser, range(2), SHAPE, SCHEDULE, steps=[0, 10, 40, 500, 900], seed=3, image=image, strength=0.7)
+    assert [t for t, _ in seen] == [40, 10, 0]
+    noise = sample_noise(3, range(2))(torch.empty(2, *SHAPE))
+    alpha_bar = SCHEDULE.alpha_bar[40].item()
+    torch.testing.assert_close(seen[0][1], alpha_bar**0.5 * image + (1 - alpha_bar) ** 0.5 * noise)

@@ -1,5 +1,7 @@
 """What every sampler owes: it finds a known x0, and it agrees with the others where theory says so."""
 
+import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -139,11 +141,11 @@ def test_on_step_changes_the_latents_ahead_of_a_step(name):
     """Put in at the first step, other latents are another start; the same ones change no bit."""
     schedule, other, seen = Schedule.linear(), X.flip(0), []
 
-    def replace(x, t):
+    def put_in(x, t):
         seen.append(t)
         return other if t == 999 else x
 
-    replaced = ALL[name](smooth, X, schedule, 5, seeded(), on_step=replace)
+    replaced = ALL[name](smooth, X, schedule, 5, seeded(), on_step=put_in)
     assert torch.equal(replaced, ALL[name](smooth, other, schedule, 5, seeded()))
     assert seen == timesteps_of(name, schedule, 5)[::-1]
 
@@ -170,3 +172,39 @@ def test_errors():
         ddpm(smooth, X, schedule, 5, seeded(), variance="medium")
     with pytest.raises(ValueError, match='"learned" needs 8 output channels, the network has 4'):
         ddpm(smooth, X, schedule, 5, seeded(), variance="learned")
+
+
+def test_ddim_ends_where_the_schedule_says():
+    """Stable Diffusion's last step ends at alpha_bar_0 and not in x0: in its x0 and eps by equation 12."""
+    schedule = replace(Schedule.linear(), final_alpha_bar=Schedule.linear().alpha_bar[0].item())
+    x, t = X.double(), torch.full((len(X),), 500)
+    eps, x0 = schedule.eps_and_x0_at(smooth(x, t), x, t)
+    a = schedule.final_alpha_bar
+    torch.testing.assert_close(ddim(smooth, x, schedule, [500]), a**0.5 * x0 + (1 - a) ** 0.5 * eps)
+    assert not torch.allclose(ddim(smooth, x, Schedule.linear(), [500]), a**0.5 * x0 + (1 - a) ** 0.5 * eps, atol=1e-3)
+
+
+def test_dpm_on_uneven_steps_is_algorithm_2():
+    """Written out for the steps 800, 300, 200 and 100, whose h differ: r is h_before / h."""
+    schedule, times = Schedule.linear(), (800, 300, 200, 100)
+    alpha_bar = [schedule.alpha_bar[t].item() for t in times]
+    lam = [0.5 * math.log(a / (1 - a)) for a in alpha_bar]
+    x, x0 = X.double(), []
+    for i, t in enumerate(times):
+        steps = torch.full((len(x),), t)
+        x0.append(schedule.eps_and_x0_at(smooth(x, steps), x, steps)[1])
+        if i == 3:
+            x = x0[3]  # the last step ends in x0
+            break
+        h = lam[i + 1] - lam[i]
+        D = x0[0]
+        if i:
+            r = (lam[i] - lam[i - 1]) / h
+            D = (1 + 1 / (2 * r)) * x0[i] - x0[i - 1] / (2 * r)
+        sigma, sigma_next, alpha_next = (
+            (1 - alpha_bar[i]) ** 0.5,
+            (1 - alpha_bar[i + 1]) ** 0.5,
+            alpha_bar[i + 1] ** 0.5,
+        )
+        x = sigma_next / sigma * x - alpha_next * (math.exp(-h) - 1) * D
+    torch.testing.assert_close(dpm(smooth, X.double(), schedule, [100, 200, 300, 800]), x)

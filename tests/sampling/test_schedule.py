@@ -1,5 +1,7 @@
 """The tables of the schedules, DiT's respacing, and the algebra between x_t, x0, eps and v."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -173,3 +175,20 @@ def test_schedule_refuses_an_unknown_spacing_and_steps_beyond_the_chain():
 def test_schedule_refuses_an_unknown_prediction():
     with pytest.raises(ValueError, match="eps, v, x0, found 'epsilon'"):
         Schedule.linear(prediction="epsilon")
+
+
+def test_the_three_spacings_in_literal_numbers():
+    """Lin et al. 2024, table 2, and Stable Diffusion's offset of 1."""
+    schedule = Schedule.linear()
+    assert schedule.timesteps(5) == [0, 250, 500, 749, 999]
+    assert replace(schedule, spacing="leading").timesteps(4) == [0, 250, 500, 750]
+    assert replace(schedule, spacing="leading", offset=1).timesteps(4) == [1, 251, 501, 751]
+    assert replace(schedule, spacing="trailing").timesteps(4) == [249, 499, 749, 999]
+
+
+def test_a_chain_that_ends_in_noise_begins_as_before():
+    plain, shifted = Schedule.scaled_linear(prediction="v"), Schedule.scaled_linear(prediction="v").ending_in_noise()
+    assert shifted.alpha_bar[-1] == 0 and shifted.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item(), 1e-12)
+    middle = plain.alpha_bar.sqrt()
+    expected = (middle[500] - middle[-1]) * middle[0] / (middle[0] - middle[-1])
+    assert shifted.alpha_bar[500].sqrt().item() == pytest.approx(expected.item(), 1e-12)

@@ -63,6 +63,13 @@ def test_a_run_that_made_a_step_stays(tmp_path, resume):
     assert names(tmp_path / "run") == ["log.jsonl"]
 
 
+def test_a_run_that_is_resumed_before_its_first_step_keeps_its_settings(tmp_path):
+    (tmp_path / "config.toml").write_text("steps = 9\n")
+    with pytest.raises(OSError), claimed(str(tmp_path), True):
+        raise OSError
+    assert names(tmp_path) == ["config.toml"]
+
+
 def hold(out, resume, ready, go):
     with claimed(out, resume):
         ready.set()

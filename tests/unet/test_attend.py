@@ -250,3 +250,11 @@ def test_a_word_that_is_not_there(tokenizer, word, prompt):
     """Nor is it there as the end of a longer one."""
     with pytest.raises(ValueError, match=f"expected the word {word!r} in the prompt"):
         token_indices(word, prompt, tokenizer)
+
+
+def test_the_loss_is_of_the_word_that_is_attended_to_least():
+    """Alone each word has its loss, and together they have the larger one."""
+    model, (z, cond) = tiny(), inputs()
+    alone = [attention_loss(model, z, 500, cond, [[i]]).item() for i in (1, 2, 3)]
+    assert attention_loss(model, z, 500, cond, [[1], [2], [3]]).item() == pytest.approx(max(alone))
+    assert max(alone) > min(alone) + 1e-3
