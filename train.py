@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -191,14 +192,8 @@ def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
 
 def dry_run(config: Config) -> None:
     """Two steps, a checkpoint, a few samples and the result in a temporary folder; prints what the run will take."""
-
-    def start() -> tuple[Job, State]:
-        return begin(config.replace(**smaller(config.values)))
-
-    def step(job: Job, state: State, number: int) -> None:
-        one_step(config[Loop], config[Run], number, job, state.optimizer)
-
-    print(estimate(config.values, rehearse(start, step)))
+    start = partial(begin, config.replace(**smaller(config.values)))
+    print(estimate(config.values, rehearse(start, partial(one_step, config[Loop], config[Run]))))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def smaller(values: dict) -> dict:
 def rehearse(start: Callable, step: Callable) -> DryRun:
     """Two steps, a checkpoint, an evaluation and the result of a run, in a temporary folder that goes again.
 
-    start() -> (job, state); step(job, state, number): as in train.py.
+    start() -> (job, state); step(number, job, optimizer): as in train.py.
     """
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -53,7 +53,7 @@ def rehearse(start: Callable, step: Callable) -> DryRun:
         job.model.train()
         for number, name in enumerate(("first step", "step")):
             with timed(seconds, name):
-                step(job, state, number)
+                step(number, job, state.optimizer)
         with timed(seconds, "checkpoint"):
             save_state(run, state, 2)
         with averaged(job.model, state.parameters, state.ema):
