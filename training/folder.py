@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from data.output.atomic import remove_abandoned
 from training.log import read_log
 from training.state import has_state
 
@@ -31,7 +32,7 @@ def claimed(out: str, resume: bool) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         stack.callback(remove_empty, made)
         stack.enter_context(locked(run))
-        remove_strays(run)
+        remove_abandoned(run.rglob(".*.tmp"))
         if not resume and any(path.name != LOCK for path in run.iterdir()):
             raise ValueError(f"{run} holds a run already: go on with it by --resume, or name another folder by --out")
         check_writable(run)
@@ -113,10 +114,3 @@ def remove_empty(folders: list[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def remove_strays(run: Path) -> None:
-    """Remove the temporary files that a killed process left in the folder (see data/output/atomic.py)."""
-    for stray in run.rglob(".*.tmp"):
-        with contextlib.suppress(OSError):
-            os.unlink(stray)
