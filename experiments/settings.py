@@ -5,16 +5,16 @@ from typing import TypeVar
 
 from config import Config
 from config.read import read_flags
-from config.training import Base, Images, Run
+from config.training import Images
 from inference import settings as call_settings
-from recipes.settings import all_parts, check, row_of, rows
+from recipes.settings import all_parts, check, recipe_and_model, row_of, rows
 
 Value = TypeVar("Value", bool, int, float, str, list[str])  # of a setting
 
 
 def read_by_recipe(settings: dict, more: dict) -> dict:
     """Those of `more` that the recipe and the model of the settings read."""
-    row = row_of(settings.get("recipe", Run.recipe), settings.get("model", Base.model))
+    row = row_of(*recipe_and_model(settings))
     names = {field.name for part in rows()[row] for field in fields(part)}
     return {name: value for name, value in more.items() if name in names}
 

@@ -20,10 +20,14 @@ __all__ = ["DIT", "NEW_DIT", "NEW_SD", "RECIPES", "SD", "Job", "Recipe"]
 
 
 class Recipe(NamedTuple):
-    """build(config, compute) -> Job; parts: kind of model ("a DiT") -> the parts of the settings that are read."""
+    """build(config, compute) -> Job; parts: kind of model ("a DiT") -> the parts of the settings that are read.
+
+    model: the one that trains where none is named.
+    """
 
     build: Callable[..., Job]
     parts: dict[str, tuple[type, ...]]
+    model: str = "tiny-dit"
 
 
 DIT, NEW_DIT, SD, NEW_SD = "a DiT", "a new DiT", "a Stable Diffusion", "a new Stable Diffusion"
@@ -54,9 +58,9 @@ def _captioned(*parts: type) -> dict[str, tuple[type, ...]]:
 
 RECIPES = {
     "class_label": Recipe(class_label, {DIT: (*_CLASSES, part.ClassRows), NEW_DIT: _CLASSES}),
-    "text": Recipe(text, _captioned(*_WORD, part.Adapter)),
-    "dreambooth": Recipe(dreambooth, _captioned(*_WORD, part.Adapter, part.Prior)),
-    "textual_inversion": Recipe(textual_inversion, _captioned(*_WORD)),
+    "text": Recipe(text, _captioned(*_WORD, part.Adapter), "tiny-sd"),
+    "dreambooth": Recipe(dreambooth, _captioned(*_WORD, part.Adapter, part.Prior), "tiny-sd"),
+    "textual_inversion": Recipe(textual_inversion, _captioned(*_WORD), "tiny-sd"),
     "consistency": Recipe(
         consistency,
         {
@@ -65,6 +69,6 @@ RECIPES = {
         },
     ),
     "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
-    "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}),
-    "classifier": Recipe(classifier, {"a classifier": _PIXELS}),
+    "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}, "tiny-vae"),
+    "classifier": Recipe(classifier, {"a classifier": _PIXELS}, "new:Features"),
 }

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from config.training import Sampling
@@ -12,10 +13,10 @@ from data.output.grid import grid, save_image, sections
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
-from recipes.latents import reconstruct
 from training.monitor import monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
+from unet import VAE
 
 ROWS = 4  # samples of each prompt in the picture at the end
 
@@ -76,3 +77,10 @@ def by_column(columns: list[str], samples: np.ndarray) -> dict[str, list[np.ndar
     """Samples (N, S, S, 3), column by column, under the names of their columns."""
     count = len(samples) // len(columns)
     return {name: list(samples[i * count : (i + 1) * count]) for i, name in enumerate(columns)}
+
+
+@torch.no_grad()
+def reconstruct(vae: VAE, x: Tensor) -> Tensor:
+    """Images (B, 3, S, S) encoded and decoded again: no sample of a latent model can surpass them."""
+    means = torch.cat([vae.encode(part)[0] for part in x.split(16)])
+    return vae.images(vae.config.scaling_factor * means).clamp(-1, 1)

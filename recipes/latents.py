@@ -93,10 +93,3 @@ def sample_images(
             denoiser, numbers, shape, schedule, settings.sampler, settings.sample_steps, seed, device=compute.device
         )
         return to_uint8(vae.images(z))
-
-
-@torch.no_grad()
-def reconstruct(vae: VAE, x: Tensor) -> Tensor:
-    """Images (B, 3, S, S) encoded and decoded again: no sample of a latent model can surpass them."""
-    means = torch.cat([vae.encode(part)[0] for part in x.split(16)])
-    return vae.images(vae.config.scaling_factor * means).clamp(-1, 1)

@@ -48,10 +48,10 @@ def configure(argv: list[str] | None, title: str) -> Config:
 
 def check(values: dict) -> Config:
     """The parts that the values' recipe reads. ValueError for a value that it does not read or that is out of range."""
-    recipe, model = values.get("recipe", Run.recipe), values.get("model", Base.model)
+    recipe, model = recipe_and_model(values)
     row = row_of(recipe, model)
     check_unread(values, rows(), row)
-    return Config(rows()[row], values)
+    return Config(rows()[row], values | {"model": model})
 
 
 def read_run(stored: Path) -> Config:
@@ -102,12 +102,11 @@ def in_folder(folder: str) -> Iterator[bool]:
 
 def help_page(argv: list[str], title: str) -> str:
     """The settings of the recipe that the other flags name, grouped by part."""
-    recipe = given(argv, all_parts()).get("recipe", Run.recipe)
-    kinds = RECIPES[known_recipe(recipe)].parts.values()
-    parts = list(dict.fromkeys(part for kind in kinds for part in kind))
+    recipe = known_recipe(given(argv, all_parts()).get("recipe", Run.recipe))
+    parts = list(dict.fromkeys(part for kind in RECIPES[recipe].parts.values() for part in kind))
     recipes = f"Recipes: {', '.join(RECIPES)}; --recipe NAME --help shows the settings of each."
     methods = f"Methods of --adapter: {', '.join(adapters.METHODS)}."
-    return usage(f"{title}\n{recipes}\n{methods}\n\nSettings of {recipe}:", parts)
+    return usage(f"{title}\n{recipes}\n{methods}\n\nSettings of {recipe}:", parts, model=RECIPES[recipe].model)
 
 
 def row_of(recipe: str, model: str) -> str:
@@ -124,6 +123,12 @@ def row_of(recipe: str, model: str) -> str:
         able = [name for name, other in RECIPES.items() if kind in other.parts]
         raise ValueError(f"{recipe} trains {' or '.join(kinds)}, and {model} is {kind}: it is for {', '.join(able)}")
     return _row(recipe, kind)
+
+
+def recipe_and_model(values: dict) -> tuple[str, str]:
+    """The recipe of the values, and their model or the recipe's own. ValueError for an unknown recipe."""
+    recipe = known_recipe(values.get("recipe", Run.recipe))
+    return recipe, values.get("model", RECIPES[recipe].model)
 
 
 def known_recipe(recipe: str) -> str:

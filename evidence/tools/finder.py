@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import weights
 from data import load
 from data.transforms import Transform, to_tensor
-from recipes.latents import reconstruct
+from recipes.evaluation import reconstruct
 
 BATCH, RARE = 32, 4.0  # images a step; weight of the loss at defects, which are few pixels
 

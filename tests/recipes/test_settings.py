@@ -8,8 +8,9 @@ import pytest
 import weights
 from config import read_toml
 from config.option import choices_of, default_of, flag
+from config.training import Base
 from recipes import RECIPES, SD
-from recipes.settings import all_parts, check, row_of, rows
+from recipes.settings import all_parts, check, help_page, row_of, rows
 
 MODELS = {
     "a DiT": "tiny-dit",
@@ -146,3 +147,16 @@ CONFIGS = [
 def test_every_config_that_comes_along_is_read_by_its_recipe_under_todays_names(path, capsys):
     values = read_toml(path, all_parts())
     assert check(values).values.items() >= values.items() and not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "recipe, model", [("class_label", "tiny-dit"), ("text", "tiny-sd"), ("autoencoder", "tiny-vae")]
+)
+def test_a_recipe_has_a_model_of_its_own_kind(recipe, model):
+    assert check({"recipe": recipe})[Base].model == model
+    assert f"new:SIZE is random [{model}]" in help_page(["--recipe", recipe], "")
+
+
+def test_every_recipe_trains_its_own_model():
+    for name, recipe in RECIPES.items():
+        assert row_of(name, recipe.model) in rows()
