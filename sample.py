@@ -5,18 +5,17 @@ Writes a grid (columns = classes or prompts, rows = samples) and single PNGs.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from config import Config, run_script
 from config import sampling as part
-from config.repeat import about_call, same_images
-from data.output.grid import grid, save_image
-from data.output.samples import GRID, check_folder, file_names
+from config.repeat import about_call
 from data.transforms import to_uint8
 from inference.fill import Fill
+from inference.folder import Folder
+from inference.pairs import Pairs
 from inference.request import Request, encode_image, prepare_dit, prepare_sd
 from inference.settings import configure
 from ops.attention import set_backend
@@ -53,16 +52,16 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
             start = encode_image(start, request, compute.device)
     run = config[part.Source].run
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
-    stems, columns = file_names(request.names), [[] for _ in request.names]
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
     about = about_call(config, path, files, request.names)
-    names = {f"{stems[i // output.count]}_{i % output.count:03d}.png" for i in range(total)}
-    what = f"{len(columns)} {'classes' if part.Classes in config else 'prompts'} x {output.count}"
-    amount = f"{total} images ({what})" if only is None else f"image {only} of {total}"
+    kind, kinds = ("class", "classes") if part.Classes in config else ("prompt", "prompts")
+    amount = f"{total} images ({len(request.names)} {kinds} x {output.count})" if only is None else f"image {only}"
     print(f"{amount} of {about['model']} by {sampler.sampler}, {sampler.steps} steps, into {out}")
-    check_folder(out, names, partial(same_images, about["settings"]), output.replace)
-    out.mkdir(parents=True, exist_ok=True)
+    if config[part.Fill].product:
+        folder = Pairs(out, request.names, kind, output, about, fill, config[part.Fill])
+    else:
+        folder = Folder(out, request.names, kind, output, about, only)
     needless = only is not None and config[part.Source].weights != "sampled"  # batches of other images
     for first in progress(range(0, total, output.batch), "batches"):
         numbers = range(first, min(first + output.batch, total))
@@ -86,14 +85,8 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
             images = to_uint8(request.vae.images(fill.kept(z, first) if fill else z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             if only in (None, i):
-                image = fill.pasted(image, i) if fill else image
-                column, row = divmod(i, output.count)
-                shows = {"class" if part.Classes in config else "prompt": request.names[column], "number": i}
-                save_image(out / f"{stems[column]}_{row:03d}.png", image, shows | about)
-                columns[column].append(image)
-    if only is None:
-        save_image(out / GRID, grid(dict(zip(request.names, columns))))
-    print(f"{total} images and grid.png in {out}" if only is None else f"1 image in {out}")
+                folder.add(i, fill.pasted(image, i) if fill else image)
+    print(folder.close())
 
 
 def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:

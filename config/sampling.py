@@ -167,10 +167,21 @@ class Fill:
     )
     resample: int = option(1, "times that each block of --jump steps is gone through", needs="mask", at_least=1)
     jump: int = option(10, "steps in a block that --resample repeats", needs="mask", at_least=1)
+    product: str = option(
+        "", "pairs of photograph and mask are written, as an MVTec tree of this product in --out", needs="mask"
+    )
+    defect: str = option("", "folder of the pairs in it; empty: the class or prompt", needs="product")
+    candidates: int = option(1, "samples of each pair, of which the strongest is kept", needs="product", at_least=1)
+    least: float = option(
+        0.1, "share of its mask that a pair must have changed", needs="product", at_least=0, at_most=1
+    )
 
     def check(self) -> None:
         if 0 < self.window < 1:
             raise ValueError(f"--window must be 0 or at least 1, found {self.window}")
+        for name in ("product", "defect"):
+            if re.search(r"[/\\]|^\.", getattr(self, name)):
+                raise ValueError(f"--{name} is the name of a folder, without / and not hidden")
         if self.jump != 10 and self.resample == 1:
             raise ValueError("--jump has no effect without --resample")
 

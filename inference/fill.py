@@ -44,7 +44,7 @@ class Fill:
         compute: Compute,
     ):
         """Raises ValueError for masks that fit no photograph, and for settings that the model cannot take."""
-        self.jobs, self.count = jobs(start.image, fill.mask), output.count
+        self.jobs, self.count, self.candidates = jobs(start.image, fill.mask), output.count, fill.candidates
         self.window, self.vae, self.device = fill.window, request.vae, compute.device
         columns = len(request.cond) // self.count
         used = [self.number(i) for i in range(self.count)] * columns  # the job of each sample
@@ -77,8 +77,8 @@ class Fill:
         self.blends, self.request = True, replace(request, schedule=again, on_step=on_step)
 
     def number(self, i: int) -> int:
-        """The job of sample i: those of a column take them in turn."""
-        return i % self.count % len(self.jobs)
+        """The job of sample i: those of a column take them in turn, candidates the same."""
+        return i % self.count // self.candidates % len(self.jobs)
 
     @torch.no_grad()
     def encoded(self, image: Path, file: Path, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -96,9 +96,13 @@ class Fill:
         here = slice(first, first + len(x))
         return self.masks[here] * x + (1 - self.masks[here]) * self.z[here] if self.blends else x
 
+    def read(self, i: int) -> tuple[np.ndarray, np.ndarray, tuple[slice, slice]]:
+        """The photograph (H, W, 3) of sample i, its mask (H, W) bool and the square that is drawn."""
+        return read_job(*self.jobs[self.number(i)], self.window)
+
     def pasted(self, drawn: np.ndarray, i: int) -> np.ndarray:
         """Sample i (S, S, 3) in its photograph (H, W, 3)."""
-        photograph, mask, square = read_job(*self.jobs[self.number(i)], self.window)
+        photograph, mask, square = self.read(i)
         return pasted(drawn, mask, photograph, square)
 
 

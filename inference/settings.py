@@ -47,6 +47,9 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
     config = Config(PARTS[row], sampling_defaults(files) | of_a_fill | values)
     if part.Prompts in config and config[part.Prompts].negative and config[part.Guidance].guidance == 1:
         raise ValueError("--negative has no effect at guidance 1")
+    fill = config[part.Fill]
+    if fill.product:
+        config = config.replace(count=config[part.Output].count * fill.candidates)
     return config, path, files, stored, only
 
 

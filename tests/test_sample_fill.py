@@ -1,5 +1,7 @@
 """sample.py --image --mask: what lies outside stays, what lies inside is drawn, as diffusers draws it."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,10 @@ from PIL import Image
 
 import sample
 import weights
+from data import load
+from data.__main__ import main as inspect
+from data.place.changed import Changed, changed
+from data.transforms import Transform
 from sampling import sample_noise
 from unet import TextConditioned
 from unet.inpaint import take_mask
@@ -172,3 +178,70 @@ def test_what_a_model_for_inpainting_cannot_is_one_sentence(flags, fault, inpain
     flags = [str(photos / word) if word.endswith(".png") else word for word in flags]
     with pytest.raises(ValueError, match=fault):
         drawn(tmp_path, "--model", str(inpainting), "--prompt", "a hazelnut with a hole", *flags)
+
+
+def lines(out):
+    return [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
+
+
+def pairs(out, photos, tiny, tiny_sd, *more, kind="dit"):
+    flags = ["--image", str(photos / "good"), "--mask", str(photos / "named"), "--product", "nut", *more]
+    sample.main([*FAST, *model_of(kind, tiny, tiny_sd), *flags, "--out", str(out)])
+
+
+@pytest.mark.parametrize("kind", ["dit", "sd"])
+def test_pairs_load_back_as_an_mvtec_tree_with_all_masks(kind, tiny, tiny_sd, photos, tmp_path, capsys):
+    pairs(tmp_path, photos, tiny, tiny_sd, "--defect", "hole", "--count", "3", kind=kind)
+    assert "3 pairs in" in capsys.readouterr().out
+    assert inspect(["--inspect", str(tmp_path)]) == 0
+    report = capsys.readouterr().out
+    assert "mvtec: 1 classes, 3 images, 3 masks" in report and "0 bad files" in report
+    images = load(str(tmp_path), Transform(16))
+    assert images.classes == ["nut/hole"] and images.masks.any((1, 2)).all()
+    good = {name: read(photos / "good" / f"{name}.png") for name in "12"}
+    for i, line in enumerate(lines(tmp_path)):
+        asked = read(line["asked"]) > 0
+        assert line["image"] == f"nut/test/hole/{i:03d}.png" and line["source"].endswith(f"{'122'[i]}.png")
+        assert (images.pixels[i][~images.masks[i] & ~asked] == good["122"[i]][~images.masks[i] & ~asked]).all()
+        assert not (images.masks[i] & ~asked).any()
+        assert line["scores"]["iou"] == pytest.approx(images.masks[i].sum() / asked.sum(), abs=1e-3)
+        assert line["seed"] == 0 and line["model"] and line["class" if kind == "dit" else "prompt"]
+
+
+def test_the_strongest_candidate_is_kept(tiny, tiny_sd, photos, tmp_path):
+    pairs(tmp_path / "a", photos, tiny, tiny_sd, "--count", "2", "--candidates", "3")
+    mask = photos / "named" / "1-0.png"
+    flags = [*model_of("dit", tiny, tiny_sd), "--image", str(photos / "good" / "1.png"), "--mask", str(mask)]
+    alone = drawn(tmp_path / "b", *flags, "--count", "3")
+    good, asked = read(photos / "good" / "1.png").astype(np.uint8), read(mask) > 0
+    differences = [changed(image.astype(np.uint8), good, asked).difference for image in alone]
+    first = lines(tmp_path / "a")[0]
+    best = max(range(3), key=differences.__getitem__)
+    assert len(lines(tmp_path / "a")) == 2 and first["number"] == best
+    assert np.abs(read(tmp_path / "a" / first["image"]) - alone[best]).max() <= 1
+
+
+def test_what_changed_too_little_is_dropped_and_counted(tiny, tiny_sd, photos, tmp_path, capsys, monkeypatch):
+    shares = iter([0.5, 0.05, 0.9])
+    monkeypatch.setattr("inference.pairs.changed", lambda image, good, asked: Changed(asked, next(shares), 1.0))
+    pairs(tmp_path, photos, tiny, tiny_sd, "--count", "3", "--least", "0.2")
+    said = capsys.readouterr().out
+    assert "2 pairs in" in said and "1 dropped, which changed less than 0.2 of the mask" in said
+    assert [line["scores"]["iou"] for line in lines(tmp_path)] == [0.5, 0.9]
+
+
+def test_pairs_of_another_call_are_kept_or_replaced(tiny, tiny_sd, photos, tmp_path):
+    pairs(tmp_path, photos, tiny, tiny_sd, "--defect", "hole")
+    pairs(tmp_path, photos, tiny, tiny_sd, "--defect", "cut", "--seed", "1")
+    with pytest.raises(ValueError, match="nut/test/hole holds pairs: name another folder"):
+        pairs(tmp_path, photos, tiny, tiny_sd, "--defect", "hole")
+    pairs(tmp_path, photos, tiny, tiny_sd, "--defect", "hole", "--count", "1", "--replace")
+    found = [line["image"] for line in lines(tmp_path)]
+    assert found == ["nut/test/cut/000.png", "nut/test/cut/001.png", "nut/test/hole/000.png"]
+    assert len(list((tmp_path / "nut" / "ground_truth" / "hole").iterdir())) == 1
+
+
+def test_a_photograph_that_nothing_was_drawn_in_is_no_pair(tiny, tiny_sd, photos, tmp_path):
+    flags = ["--image", str(photos / "good"), "--mask", str(photos / "none.png"), "--product", "nut"]
+    with pytest.raises(ValueError, match="none of 2 pairs changed 0.1 of the mask: nothing was written"):
+        sample.main([*FAST, *model_of("dit", tiny, tiny_sd), *flags, "--out", str(tmp_path)])

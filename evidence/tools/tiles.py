@@ -7,7 +7,6 @@ whatever class, and a tile is wholly in one part.
 """
 
 import hashlib
-import math
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +15,12 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from data.place.moved import displaced, laid, relit
+
 GAP = 1500  # frames; one tile's exposures span about 150, and some tiles were photographed twice
 CUT, SIDE = 96, 64  # pixels: the square that is cut out, and its side after resizing
 JITTER = 24  # pixels, at most, from the middle of the square to the pixel of the defect that it was cut around
-TURN, SCALE, SHIFT = 0.35, 4 / 3, 12  # of a moved defect: radians, a factor, pixels of the resized square
+SHIFT = 12  # pixels of the resized square, at most, of a moved defect
 
 
 class Photo(NamedTuple):
@@ -122,30 +123,9 @@ def moved(photos: list[Photo], free: list[Photo], count: int, rng: np.random.Gen
     grounds = [square for photo in free for square, _ in crops(photo, 2)]
     made = []
     for _ in range(count):
-        image, mask = displaced(sources[rng.integers(len(sources))], rng)
+        image, mask = displaced(sources[rng.integers(len(sources))], rng, SHIFT)
         ground = grounds[rng.integers(len(grounds))]
         around = image[mask <= 64] if (mask <= 64).any() else image
-        lit = (image - around.mean()) / (around.std() + 1) * ground.std() + ground.mean()
         alpha = ndimage.gaussian_filter(ndimage.binary_dilation(mask > 64, iterations=2).astype(float), 1.0)
-        made.append((laid(lit, alpha, ground), alpha, ground))
+        made.append((laid(relit(image, around, ground), alpha, ground), alpha, ground))
     return Moved(*(np.stack(planes) for planes in zip(*made)))
-
-
-def displaced(planes: tuple[np.ndarray, np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """A square and its mask, both turned by up to TURN, scaled by up to SCALE, mirrored and moved by up to SHIFT.
-
-    Pixels from beyond the border repeat the border, without a defect.
-    """
-    angle, scale = rng.uniform(-TURN, TURN), SCALE ** rng.uniform(-1, 1)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    matrix, middle = scale * turn * rng.choice([-1, 1], 2), np.full(2, (SIDE - 1) / 2)
-    offset = middle - matrix @ (middle + rng.integers(-SHIFT, SHIFT + 1, 2))
-    return [
-        ndimage.affine_transform(plane.astype(float), matrix, offset, order=1, mode=beyond)
-        for plane, beyond in zip(planes, ("nearest", "constant"))
-    ]
-
-
-def laid(image: np.ndarray, alpha: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """alpha image + (1 - alpha) ground, as uint8."""
-    return (alpha * image + (1 - alpha) * ground).clip(0, 255).astype(np.uint8)

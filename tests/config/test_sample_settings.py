@@ -12,6 +12,7 @@ from weights.formats.published import SHIPPED
 FIELDS = {field.name: field for part in call_settings.all_parts() for field in dataclasses.fields(part)}
 FILL = ["--image", "x", "--mask", "x"]
 NEEDS = {"strength": FILL[:2], "mask": FILL[:2], "window": FILL, "resample": FILL, "jump": [*FILL, "--resample", "2"]}
+NEEDS |= {"product": FILL} | {name: [*FILL, "--product", "x"] for name in ("defect", "candidates", "least")}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,8 @@ def test_every_setting_is_read_or_refused(row, sources):
         (["--mask", "x"], "--mask has no effect without --image"),
         (["--window", "2", "--image", "x"], "--window has no effect without --mask"),
         ([*FILL, "--window", "0.5"], "--window must be 0 or at least 1"),
+        ([*FILL, "--candidates", "2"], "--candidates has no effect without --product"),
+        ([*FILL, "--product", "a/b"], "--product is the name of a folder, without /"),
         ([*FILL, "--jump", "5"], "--jump has no effect without --resample"),
         (["--strength", "0", "--image", "x"], "--strength must be above 0 and at most 1"),
         (["--model", "tiny-sd", "--negative", "x", "--guidance", "1"], "--negative has no effect at guidance 1"),

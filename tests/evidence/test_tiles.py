@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.place.moved import displaced, laid
 from evidence.__main__ import main as claims
 from evidence.claims.classifiers import magnetic_tile
 from evidence.results import HOLDS, NEITHER
-from evidence.tools.tiles import CUT, GAP, JITTER, SIDE, crops, displaced, few_shot, laid, moved, read, split
+from evidence.tools.tiles import CUT, GAP, JITTER, SHIFT, SIDE, crops, few_shot, moved, read, split
 
 
 def photograph(root, label, frame, exposure=1, size=(130, 110), dot=None):
@@ -80,7 +81,7 @@ def test_a_displaced_defect_does_not_come_in_again_at_the_other_side():
     mask, rng = np.zeros((SIDE, SIDE), np.uint8), np.random.default_rng(0)
     mask[:10] = 255  # the upper border
     for _ in range(20):
-        places = np.argwhere(displaced((mask, mask), rng)[1] > 64)
+        places = np.argwhere(displaced((mask, mask), rng, SHIFT)[1] > 64)
         assert not len(places) or np.ptp(places[:, 0]) < 50  # one strip, turned by 20 degrees at most
 
 

@@ -31,10 +31,11 @@ from PIL import Image
 
 import weights
 from data.output.atomic import write_atomic
+from data.place.moved import laid
 from data.transforms import to_tensor, to_uint8
 from evidence.results import Result, arms_table, gains
 from evidence.steps import ROOT
-from evidence.tools.tiles import Moved, Photo, crops, few_shot, laid, moved, read, split
+from evidence.tools.tiles import Moved, Photo, crops, few_shot, moved, read, split
 from experiments.run import train
 from metrics.downstream.gain import altered, recalls
 from metrics.downstream.linear import linear_probe, views
