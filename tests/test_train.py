@@ -308,6 +308,54 @@ def test_learning_rate_and_average():
     assert ema_decay(0.99, 0) == pytest.approx(0.1) and ema_decay(0.99, 10_000) == 0.99
 
 
+class Drawing(nn.Module):
+    """A weight, and a part of it that a layer draws for itself; an adapter's own term of the loss is its square."""
+
+    def __init__(self):
+        super().__init__()
+        self.slow, self.fast = (nn.Parameter(torch.ones(1, dtype=torch.float64)) for _ in range(2))
+        self.drawn = []
+
+    def forward(self):
+        self.drawn.append(torch.rand(1).item())
+        return self.slow + self.fast
+
+
+def test_what_a_step_and_a_run_do_beside_the_loss(monkeypatch):
+    """Rates of their own, weight decay, terms of adapters, and draws that depend on seed, step and micro-batch."""
+    model = Drawing()
+    job = job_of(model, lambda index, generator: {}, lambda *_: (0 * model().sum(), {}), ["a"], {"slow": 0.01})
+    config = Config((Run, Loop), {"warmup": 0, "lr": 0.1, "lr_schedule": "constant", "weight_decay": 0.5, "clip": 0.0})
+    state = train.first_state(config.replace(ema=0.0), job)
+    options = Loop(**{**vars(config[Loop]), "batch": 1, "accumulate": 2})
+    train.one_step(options, Run(seed=3, precision="fp32"), 0, job, state.optimizer)
+    assert model.slow.item() == pytest.approx(1 - 0.01 * 0.5) and model.fast.item() == pytest.approx(1 - 0.1 * 0.5)
+    torch.rand(7)  # what happens between two steps, such as an evaluation
+    train.one_step(options, Run(seed=3, precision="fp32"), 1, job, state.optimizer)
+    torch.rand(3)
+    train.one_step(options, Run(seed=3, precision="fp32"), 1, job, state.optimizer)
+    assert len(set(model.drawn)) == 4 and model.drawn[2:4] == model.drawn[4:]
+    monkeypatch.setattr(train.adapters, "auxiliary_losses", lambda model: {"square": model.slow.square().sum()})
+    before = model.slow.item()
+    numbers = train.one_step(options, Run(seed=3, precision="fp32"), 2, job, state.optimizer)
+    assert numbers["loss"] == pytest.approx(before**2) == numbers["square"] and numbers["grad"] > 1
+
+
+def test_the_weights_that_are_looked_at_and_left_are_the_averaged_ones(tmp_path):
+    model, seen = Drawing(), []
+    job = job_of(model, lambda index, generator: {}, lambda *_: (model().sum(), {}), ["a"])._replace(
+        evaluate=lambda run, step: seen.append(model.slow.item()) or {"step": step},
+        finish=lambda run: seen.append(model.slow.item()),
+    )
+    values = {"steps": 2, "batch": 1, "ema": 0.5, "lr": 0.1, "warmup": 0, "sample_every": 2, "precision": "fp32"}
+    config = Config((Run, Loop), values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "begin", lambda config: (job, train.first_state(config, job)))
+        train.train(config, tmp_path, Stop())
+    raw, (start, looked_at, left) = model.slow.item(), seen
+    assert start == 1 > looked_at == left > raw
+
+
 def share_of_new_weights(run, decay, steps):
     """The average that the loop leaves where the weights are 1 at all of its steps and the average began at 0."""
     model = nn.Module()

@@ -53,13 +53,16 @@ def test_a_sample_is_the_mean_plus_the_standard_deviation_times_noise():
 
 
 def test_downsampling_pads_right_and_below_only(vae):
-    """The output at (i, j) reads rows 2i..2i+2: a change of row 0 reaches the first output row alone."""
+    """The output at (i, j) reads rows 2i..2i+2: row 0 reaches the first output row alone, row 2 the first two."""
     down, x = vae.encoder.down[0], latent(1, 8, 8, 8)
     down.res = nn.ModuleList()
-    changed = x.clone()
-    changed[:, :, 0] += 1
-    moved = (down(changed) - down(x)).abs().amax((0, 1, 3))
-    assert moved[0] > 0 and (moved[1:] == 0).all() and down(x).shape == (1, 8, 4, 4)
+    for row, reached in ((0, [0]), (2, [0, 1]), (7, [3])):
+        for axis in (2, 3):
+            changed = x.clone()
+            changed.select(axis, row).add_(1)
+            moved = (down(changed) - down(x)).abs().amax((0, 1, 5 - axis))
+            assert moved.nonzero().flatten().tolist() == reached
+    assert down(x).shape == (1, 8, 4, 4)
 
 
 def test_images_undoes_the_scale_and_a_batch_changes_nothing(vae):

@@ -51,15 +51,16 @@ a { color: inherit }
 
 
 def write_page(run: Path) -> None:
-    """run/index.html, in one atomic step, of what the run has left so far."""
-    write_atomic(run / PAGE, page(run).encode())
+    """run/index.html, in one atomic step, of what the run has left so far; none without its settings, config.toml."""
+    if (run / "config.toml").exists():
+        write_atomic(run / PAGE, page(run).encode())
 
 
 def page(run: Path) -> str:
     """The HTML of a run folder with its config.toml."""
     values, lines, numbers = read_table(run / "config.toml"), read_log(run), read_numbers(run)
-    adapters = " + ".join(values.get("adapter", [])) or "all weights"
-    about = f"{values['recipe']} of {values['model']} by {adapters}, on {values['data']}"
+    facts = values.get("recipe"), values.get("model"), " + ".join(values.get("adapter", [])), values.get("data")
+    about = ", ".join(filter(None, facts))
     parts = [
         section("Verdict", f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in verdict(values, lines, run))}</ul>"),
         section("Images, before and after", picture(run, "grid.png", "real images and samples")),
@@ -110,7 +111,7 @@ def verdict(values: dict, lines: list[dict], run: Path) -> list[str]:
     """What a reader should know first, a sentence each."""
     done = max((line["step"] for line in lines if "loss" in line), default=0)
     ended = any("trained" in line for line in lines)  # the last line of a run
-    said = [f"{done} of {values['steps']} steps" + ("." if ended else ": the run goes on, or was stopped.")]
+    said = [f"{done} of {values.get('steps', done)} steps" + ("." if ended else ": the run goes on, or was stopped.")]
     seen, numbers = measurements(run), read_numbers(run)
     if len(seen[0]) > 1:
         chosen, spoiled = best(*seen), stage(*seen)
