@@ -149,3 +149,18 @@ def test_attach_freezes_what_an_earlier_attach_trained():
 def test_full_on_a_model_frozen_by_hand_is_refused():
     with pytest.raises(ValueError, match="adapter full: nothing to train: all 3 parameters were frozen before"):
         adapters.attach(net().requires_grad_(False), "full")
+
+
+def test_what_needs_the_plain_weights_goes_under_what_was_there_before():
+    for specs in (
+        ["lora:rank=2,targets=0", "dora:rank=2,targets=0"],
+        ["dora:rank=2,targets=0", "lora:rank=2,targets=0"],
+    ):
+        assert type(adapters.attach(net(), specs)[0]).__name__ == "LoRADoRALinear"
+
+
+def test_the_terms_of_all_layers_add_up():
+    model = adapters.attach(net(), "bnn:targets=.,kl=0.5")
+    randomise(model)
+    terms = [layer.auxiliary_loss()[1].item() for layer in (model[0], model[2])]
+    assert min(terms) > 0 and adapters.auxiliary_losses(model)["kl"].item() == pytest.approx(sum(terms))

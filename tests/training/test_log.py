@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from training.log import open_log, read_log, read_numbers
 from training.monitor import measurements
 
@@ -58,3 +60,21 @@ def test_a_number_that_is_none_is_left_out_of_the_file_and_null_when_it_is_read(
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     strict = [json.loads(line, parse_constant=lambda word: 1 / 0) for line in lines]
     assert strict == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": 0.5}]
+
+
+def test_a_line_in_between_that_is_none_is_said(tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 1}\nnonsense\n[2]\n{"step": 2, "loss": 1}\n')
+    assert [line["step"] for line in read_log(tmp_path)] == [1, 2]
+    assert "line 2 is no line of a log; 2 such lines are left out" in capsys.readouterr().err
+
+
+def test_a_line_that_the_disk_cuts_off_is_an_error(tmp_path):
+    """A limit on the size of a file stands for the full disk: of 20 bytes 5 are written."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with open_log(tmp_path, 0) as log, pytest.raises(OSError, match="5 of its next 20 bytes were written, disk full"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5, hard))
+        try:
+            log({"step": 1, "a": 2})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

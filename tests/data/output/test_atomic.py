@@ -49,3 +49,11 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_what_a_living_one
     write_atomic(tmp_path / "a[1]", b"again")
     write_atomic(tmp_path / "b", b"whole")
     assert names(tmp_path) == ["a[1]", "b"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_all_may_read_it(tmp_path, monkeypatch):
+    done, fsync, rename = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(os.fstat(file).st_size) or fsync(file))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("renamed") or rename(*names))
+    write_atomic(tmp_path / "a", b"whole")
+    assert done == [5, "renamed"] and (tmp_path / "a").stat().st_mode & 0o777 == 0o644
