@@ -78,6 +78,8 @@ def read_toml(path: str | Path, parts: Iterable[type], stored: bool = False) -> 
         wanted = kinds[known(name, kinds, f"{path}: ")][1]
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        elif wanted is str and type(value) is int:  # a size is a number or WIDTHxHEIGHT
+            value = str(value)
         elif wanted == list[str]:
             if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
                 raise ValueError(f"{path}: {key} must be a list of strings, found {value!r}")

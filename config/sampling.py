@@ -66,9 +66,64 @@ class Prompts:
 class Size:
     """The size"""
 
-    size: int = option(
-        0, "side of the images in pixels; 0: that of the run, else what the model was made for", at_least=0
+    size: str = option(
+        "0", "pixels a side, or WIDTHxHEIGHT of a Stable Diffusion; 0: of the run, else what the model was made for"
     )
+
+    def check(self) -> None:
+        self.sides()
+
+    def sides(self) -> tuple[int, int] | None:
+        """(height, width) in pixels, None for 0."""
+        if re.fullmatch(r"-\d+", self.size):
+            raise ValueError(f"--size must be at least 0, found {self.size}")
+        return None if self.size == "0" else pair_of(self.size, "size")
+
+    def side(self) -> int:
+        """The side of a square, 0 for the model's own. ValueError for another shape."""
+        height, width = self.sides() or (0, 0)
+        if height != width:
+            raise ValueError(f"a DiT samples squares, --size must be one number, found {self.size!r}")
+        return height
+
+
+@dataclass
+class ImageSizes:
+    """What Stable Diffusion XL is told of the image"""
+
+    original_size: str = option("", "WIDTHxHEIGHT of the photograph that it looks like a crop of; empty: the size")
+    crop_offset: str = option("", "TOP,LEFT of that crop; empty: 0,0")
+    target_size: str = option("", "WIDTHxHEIGHT of that crop; empty: the size")
+
+    def check(self) -> None:
+        self.six(1, 1)
+
+    def six(self, height: int, width: int) -> list[int]:
+        """Height and width of the original, top and left of the crop, height and width of the crop.
+
+        height, width: of the image in pixels.
+        """
+        original, target = (
+            list(pair_of(getattr(self, name), name) if getattr(self, name) else (height, width))
+            for name in ("original_size", "target_size")
+        )
+        if not re.fullmatch(r"(\d{1,6},\d{1,6})?", self.crop_offset):
+            raise ValueError(f"--crop-offset must be TOP,LEFT in pixels, found {self.crop_offset!r}")
+        return original + [int(number) for number in (self.crop_offset or "0,0").split(",")] + target
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them is asked for."""
+        return bool(self.original_size or self.crop_offset or self.target_size)
+
+
+def pair_of(text: str, name: str) -> tuple[int, int]:
+    """ "832x1216" -> (1216, 832), height and width; "832" is a square. ValueError that names the setting."""
+    match = re.fullmatch(r"([1-9]\d{0,5})(?:x([1-9]\d{0,5}))?", text)
+    if not match:
+        raise ValueError(f"--{name.replace('_', '-')} must be a number of pixels or WIDTHxHEIGHT, found {text!r}")
+    width, height = match[1], match[2] or match[1]
+    return int(height), int(width)
 
 
 @dataclass

@@ -15,3 +15,4 @@ class ImageSet(NamedTuple):
     names: list[str]  # where each image comes from
     masks: np.ndarray | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
     parents: dict[str, str] = {}  # class -> superclass, where the source has them
+    origins: np.ndarray | None = None  # (N, 4): height, width of the original, top, left of the crop; None: no crop

@@ -66,15 +66,16 @@ def captions_of(source: str, template: str = "") -> list[str]:
 
 
 def load_items(items: Sequence[Item | Captioned], classes: list[str], transform: Transform) -> ImageSet:
-    """The images of N items at the transform's size; `classes` (N,) names the class of each."""
+    """The images of N items at the transform's sides; `classes` (N,) names the class of each."""
     names = sorted(set(classes))
     number = {name: position for position, name in enumerate(names)}
-    sizes, like_masks = [], []
-    pixels = np.empty((len(items), transform.size, transform.size, 3), np.uint8)
+    sizes, origins, like_masks = [], [], []
+    pixels = np.empty((len(items), *transform.sides, 3), np.uint8)
 
     def measured(image: np.ndarray) -> np.ndarray:
         at = len(sizes)
         sizes.append(image.shape[:2])
+        origins.append(transform.original(image.shape[:2]))
         like_masks.extend([items[at].path] * looks_like_mask(image))
         pixels[at] = transform(image)
         return pixels[at]
@@ -82,7 +83,8 @@ def load_items(items: Sequence[Item | Captioned], classes: list[str], transform:
     decode_all(items, measured)
     tell([], describe_like_masks(like_masks, len(items)))
     labels = torch.tensor([number[name] for name in classes])
-    return ImageSet(pixels, labels, names, [str(item.path) for item in items], load_masks(items, sizes, transform))
+    files, masks = [str(item.path) for item in items], load_masks(items, sizes, transform)
+    return ImageSet(pixels, labels, names, files, masks, origins=np.array(origins))
 
 
 def load_masks(
@@ -94,7 +96,7 @@ def load_masks(
     """
     if all(item.mask is None for item in items):
         return None
-    masks, lost = np.zeros((len(items), transform.size, transform.size), bool), {}
+    masks, lost = np.zeros((len(items), *transform.sides), bool), {}
     for i, (item, (height, width)) in enumerate(zip(items, sizes)):
         if item.mask is not None:
             mask = decode_mask(item.mask)

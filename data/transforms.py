@@ -28,61 +28,89 @@ def _pillow_resize(image: np.ndarray, width: int, height: int, how: Image.Resamp
     return np.array(Image.fromarray(image).resize((width, height), how))
 
 
-def centre_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """(H, W, ...) -> the middle (size, size, ...). ValueError if the image is smaller: nothing is padded."""
-    height, width = image.shape[:2]
-    if size < 1 or min(height, width) < size:
-        raise ValueError(f"a centre crop of {size}x{size} does not fit in an image of {width}x{height}")
-    top, left = (height - size) // 2, (width - size) // 2
-    return np.ascontiguousarray(image[top : top + size, left : left + size])  # (size, size, ...)
+Sides = int | tuple[int, int]  # of a square, or (height, width), in pixels
 
 
-def resize(image: np.ndarray, size: int | tuple[int, int], nearest: bool = False) -> np.ndarray:
-    """(H, W, 3) or (H, W) uint8 -> `size` = side or (height, width): antialiased bicubic, or nearest for masks."""
-    height, width = (size, size) if isinstance(size, int) else size
+def both(size: Sides) -> tuple[int, int]:
+    """(height, width)."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def centre_crop(image: np.ndarray, size: Sides) -> np.ndarray:
+    """(H, W, ...) -> the middle of that size. ValueError if the image is smaller: nothing is padded."""
+    (height, width), (inner, across) = image.shape[:2], both(size)
+    if min(inner, across) < 1 or height < inner or width < across:
+        raise ValueError(f"a centre crop of {across}x{inner} does not fit in an image of {width}x{height}")
+    top, left = (height - inner) // 2, (width - across) // 2
+    return np.ascontiguousarray(image[top : top + inner, left : left + across])
+
+
+def resize(image: np.ndarray, size: Sides, nearest: bool = False) -> np.ndarray:
+    """(H, W, 3) or (H, W) uint8 -> `size`: antialiased bicubic, or nearest for masks."""
+    height, width = both(size)
     return _pillow_resize(image, width, height, Image.Resampling.NEAREST if nearest else Image.Resampling.BICUBIC)
 
 
-def resize_short(image: np.ndarray, size: int, nearest: bool = False) -> np.ndarray:
-    """(H, W, ...) uint8 -> the short side is `size`; the aspect ratio stays, to the nearest pixel."""
-    height, width = image.shape[:2]
-    scale = size / min(height, width)
-    return resize(image, (round(height * scale), round(width * scale)), nearest)
+def resize_short(image: np.ndarray, size: Sides, nearest: bool = False) -> np.ndarray:
+    """(H, W, ...) uint8 -> just covers `size`, of a square the short side; the aspect stays, to the nearest pixel."""
+    return resize(image, covering(image.shape[:2], size), nearest)
 
 
-def adm_center_crop(image: np.ndarray, size: int, nearest: bool = False) -> np.ndarray:
-    """ADM's crop, as DiT uses it (Dhariwal & Nichol 2021): halve by box average while the short side >= 2 size, bicubic
-    to the short side, centre crop. (H, W, 3) uint8 -> (size, size, 3)."""
+def covering(image: tuple[int, int], size: Sides) -> tuple[int, int]:
+    """(height, width) of an image of these sides once it just covers `size`."""
+    (height, width), (inner, across) = image, both(size)
+    scale = max(inner / height, across / width)
+    return round(height * scale), round(width * scale)
+
+
+def adm_center_crop(image: np.ndarray, size: Sides, nearest: bool = False) -> np.ndarray:
+    """ADM's crop, as DiT uses it (Dhariwal & Nichol 2021): halve by box average while it covers twice the size, bicubic
+    down to it, centre crop. (H, W, 3) uint8 -> (size, size, 3)."""
     halve = Image.Resampling.NEAREST if nearest else Image.Resampling.BOX
-    while min(image.shape[:2]) >= 2 * size:
+    height, width = both(size)
+    while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         image = _pillow_resize(image, image.shape[1] // 2, image.shape[0] // 2, halve)
     return centre_crop(resize_short(image, size, nearest), size)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """Callable (H, W, 3) uint8 -> (size, size, 3) uint8. ValueError for an image that is smaller than `crop`."""
+    """Callable (H, W, 3) uint8 -> `sides` and 3, uint8. ValueError for an image that is smaller than `crop`."""
 
-    size: int  # pixels a side
+    size: Sides
     crop: int | None = None  # a centre crop to so many pixels comes first (the study's hazelnuts: 800 of 1024)
-    kind: str = "resize"  # "resize": short side to `size`, then a centre crop; "adm": `adm_center_crop`
+    kind: str = "resize"  # "resize": until it just covers `size`, then a centre crop; "adm": `adm_center_crop`
 
     def __post_init__(self):
         if self.kind not in ("resize", "adm"):
             raise ValueError(f"kind of resizing must be 'resize' or 'adm'; found {self.kind!r}")
-        if self.size < 1:
+        if min(self.sides) < 1:
             raise ValueError(f"image size must be at least 1 pixel; found {self.size}")
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """(height, width) of what comes out."""
+        return both(self.size)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return self._apply(image, nearest=False)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """The same geometry for a mask, (H, W) -> (size, size), by nearest neighbour: indices are never mixed."""
+        """The same geometry for a mask, (H, W) -> `sides`, by nearest neighbour: indices are never mixed."""
         return self._apply(mask, nearest=True)
 
+    def original(self, image: tuple[int, int]) -> tuple[int, int, int, int]:
+        """An image of these sides -> its height and width, and the top and left of the crop once it covers the size."""
+        height, width = both(self.crop) if self.crop is not None else image
+        covered = covering((height, width), self.size)
+        return height, width, *((side - inner) // 2 for side, inner in zip(covered, self.sides))
+
     def lost(self, mask: np.ndarray) -> float:
-        """The share of a mask's True pixels (H, W), of which it has some, that the crop to a square leaves outside."""
-        inside = centre_crop(mask, self.crop or min(mask.shape))
+        """The share of a mask's True pixels (H, W), of which it has some, that the crop to `sides` leaves outside."""
+        inside = mask if self.crop is None else centre_crop(mask, self.crop)
+        height, width = self.sides
+        scale = min(inside.shape[0] / height, inside.shape[1] / width)
+        inside = centre_crop(inside, (round(height * scale), round(width * scale)))
         return 1 - inside.sum() / mask.sum()
 
     def _apply(self, image: np.ndarray, nearest: bool) -> np.ndarray:

@@ -30,9 +30,9 @@ def trained_control(run: Path) -> Path | None:
     return next((path for name in ("control", "control.safetensors") if (path := run / name).exists()), None)
 
 
-def pictures(files: list[str], side: int) -> Tensor:
-    """The hints of a ControlNet that reads pictures: (hints, 3, side, side) from 0 to 1."""
-    return torch.stack([to_tensor(Transform(side)(decode(file))) for file in files]) / 2 + 0.5
+def pictures(files: list[str], sides: tuple[int, int]) -> Tensor:
+    """The hints of a ControlNet that reads pictures: (hints, 3, *sides) from 0 to 1."""
+    return torch.stack([to_tensor(Transform(sides)(decode(file))) for file in files]) / 2 + 0.5
 
 
 def in_turn(hints: Tensor, count: int, columns: int) -> Tensor:

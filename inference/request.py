@@ -23,6 +23,7 @@ from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
 from unet.inpaint import take_mask
 from unet.prompt import added_words
+from unet.row import nothing, sized
 
 CLASSES = 12  # columns at most, where no class is named
 
@@ -36,7 +37,7 @@ class Request:
     schedule: Schedule
     shape: tuple[int, int, int]  # of a latent
     names: list[str]
-    cond: Tensor  # labels (N,) or text states (N, L, D), of the columns' images in a row
+    cond: Tensor  # labels (N,), text states (N, L, D) or XL's rows (N, M), of the columns' images in a row
     null: int | Tensor | None  # the condition that guidance leads away from
     extra_conditions: list[tuple[int | Tensor, float]]  # further conditions, each with its weight
     superclass: Tensor | None = None  # of each image, where guidance leads away from it
@@ -49,7 +50,7 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     count, guidance = config[part.Output].count, config[part.Guidance]
     vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
     vae, control = load_autoencoder(vae, compute), control_of(config)
-    size = config[part.Size].size or stored.get("size", 0) or trained_side(files, control) * vae.factor
+    size = config[part.Size].side() or stored.get("size", 0) or trained_side(files, control) * vae.factor
     model, side = load_dit(path, size, vae, Compute(torch.device("cpu"), compute.precision))
     apply_adapters(model, files, config[part.Source].weights)
     classes = model.classes or [str(i) for i in range(model.config.num_classes)]
@@ -102,8 +103,13 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
     distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
     weights.check_words(learned, files_of, added_words(distinct, sd.tokenizer))
-    states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D)
+    sides, sizes = config[part.Size].sides(), config[part.ImageSizes]
+    sides = tuple(sd.side(side) for side in sides or [stored.get("size", 0)] * 2)
+    if sizes.given and not sd.unet.config.pooled:
+        raise ValueError(f"{path}: sizes of the image are read by Stable Diffusion XL alone, not by version 1 or 2")
+    states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D), or XL's rows (U, M)
     cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
+    cond, null = sized(cond, sizes.six(*sides)), states[-1:] if texts.negative else nothing(states[-1:])
     extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
     on_step = None
     if texts.attend:
@@ -112,17 +118,19 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
         ]
         steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
         on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, steps)
-    size, hint = config[part.Size].size or stored.get("size", 0), None
+    hint = None
     if control := control_of(config):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
-        shown, side = config[part.Hints].hint, sd.side(size)
-        one_channel = model.control.config.hint_channels == 1  # of the control recipe
-        shown = mask_hints(read_masks(shown, side, stored), [Variant()])[:, 0] if one_channel else pictures(shown, side)
+        shown, one_channel = config[part.Hints].hint, model.control.config.hint_channels == 1  # of the control recipe
+        sides = tuple(sides)
+        shown = (
+            mask_hints(read_masks(shown, sides, stored), [Variant()])[:, 0] if one_channel else pictures(shown, sides)
+        )
         hint = in_turn(shown, count, len(names)).to(device)
     superclass = others[len(extra)] if kinds else None
-    shape, vae = sd.latent_shape(size), sd.vae.to(device)
+    shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
     return Request(
-        model.to(device), vae, sd.schedule, shape, names, cond, states[-1:], extra_conditions, superclass, on_step, hint
+        model.to(device), vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint
     )
 
 
@@ -150,5 +158,6 @@ def read_prompts(texts: part.Prompts) -> list[str]:
 
 def encode_image(file: str, request: Request, device: torch.device) -> Tensor:
     """The image to start from as a latent of the request's shape (C, H, W), scaled."""
-    pixels = Transform(request.shape[1] * request.vae.factor)(decode(file))  # (S, S, 3)
+    height, width = (side * request.vae.factor for side in request.shape[1:])
+    pixels = Transform((height, width))(decode(file))  # (H, W, 3)
     return request.vae.config.scaling_factor * request.vae.encode(to_tensor(pixels)[None].to(device))[0][0].float()

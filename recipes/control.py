@@ -19,6 +19,7 @@ import weights
 from config import Config
 from config import training as part
 from data.output.grid import grid, save_image
+from data.transforms import Variant
 from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions
@@ -29,10 +30,12 @@ from recipes.latents import sample_images
 from recipes.loading import load_sd
 from recipes.masks import check_masks, mask_images
 from recipes.objectives.denoise import denoising
+from recipes.sizes import image_sizes
 from sampling import batched_cfg
 from training.page import NEAREST, beside_nearest
 from unet import ControlledText, ControlNet, encode_prompts
 from unet.prompt import escape
+from unet.row import nothing, sized
 
 SHOWN = 8  # masks in a grid
 SPEC = ["control.full"]  # what trains
@@ -95,7 +98,8 @@ def captions_of(condition: Captions) -> tuple[Tensor, Tensor, Tensor]:
     """For every image the states of its caption (N, L, D), and its hint (N, 1, S, S); those of no caption between."""
     prompts = [escape(text) for text in condition.texts]
     states = encode_prompts(condition.sd.text, condition.sd.tokenizer, [*prompts, ""]).float()
-    return states[:-1], states[-1:], condition.hints[:, 0]
+    cond = sized(states[:-1], image_sizes(condition.images, [Variant()])[:, 0])
+    return cond, nothing(states[-1:]), condition.hints[:, 0]
 
 
 def evaluation(

@@ -18,6 +18,7 @@ from ops.device import Compute
 from recipes.job import Batch, Batches
 from sampling import Schedule, sample_latents
 from unet import VAE
+from unet.row import sized
 
 
 def encode(vae: VAE, images: ImageSet, variants: list[Variant], cache: str, compute: Compute) -> LatentCache:
@@ -53,7 +54,7 @@ def latent_batches(
     rows (N,): the row of each image's condition. It becomes `null_row`, if there is one, with probability
     `cond_dropout`, and superclass_row[row] with probability `superclass_dropout`. cond is that row number (B,), or
     where there is a `table` (R, ...) its row there. maps: name -> (N, V, ...), what else every image has in each of
-    its V variants, such as the weight of the loss.
+    its V variants, such as the weight of the loss. "sizes" (N, V, 6) among them end the rows of cond (unet/row.py).
     """
     cond_dropout = 0.0 if null_row is None else cond_dropout
 
@@ -68,8 +69,13 @@ def latent_batches(
             if null_row is not None:
                 row = torch.where(chance < cond_dropout, null_row, row)
         x0 = scale * sample_posterior(encoded, index, variant, generator)
-        cond = row if table is None else table[row]
-        return {"x0": x0, "cond": cond} | {name: values[index, variant] for name, values in (maps or {}).items()}
+        cond, more = (
+            (row if table is None else table[row]),
+            {name: m[index, variant] for name, m in (maps or {}).items()},
+        )
+        if "sizes" in more:
+            cond = sized(cond, more.pop("sizes"))
+        return {"x0": x0, "cond": cond} | more
 
     return batch
 

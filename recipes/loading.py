@@ -9,8 +9,7 @@ from data.source import captions_of
 from dit import SIZES, DiT
 from ops.device import Compute
 from unet import VAE, TextEncoder, Tokenizer, UNet
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TEXT_ENCODERS
+from unet.sizes import TEXT_ENCODERS, UNETS
 
 
 def load_autoencoder(vae: str, compute: Compute) -> VAE:

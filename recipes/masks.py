@@ -47,10 +47,11 @@ def mask_images(masks: np.ndarray) -> np.ndarray:
     return np.repeat(masks[..., None], 3, 3).astype(np.uint8) * 255
 
 
-def read_masks(files: Sequence[str], side: int, trained: dict) -> np.ndarray:
-    """Hints of a ControlNet of this package, read as its training read masks: (N, side, side) of True and False.
+def read_masks(files: Sequence[str], side: int | tuple[int, int], trained: dict) -> np.ndarray:
+    """Hints of a ControlNet of this package, read as its training read masks: (N, H, W) of True and False.
 
-    trained: the settings of its training; its crop is for masks that are as large. ValueError as data.images raises.
+    side: of a square, or (H, W). trained: the settings of its training; its crop is for masks that are as large.
+    ValueError as data.images raises.
     """
     masks, crop = [decode_mask(file) for file in files], trained.get("crop", 0)
     ways = [Transform(side, crop if 0 < crop <= min(m.shape) else None, trained.get("resize", "resize")) for m in masks]

@@ -6,22 +6,26 @@ from torch.nn import functional as F
 import weights
 from config.training import NewWord
 from unet import TextConditioned, Tokenizer
+from unet.pair import encoders
 
 
 def add_word(word: NewWord, sd: weights.StableDiffusion, texts: list[str]) -> tuple[list[str], dict[str, int] | None]:
-    """Add the word to the tokenizer -> (the adapter that trains its rows, {token: vectors}); ([], None) without one.
+    """Add the word to the tokenizer -> (the adapters that train its rows, {token: vectors}); ([], None) without one.
+
+    XL's two text encoders have a row each.
 
     texts: the captions. Raises ValueError for a token that exists, captions without it, a start that is not one token,
     and a token table with other rows than the tokenizer has tokens, whose next row would not be the new word's.
     """
     if not word.token:
         return [], None
-    tokenizer, rows = sd.tokenizer, sd.text.token_embedding.num_embeddings
-    if rows != len(tokenizer):
-        raise ValueError(
-            f"a new word needs a token table of one row for each token; the model has {rows} rows and {len(tokenizer)} "
-            f"tokens"
-        )
+    tokenizer = sd.tokenizer
+    for encoder in encoders(sd.text).values():
+        if (rows := encoder.token_embedding.num_embeddings) != len(tokenizer):
+            raise ValueError(
+                f"a new word needs a token table of one row for each token; the model has {rows} rows and "
+                f"{len(tokenizer)} tokens"
+            )
     init = tokenizer.encode(word.token_init)
     if len(init) != 1:
         spelled = [tokenizer.decode([i]) for i in init]
@@ -36,15 +40,19 @@ def add_word(word: NewWord, sd: weights.StableDiffusion, texts: list[str]) -> tu
             f"{len(without)} of {len(texts)} captions lack the token {word.token!r}, {without[0]!r} for one, and "
             f"teach it nothing (--template names it)"
         )
-    return [f"text.tokens:init={init[0]},vectors={word.vectors}"], {word.token: word.vectors}
+    options = f"init={init[0]},vectors={word.vectors}"
+    return [f"text.{start}tokens:{options}" for start in encoders(sd.text)], {word.token: word.vectors}
 
 
 @torch.no_grad()
 def word_report(model: TextConditioned, tokenizer: Tokenizer, tokens: dict[str, int] | None) -> dict:
-    """For the log: the norm of the learned rows, the mean norm of the vocabulary, and the word most like the first."""
+    """For the log: the norm of the learned rows, the mean norm of the vocabulary, and the word most like the first.
+
+    Those of the first text encoder, where there are two.
+    """
     if not tokens:
         return {}
-    table = model.text.token_embedding
+    table = next(iter(encoders(model.text).values())).token_embedding
     rows, known = table.token_rows.float(), table.weight.float()  # (n, D), (V, D)
     nearest = F.cosine_similarity(known, rows[:1]).argmax().item()
     return {

@@ -28,6 +28,7 @@ from recipes.new_word import add_word, word_report
 from recipes.objectives.denoise import denoising
 from recipes.objectives.prior import prior_preservation, with_prior
 from unet import TextConditioned
+from unet.pair import encoders
 
 
 def text(config: Config, compute: Compute) -> Job:
@@ -101,7 +102,8 @@ def save(run: Path, condition: Captions, header: dict) -> None:
     sd = condition.sd
     if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
         adapters.merge(condition.model)
-        sd.text.config = replace(sd.text.config, vocab_size=sd.text.token_embedding.num_embeddings)
+        for encoder in encoders(sd.text).values():
+            encoder.config = replace(encoder.config, vocab_size=encoder.token_embedding.num_embeddings)
         weights.save_sd(sd, run / "model", "sd-diffusers")
     else:
         weights.save_adapter(run / "adapter.safetensors", condition.model, header)

@@ -18,7 +18,7 @@ from dit import DiT
 from experiments.plan import read_plan
 from recipes.settings import all_parts, check, row_of, rows
 from unet import UNet
-from unet.model import SIZES as UNETS
+from unet.sizes import UNETS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -6,6 +6,7 @@ from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet
 from unet.inpaint import MaskedText
 from unet.model import UNet, UNetConfig
+from unet.pair import TextPair, TokenizerPair
 from unet.prompt import encode_prompts
 from unet.text import TextConfig, TextEncoder
 from unet.tokenizer import Tokenizer
@@ -19,7 +20,9 @@ __all__ = [
     "TextConditioned",
     "TextConfig",
     "TextEncoder",
+    "TextPair",
     "Tokenizer",
+    "TokenizerPair",
     "UNet",
     "UNetConfig",
     "VAE",

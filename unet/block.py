@@ -101,17 +101,20 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """x + proj_out(block(proj_in(norm(x)), cond)), every position a token (Rombach et al. 2022, sec. 3.3).
+    """x + proj_out(blocks(proj_in(norm(x)), cond)), every position a token (Rombach et al. 2022, sec. 3.3).
 
     linear: proj_in and proj_out are Linears, as in Stable Diffusion 2, or 1x1 convolutions, as in 1: the same map.
     """
 
-    def __init__(self, channels: int, text_width: int, heads: int, groups: int, linear: bool, upcast: bool):
+    def __init__(
+        self, channels: int, text_width: int, heads: int, groups: int, linear: bool, upcast: bool, depth: int = 1
+    ):
         super().__init__()
         self.linear = linear
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, text_width, heads, upcast)])
+        blocks = (TransformerBlock(channels, text_width, heads, upcast) for _ in range(depth))
+        self.transformer_blocks = nn.ModuleList(blocks)
         self.proj_out = nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:

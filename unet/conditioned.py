@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from unet.model import UNet
+from unet.pair import TextPair
 from unet.text import TextEncoder
 
 
@@ -12,13 +13,14 @@ class TextConditioned(nn.Module):
     Raises ValueError if the UNet reads text states of another width than the text encoder's.
     """
 
-    def __init__(self, unet: UNet, text: TextEncoder):
+    def __init__(self, unet: UNet, text: TextEncoder | TextPair):
         super().__init__()
-        if text.config.width != unet.config.text_width:
-            raise ValueError(
-                f"the UNet reads text states of width {unet.config.text_width}, the text encoder's have "
-                f"{text.config.width}"
-            )
+        wanted, found = unet.config.text_width, text.config.width
+        if wanted != found:
+            raise ValueError(f"the UNet reads text states of width {wanted}, the text encoder's have {found}")
+        wanted, found = unet.config.pooled, text.config.projection if isinstance(text, TextPair) else 0
+        if wanted != found:
+            raise ValueError(f"the UNet reads a pooled text of width {wanted}, the text encoder's has {found}")
         self.unet, self.text = unet, text
 
     @property
@@ -27,5 +29,5 @@ class TextConditioned(nn.Module):
         return self.unet.latent_shape
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """x (B, C, H, W), t (B,), cond (B, L) token ids or (B, L, D) text states -> (B, C, H, W)."""
+        """x (B, C, H, W), t (B,), cond (B, L) token ids or text states as the UNet reads them."""
         return self.unet(x, t, cond if cond.is_floating_point() else self.text(cond))

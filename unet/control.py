@@ -85,7 +85,7 @@ class ControlNet(UNetEncoder):
             raise ValueError(f"factor must be 1, 2, 4 or 8 (other hint_widths by a ControlConfig), found {factor}")
         control = cls(ControlConfig(**asdict(unet.config), hint_channels=hint_channels, hint_widths=widths))
         control.to(unet.conv_in.weight)
-        for name in ("time_embed", "conv_in", "down", "mid"):
+        for name in ("time_embed", "conv_in", "down", "mid", *(["vector_embed"] if unet.config.pooled else [])):
             setattr(control, name, deepcopy(getattr(unet, name)).requires_grad_(True))
         return control
 
@@ -98,7 +98,7 @@ class ControlNet(UNetEncoder):
         expected = (len(x), self.config.hint_channels, f * x.shape[-2], f * x.shape[-1])
         if hint.shape != expected:
             raise ValueError(f"hint must be {expected}, {f} times as large as x, found {tuple(hint.shape)}")
-        _, features = self.encode(x, t, cond, self.hint(hint))
+        features = self.encode(x, *self.conditions(x, t, cond), self.hint(hint))
         return [strength * zero(feature) for zero, feature in zip([*self.zero, self.zero_mid], features)]
 
 
@@ -110,7 +110,7 @@ class ControlledText(TextConditioned):
 
     def __init__(self, unet: UNet, text: TextEncoder, control: ControlNet):
         super().__init__(unet, text)
-        for field in ("text_width", "in_channels", "channels", "layers"):
+        for field in ("text_width", "pooled", "text", "in_channels", "channels", "layers"):
             ours, theirs = getattr(unet.config, field), getattr(control.config, field)
             if ours != theirs:
                 raise ValueError(f"the ControlNet belongs to another UNet: its {field} is {theirs}, this UNet's {ours}")

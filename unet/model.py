@@ -1,8 +1,8 @@
 """The UNet of Stable Diffusion: predicts the noise (or v) in a latent, given the timestep and a text.
 
-Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752. In Stable
-Diffusion 1, 2 and their inpainting models, every * keeps its features as a skip connection, and every + begins with the
-concatenation of the features and the last skip that is left:
+Rombach et al. 2022, "High-Resolution Image Synthesis with Latent Diffusion Models", arXiv 2112.10752; XL: Podell et al.
+2023, arXiv 2307.01952. Every * keeps its features as a skip connection, and every + begins with the concatenation of
+the features and the last skip that is left. In Stable Diffusion 1, 2 and their inpainting models:
 
     level   encoder                                          decoder, from below
             conv_in*                                         norm_out, silu, conv_out
@@ -11,6 +11,9 @@ concatenation of the features and the last skip that is left:
       2     (res text)*   (res text)*   downsample*          +(res text)   +(res text)   +(res text)   upsample
       3     (res)*        (res)*                             +(res)        +(res)        +(res)        upsample
                                           mid:  res text res
+
+`text` is a transformer of one block there. XL has three levels: none at level 0, two blocks at level 1, ten at level 2
+and in the middle. It also reads one vector a text, beside the timestep: the pooled text and six sizes of the image.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ from torch import Tensor, nn
 
 from ops import timestep_embedding
 from unet.block import SpatialTransformer, TimeResBlock
+from unet.row import SINUSOID, SIZE_NUMBERS, split_row
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,11 @@ class UNetConfig:
     in_channels: int = 4  # channels of x; an inpainting model's 9: noisy latent 4, mask 1, latent of the masked image 4
     out_channels: int = 4  # channels of the latent
     channels: tuple[int, ...] = (320, 640, 1280, 1280)  # C; all levels but the last downsample by 2
-    text: tuple[bool, ...] = (True, True, True, False)  # whether the residual blocks are followed by transformers
+    text: tuple[int, ...] = (1, 1, 1, 0)  # transformer blocks after a residual block; the middle: the last, at least 1
     heads: tuple[int, ...] = (8, 8, 8, 8)  # N; the last is the middle's too. The shapes in a file do not show it
     layers: int = 2  # residual blocks a level (one more in the decoder)
     text_width: int = 768  # D of the text states
+    pooled: int = 0  # P of the pooled text that XL reads beside them, with the image's sizes; 0: neither
     linear: bool = False  # projections around a transformer: Linears instead of 1x1 convolutions
     upcast: bool = False  # attention in float32, for float16 weights
     groups: int = 32  # of every GroupNorm
@@ -50,27 +55,11 @@ class UNetConfig:
                 raise ValueError(f"width {width} is not a multiple of {heads} heads and of {self.groups} groups")
 
 
-_SD2 = dict(heads=(5, 10, 20, 20), text_width=1024, linear=True, upcast=True)  # every head is 64 wide
-SIZES = {
-    "SD-1": UNetConfig(),
-    "SD-2": UNetConfig(**_SD2),  # 2.0-base and 2.1-base
-    "SD-2-v": UNetConfig(**_SD2, input_size=96),  # 2.0 and 2.1, which predict v at 768 pixels
-    "SD-inpaint": UNetConfig(in_channels=9),
-    "SD-2-inpaint": UNetConfig(**_SD2, in_channels=9),
-    # this package's own, for the latents of VAE-T; heads 32 wide
-    "UNet-T": UNetConfig(
-        in_channels=6,
-        out_channels=6,
-        channels=(64, 96, 128),
-        text=(True, True, True),
-        heads=(2, 3, 4),
-        layers=1,
-        text_width=128,
-        linear=True,
-        groups=8,
-        input_size=16,
-    ),
-}
+def transformer(config: UNetConfig, level: int) -> SpatialTransformer:
+    """The one after a residual block of a level, or with level -1 the middle's."""
+    c = config
+    widths = c.channels[level], c.text_width, c.heads[level]
+    return SpatialTransformer(*widths, c.groups, c.linear, c.upcast, c.text[level] or 1)
 
 
 class Level(nn.Module):
@@ -80,11 +69,7 @@ class Level(nn.Module):
         super().__init__()
         c, channels = config, config.channels[level]
         self.resnets = nn.ModuleList(TimeResBlock(width, channels, 4 * c.channels[0], c.groups) for width in widths)
-        self.attentions = nn.ModuleList(
-            SpatialTransformer(channels, c.text_width, c.heads[level], c.groups, c.linear, c.upcast)
-            for _ in widths
-            if c.text[level]
-        )
+        self.attentions = nn.ModuleList(transformer(c, level) for _ in widths if c.text[level])
 
     def row(self, j: int, x: Tensor, emb: Tensor, cond: Tensor) -> Tensor:
         """Residual block j and its transformer: x (B, widths[j], H, W) -> (B, C, H, W)."""
@@ -117,9 +102,7 @@ class Middle(nn.Module):
         super().__init__()
         c, channels = config, config.channels[-1]
         self.resnets = nn.ModuleList(TimeResBlock(channels, channels, 4 * c.channels[0], c.groups) for _ in range(2))
-        self.attentions = nn.ModuleList(
-            [SpatialTransformer(channels, c.text_width, c.heads[-1], c.groups, c.linear, c.upcast)]
-        )
+        self.attentions = nn.ModuleList([transformer(c, -1)])
 
     def forward(self, x: Tensor, emb: Tensor, cond: Tensor) -> Tensor:
         """x (B, C, H, W) -> (B, C, H, W)."""
@@ -143,45 +126,54 @@ class Up(Level):
 
 
 class UNetEncoder(nn.Module):
-    """mid(down(conv_in(x))), which a ControlNet copies. Each block reads cond and emb = silu(mlp(sinusoid(t)))."""
+    """mid(down(conv_in(x))), which a ControlNet copies. Each block reads the text states and
+
+    emb = silu(mlp(sinusoid(t)))        XL: silu(mlp(sinusoid(t)) + mlp([pooled text, sinusoids of six sizes]))
+    """
 
     def __init__(self, config: UNetConfig):
         super().__init__()
         c, levels = config, range(len(config.channels))
         self.config, self.factor = config, 2 ** levels[-1]
         emb = 4 * c.channels[0]
-        # each residual block of the original applies the last SiLU anew, to the same emb
-        self.time_embed = nn.Sequential(nn.Linear(c.channels[0], emb), nn.SiLU(), nn.Linear(emb, emb), nn.SiLU())
+        self.time_embed = nn.Sequential(nn.Linear(c.channels[0], emb), nn.SiLU(), nn.Linear(emb, emb))
+        vector = c.pooled + SIZE_NUMBERS * SINUSOID
+        first = nn.Linear(vector, emb) if c.pooled else None
+        self.vector_embed = first and nn.Sequential(first, nn.SiLU(), nn.Linear(emb, emb))
         self.conv_in = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
         self.down = nn.ModuleList(Down(c, level) for level in levels)
         self.mid = Middle(c)
 
-    def encode(
-        self, x: Tensor, t: Tensor, cond: Tensor, hint_embedding: Tensor | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
-        """-> emb (B, E), and the features: the skips from the first to the last, then the middle (B, C, H/f, W/f).
-
-        hint_embedding (B, C, H, W) is added to conv_in(x). Raises ValueError for an x or cond that does not fit.
-        """
-        self.check(x, cond)
-        emb = self.time_embed(timestep_embedding(t, self.config.channels[0]).to(x.dtype))  # (B, E)
-        first = self.conv_in(x)  # (B, C, H, W)
-        features = [first if hint_embedding is None else first + hint_embedding]
-        for level in self.down:
-            features += level(features[-1], emb, cond)
-        return emb, [*features, self.mid(features[-1], emb, cond)]
-
-    def check(self, x: Tensor, cond: Tensor) -> None:
-        """ValueError for what does not fit: channels or sides of x, or text states of another width."""
+    def conditions(self, x: Tensor, t: Tensor, cond: Tensor) -> tuple[Tensor, Tensor]:
+        """-> emb (B, E) and the text states (B, L, D). Raises ValueError for an x or cond that does not fit."""
         c, f = self.config, self.factor
         if x.dim() != 4 or x.shape[1] != c.in_channels or x.shape[2] % f or x.shape[3] % f:
             raise ValueError(f"x must be (B, {c.in_channels}, H, W), H and W multiples of {f}, found {tuple(x.shape)}")
-        if cond.dim() != 3 or cond.shape[0] != x.shape[0] or cond.shape[2] != c.text_width:
-            raise ValueError(f"cond must be text states ({len(x)}, L, {c.text_width}), found {tuple(cond.shape)}")
+        emb = self.time_embed(timestep_embedding(t, c.channels[0]).to(x.dtype))  # (B, E)
+        states = cond
+        if c.pooled:
+            states, pooled, sizes = split_row(cond, c.text_width, c.pooled)
+            sizes = timestep_embedding(sizes.flatten(), SINUSOID).reshape(len(pooled), -1)  # (B, 6 S)
+            emb = emb + self.vector_embed(torch.cat([pooled, sizes], dim=1).to(x.dtype))
+        if states.dim() != 3 or states.shape[0] != x.shape[0] or states.shape[2] != c.text_width:
+            raise ValueError(f"cond must be text states ({len(x)}, L, {c.text_width}), found {tuple(states.shape)}")
+        # each residual block of the original applies this SiLU anew, to the same emb
+        return F.silu(emb), states.to(x.dtype) if c.pooled else states
+
+    def encode(self, x: Tensor, emb: Tensor, states: Tensor, hint_embedding: Tensor | None = None) -> list[Tensor]:
+        """The skips from the first to the last, then the middle (B, C, H/f, W/f).
+
+        hint_embedding (B, C, H, W) is added to conv_in(x).
+        """
+        first = self.conv_in(x)  # (B, C, H, W)
+        features = [first if hint_embedding is None else first + hint_embedding]
+        for level in self.down:
+            features += level(features[-1], emb, states)
+        return [*features, self.mid(features[-1], emb, states)]
 
 
 class UNet(UNetEncoder):
-    """out = up(mid(down(conv_in(x))), skips). Each block reads cond and emb = silu(mlp(sinusoid(t)))."""
+    """out = up(mid(down(conv_in(x))), skips)."""
 
     def __init__(self, config: UNetConfig):
         super().__init__(config)
@@ -197,19 +189,21 @@ class UNet(UNetEncoder):
         return self.config.out_channels, self.config.input_size, self.config.input_size
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, residuals: list[Tensor] | None = None) -> Tensor:
-        """x (B, C, H, W), t (B,) steps of the 1000-step chain, cond (B, L, D) text states -> (B, out, H, W).
+        """x (B, C, H, W), t (B,) steps of the 1000-step chain, cond (B, L, D) text states, for XL rows (B, N) as
+        `split_row` reads them -> (B, out, H, W).
 
         residuals: a ControlNet's, added to the skips from the first to the last, then to the middle.
         Raises ValueError for an x or cond of another shape than the model's, or another number of residuals.
         """
-        emb, (*skips, x) = self.encode(x, t, cond)
+        emb, states = self.conditions(x, t, cond)
+        *skips, x = self.encode(x, emb, states)
         if residuals is not None:
             if len(residuals) != len(skips) + 1:
                 raise ValueError(f"expected {len(skips)} residuals and one for the middle, found {len(residuals)}")
             *skips, x = (features + residual for features, residual in zip([*skips, x], residuals))
         for level in self.up:
             rows = len(level.resnets)
-            x = level(x, skips[-rows:], emb, cond)
+            x = level(x, skips[-rows:], emb, states)
             skips = skips[:-rows]
         return self.conv_out(F.silu(self.norm_out(x)))  # (B, out, H, W)
 

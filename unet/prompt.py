@@ -14,12 +14,15 @@ without weights keeps its states.
 """
 
 import re
+from collections.abc import Callable
 from itertools import zip_longest
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from unet.pair import TextPair, states_and_pooled
+from unet.row import pack
 from unet.text import TextEncoder
 from unet.tokenizer import WORD_END, Tokenizer
 
@@ -137,25 +140,50 @@ def _cut(units: list[list[Weighted]], tokenizer: Tokenizer) -> list[list[Weighte
     return done + [chunk] if chunk else done
 
 
-def encode_prompts(encoder: TextEncoder, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
+def encode_prompts(encoder: TextEncoder | TextPair, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
     """B prompts -> states (B, 77 n, D) on the encoder's device, n the chunks of the longest prompt.
 
+    Of XL's two encoders, rows (B, 77 n D + P) of states and pooled text (unet/pair.py), that of the first chunk.
     The other prompts get empty chunks, so a prompt and its negative that are encoded in one call are equally long. ""
     and "  " are the empty prompt. Raises ValueError for a single str, and where encoder and tokenizer do not fit.
     """
     if isinstance(prompts, str):
         raise ValueError(f"expected a list of prompts, found one prompt, {prompts!r}")
-    rows = encoder.token_embedding.num_embeddings
-    if len(tokenizer) > rows:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder {rows} rows for them")
+    if not isinstance(encoder, TextPair):
+        return encode_chunks(encoder, chunk_rows(prompts, tokenizer), tokenizer)
+    both = [chunk_rows(prompts, words) for words in (tokenizer, tokenizer.second)]
+    n = max(len(rows[0]) for rows in both)  # a "!" is a token of its own in the second, so that it may need more
+    first, second = ([row + [[]] * (n - len(row)) for row in rows] for rows in both)
+    states = encode_chunks(encoder.first, first, tokenizer)
+    others, pooled = encode_chunks(encoder.second, second, tokenizer.second, states_and_pooled)
+    return pack(torch.cat([states, others], dim=2), pooled[:, 0])
+
+
+def chunk_rows(prompts: list[str], tokenizer: Tokenizer) -> list[list[list[Weighted]]]:
+    """The chunks of each prompt, n of all: the shorter prompts get empty ones."""
     columns = zip_longest(*(chunks(prompt, tokenizer) for prompt in prompts), fillvalue=[])
-    flat = [chunk for row in zip(*columns) for chunk in row]  # B n chunks
+    return [[*row] for row in zip(*columns)]
+
+
+def encode_chunks(
+    encoder: TextEncoder,
+    rows: list[list[list[Weighted]]],
+    tokenizer: Tokenizer,
+    encode: Callable[[TextEncoder, Tensor], tuple[Tensor, Tensor]] | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """B rows of n chunks -> weighed states (B, 77 n, D), and with `encode` its pooled vectors (B, n, P) too."""
+    known = encoder.token_embedding.num_embeddings
+    if len(tokenizer) > known:
+        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the text encoder {known} rows for them")
+    flat = [chunk for row in rows for chunk in row]  # B n chunks
     device = next(encoder.parameters()).device
     tokens = torch.tensor([tokenizer.row([i for i, _ in chunk]) for chunk in flat], device=device)  # (B n, 77)
     padding = [[1.0] * (tokenizer.length - 1 - len(chunk)) for chunk in flat]
-    rows = [[1.0, *(weight for _, weight in chunk), *rest] for chunk, rest in zip(flat, padding)]
-    states = emphasise(encoder(tokens), torch.tensor(rows, device=device))  # (B n, 77, D)
-    return rearrange(states, "(b n) l d -> b (n l) d", b=len(prompts))
+    weights = [[1.0, *(weight for _, weight in chunk), *rest] for chunk, rest in zip(flat, padding)]
+    states, pooled = (encoder(tokens), None) if encode is None else encode(encoder, tokens)
+    states = emphasise(states, torch.tensor(weights, device=device))  # (B n, 77, D)
+    states = rearrange(states, "(b n) l d -> b (n l) d", b=len(rows))
+    return states if pooled is None else (states, pooled.unflatten(0, (len(rows), -1)))
 
 
 def emphasise(states: Tensor, weights: Tensor) -> Tensor:

@@ -6,10 +6,12 @@
 
 Stable Diffusion 1.x reads the last layer of OpenAI's ViT-L/14, 2.x the penultimate one of OpenCLIP's ViT-H/14 (Cherti
 et al. 2023, arXiv 2212.07143). That one has 24 layers, of which the last never runs; diffusers' files and the size here
-leave it out. There is no mask: padding is read like any word.
+leave it out. XL reads the penultimate layers of ViT-L/14 and ViT-bigG/14, both without the norm, and of the second one
+pooled vector, P final_norm(h after all layers) at the end token (unet/pair.py). There is no mask: padding is read like
+any word.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,8 @@ class TextConfig:
     max_length: int = 77  # rows of the position table
     activation: str = "quick_gelu"  # OpenAI's; "gelu": OpenCLIP's
     skip: int = 0  # last layers that do not run: 1 is the penultimate layer, A1111's "clip skip 2"
+    norm: bool = True  # whether the states have gone through final_norm
+    projection: int = 0  # width of the pooled vector; 0: none
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -46,11 +50,6 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": F.gelu}
-SIZES = {
-    "CLIP-L": TextConfig(49408, width=768, layers=12, heads=12),  # Stable Diffusion 1.x
-    "OpenCLIP-H": TextConfig(49408, width=1024, layers=23, heads=16, activation="gelu"),  # Stable Diffusion 2.x
-    "Text-T": TextConfig(1024, width=128, layers=4, heads=4),  # this package's own, with a vocabulary of its own
-}
 
 
 class Attention(nn.Module):
@@ -111,19 +110,24 @@ class TextEncoder(nn.Module):
             EncoderLayer(config.width, config.heads, config.activation) for _ in range(config.layers)
         )
         self.final_norm = nn.LayerNorm(config.width)
+        self.text_projection = nn.Linear(config.width, config.projection, bias=False) if config.projection else None
         if not self.token_embedding.weight.is_meta:
             initialise(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, L) ids -> states (B, L, D). Raises ValueError if L exceeds the position table."""
+        x = self.embed(tokens)
+        for layer in self.layers[: len(self.layers) - self.config.skip]:
+            x = layer(x)  # (B, L, D)
+        return self.final_norm(x) if self.config.norm else x
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """h_0 (B, L, D) of tokens (B, L)."""
         length = tokens.shape[1]
         if length > self.config.max_length:
             raise ValueError(f"the text encoder has {self.config.max_length} positions, found {length} tokens in a row")
         positions = torch.arange(length, device=tokens.device)
-        x = self.token_embedding(tokens) + self.position_embedding(positions)  # (B, L, D)
-        for layer in self.layers[: len(self.layers) - self.config.skip]:
-            x = layer(x)  # (B, L, D)
-        return self.final_norm(x)
+        return self.token_embedding(tokens) + self.position_embedding(positions)
 
 
 def initialise(encoder: TextEncoder) -> None:
@@ -139,18 +143,5 @@ def initialise(encoder: TextEncoder) -> None:
     for name, layer in encoder.named_modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=deviations.get(name.rpartition(".")[2], width**-0.5))
-            nn.init.zeros_(layer.bias)
-
-
-@torch.no_grad()
-def add_tokens(encoder: TextEncoder, rows: Tensor) -> None:
-    """Append rows (n, D) to the token table, for tokens that the tokenizer added. ValueError for another D."""
-    width = encoder.config.width
-    if rows.ndim != 2 or rows.shape[1] != width:
-        raise ValueError(
-            f"new token rows must be (n, {width}), the width of the text encoder, found {tuple(rows.shape)}"
-        )
-    old = encoder.token_embedding
-    table = torch.cat([old.weight, rows.to(old.weight)])
-    encoder.token_embedding = nn.Embedding.from_pretrained(table, freeze=not old.weight.requires_grad)
-    encoder.config = replace(encoder.config, vocab_size=len(table))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

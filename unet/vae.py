@@ -179,6 +179,7 @@ class VAE(nn.Module):
     @torch.no_grad()
     def images(self, latents: Tensor, batch: int = 16) -> Tensor:
         """Scaled latents (N, c, h, w), a diffusion model's samples -> images (N, 3, f h, f w), about [-1, 1]."""
+        latents = latents.to(self.quant_conv.weight.dtype)
         return torch.cat([self.decode_tiled(z / self.config.scaling_factor) for z in latents.split(batch)])
 
     def decode_tiled(self, z: Tensor, tile: int = 64, overlap: int = 16) -> Tensor:

@@ -16,8 +16,7 @@ from torch import nn
 import adapters
 from dit import ControlledDiT, DiT
 from unet import ControlNet, TextEncoder, UNet
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TEXT_ENCODERS
+from unet.sizes import TEXT_ENCODERS, UNETS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

@@ -20,9 +20,11 @@ from recipes.latents import encode, latent_batches, sample_images
 from recipes.made_of import made_of
 from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
+from recipes.sizes import image_sizes
 from sampling import batched_cfg
 from unet import TextConditioned, encode_prompts
 from unet.prompt import escape
+from unet.row import nothing, sized
 
 COLUMNS = 8  # prompts in a grid
 
@@ -104,6 +106,8 @@ class Captions:
     ) -> Batches:
         """Batches of any images with a caption for each, by the number of the image."""
         encoded = encode(self.vae, images, variants, self.cache, self.compute)
+        if self.sd.unet.config.pooled:
+            maps = (maps or {}) | {"sizes": image_sizes(images, variants)}
         table, rows = self.read(texts)
         scale, null_row = self.vae.config.scaling_factor, len(table) - 1
         return latent_batches(encoded, rows, scale, null_row, dropout, maps, table=table)
@@ -120,7 +124,8 @@ class Captions:
     def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """(one entry for each different text, the empty one the last; the entry of each text, (N,)).
 
-        An entry is a row of token ids (L,), or, where nothing trains in the text encoder, the states (L, D) of them.
+        An entry is a row of token ids (L,), or, where nothing trains in the text encoder, the states (L, D) of them. Of
+        XL both are rows without sizes (unet/row.py).
         """
         distinct = [text for text in dict.fromkeys(texts) if text] + [""]
         number = {text: i for i, text in enumerate(distinct)}
@@ -142,7 +147,9 @@ class Captions:
             row = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
             states = encode_prompts(self.model.text, self.sd.tokenizer, [*row, ""]).float()  # (U + 1, L, D)
             cond = states[[row[prompt] for prompt in prompts]]  # (N, L, D)
-            denoiser = batched_cfg(self.model, cond, states[-1:], settings.guidance)
+            height, width = (side * self.vae.factor for side in self.latent_shape[1:])
+            cond = sized(cond, (height, width, 0, 0, height, width))
+            denoiser = batched_cfg(self.model, cond, nothing(states[-1:]), settings.guidance)
         numbers = numbers or range(len(prompts))
         return sample_images(
             denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seed, self.compute

@@ -10,7 +10,7 @@ import torch
 import adapters
 from dit import DiT
 from unet import UNet
-from unet.model import SIZES as UNETS
+from unet.sizes import UNETS
 
 
 def xl2(num_classes: int) -> DiT:

@@ -18,7 +18,7 @@ import weights
 from adapters.methods.bnn import SMALLEST, Gaussian, divergence
 from dit import DiT
 from unet import UNet
-from unet.model import SIZES
+from unet.sizes import UNETS as SIZES
 
 FACTORS = [["lora:rank=2", "bnn:parts=lora"], ["oft:blocks=2", "bnn:parts=oft"]]
 

@@ -5,8 +5,8 @@ import torch
 
 import adapters
 from unet import TextConditioned, TextConfig, TextEncoder, UNet, UNetConfig
-from unet.model import SIZES
-from unet.text import SIZES as TOWERS
+from unet.sizes import TEXT_ENCODERS as TOWERS
+from unet.sizes import UNETS as SIZES
 
 
 def model():

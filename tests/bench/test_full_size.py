@@ -13,8 +13,8 @@ import torch
 from bench import child, full_size_dit, full_size_sd
 from dit import DiT
 from unet import VAE, TextEncoder, UNet, VAEConfig
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TOWERS
+from unet.sizes import TEXT_ENCODERS as TOWERS
+from unet.sizes import UNETS
 
 ROOT = Path(__file__).parent.parent.parent
 ROWS = {

@@ -40,7 +40,9 @@ def other_flags(field):
     elif choices_of(field):
         value = next(choice for choice in choices_of(field) if choice not in (default, "superclass"))
     else:
-        value = {"device": "cpu", "interval": "10,90", "also": "x:2", "without": "x:2"}.get(field.name, "x")
+        value = {"device": "cpu", "interval": "10,90", "also": "x:2", "without": "x:2", "size": "64"}
+        value |= {"original_size": "60x80", "target_size": "64", "crop_offset": "3,4"}
+        value = value.get(field.name, "x")
     return [flag(field.name), str(value)]
 
 

@@ -16,7 +16,7 @@ from config.training import Adapter
 from dit import DiT, DiTConfig
 from inference.settings import sampling_defaults
 from unet import UNet
-from unet.model import SIZES as UNETS
+from unet.sizes import UNETS
 
 DRAW = ["--count", "1", "--precision", "fp32"]
 FOUR_STEPS = {"sampler": "lcm", "steps": 4, "guidance": 1.0}

@@ -10,7 +10,7 @@ import adapters
 from sampling import cfg, conditional
 from unet import ControlConfig, ControlledText, ControlNet, TextConfig, TextEncoder, UNet, UNetConfig
 from unet.control import HintEmbedder
-from unet.model import SIZES
+from unet.sizes import UNETS as SIZES
 
 TINY = UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=6, groups=2, input_size=4)
 

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 
-from unet.text import SIZES, TextConfig, TextEncoder, add_tokens
+from unet.sizes import TEXT_ENCODERS as SIZES
+from unet.text import TextConfig, TextEncoder
+from weights.adapter_files.embeddings import add_tokens
 from weights.layouts.renames import text_transformers
 
 TINY = TextConfig(vocab_size=50, width=32, layers=3, heads=4, max_length=12)

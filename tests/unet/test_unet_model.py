@@ -10,7 +10,8 @@ import adapters
 from ops.attention import reference
 from sampling import Schedule, batched_cfg, sample_latents
 from unet.block import GEGLU, Attention, SpatialTransformer, TimeResBlock
-from unet.model import SIZES, UNet, UNetConfig
+from unet.model import UNet, UNetConfig
+from unet.sizes import UNETS as SIZES
 
 TINY = UNetConfig(
     channels=(8, 16, 16), text=(True, True, False), heads=(2, 4, 2), layers=1, text_width=6, groups=4, input_size=8

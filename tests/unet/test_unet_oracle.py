@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from unet.model import SIZES, UNet, UNetConfig
+from unet.model import UNet, UNetConfig
+from unet.row import split_row
+from unet.sizes import UNETS as SIZES
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -12,12 +14,18 @@ CONFIGS = {
     "like SD 1": UNetConfig(heads=(4, 4, 4, 4), **FOUR),
     "like SD 2": UNetConfig(heads=(2, 4, 4, 8), linear=True, upcast=True, **FOUR),
     "inpainting": UNetConfig(heads=(4, 4, 4, 4), in_channels=9, **FOUR),
+    "like XL": UNetConfig(
+        channels=(32, 64), text=(1, 2), heads=(2, 4), text_width=32, pooled=24, linear=True, groups=8, input_size=16
+    ),
     "UNet-T": SIZES["UNet-T"],
 }
 
 
 def oracle(config):
     """diffusers' model of the same shape; its attention_head_dim is the number of heads."""
+    vector = config.pooled + 6 * 256
+    of_xl = dict(addition_embed_type="text_time", addition_time_embed_dim=256)
+    of_xl = of_xl | {"projection_class_embeddings_input_dim": vector} if config.pooled else {}
     return diffusers.UNet2DConditionModel(
         sample_size=config.input_size,
         in_channels=config.in_channels,
@@ -31,6 +39,8 @@ def oracle(config):
         use_linear_projection=config.linear,
         upcast_attention=config.upcast,
         norm_num_groups=config.groups,
+        transformer_layers_per_block=[depth or 1 for depth in config.text],
+        **of_xl,
     )
 
 
@@ -39,6 +49,8 @@ def their_name(name):
     first = {
         "time_embed.0": "time_embedding.linear_1",
         "time_embed.2": "time_embedding.linear_2",
+        "vector_embed.0": "add_embedding.linear_1",
+        "vector_embed.2": "add_embedding.linear_2",
         "mid.": "mid_block.",
         "down.": "down_blocks.",
         "up.": "up_blocks.",
@@ -70,7 +82,20 @@ def inputs(config, height, width, length=7):
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, config.in_channels, height, width, generator=generator)
     cond = torch.randn(2, length, config.text_width, generator=generator)
+    if config.pooled:  # a row of states, pooled text and sizes
+        cond = torch.cat([cond.flatten(1), torch.randn(2, config.pooled, generator=generator), SIX], dim=1)
     return x, torch.tensor([3, 700]), cond
+
+
+SIX = torch.tensor([[1024.0, 832, 0, 96, 1024, 1024], [600, 400, 7, 0, 832, 1216]])
+
+
+def theirs_of(theirs, config, x, t, cond, **options):
+    """diffusers' output; it takes the three parts of XL's row apart."""
+    if config.pooled:
+        cond, pooled, sizes = split_row(cond, config.text_width, config.pooled)
+        options["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": sizes}
+    return theirs(x, t, cond, **options).sample
 
 
 @torch.no_grad()
@@ -78,7 +103,7 @@ def inputs(config, height, width, length=7):
 def test_forward(both, height, width):
     theirs, ours = both
     x, t, cond = inputs(ours.config, height, width)
-    expected = theirs(x, t, cond).sample
+    expected = theirs_of(theirs, ours.config, x, t, cond)
     assert expected.std() > 0.1
     torch.testing.assert_close(ours(x, t, cond), expected, atol=1e-5, rtol=0)
 
@@ -99,7 +124,7 @@ def test_gradients(both):
         x, t, cond = inputs(both[1].config, 16, 16)  # the middle is 2 x 2: one token attends to itself alone
         x.requires_grad_(), cond.requires_grad_()
         model.zero_grad()
-        out = model(x, t, cond) if model is both[1] else model(x, t, cond).sample
+        out = model(x, t, cond) if model is both[1] else theirs_of(model, both[1].config, x, t, cond)
         (out - x[:, : out.shape[1]].detach()).square().mean().backward()
         gradients.append({"x": x.grad, "cond": cond.grad} | {name: p.grad for name, p in model.named_parameters()})
     theirs, ours = gradients
@@ -120,9 +145,8 @@ def test_residuals(both):
         shapes += [(channels, 8 >> level)] * c.layers + [(channels, 8 >> level + 1)] * (level < last)
     shapes += shapes[-1:]
     residuals = [torch.randn(2, channels, side, side, generator=generator) for channels, side in shapes]
-    expected = theirs(
-        x, t, cond, down_block_additional_residuals=residuals[:-1], mid_block_additional_residual=residuals[-1]
-    ).sample
+    options = dict(down_block_additional_residuals=residuals[:-1], mid_block_additional_residual=residuals[-1])
+    expected = theirs_of(theirs, c, x, t, cond, **options)
     out = ours(x, t, cond, residuals)
     torch.testing.assert_close(out, expected, atol=1e-5, rtol=0)
     assert (out - ours(x, t, cond)).std() > 0.01

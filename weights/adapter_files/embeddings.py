@@ -4,17 +4,20 @@
     A1111           {"string_to_param": {"*": (n, D)}, "name": ...}, which it calls by the name of the file
     kohya           {"emb_params": (n, D)}
     a bare tensor   (D,) or (n, D)
+    SDXL            {"clip_l": (n, 768), "clip_g": (n, 1280)}, rows of each text encoder, called as the file
 
 A word of n rows stands for n ids in a row, as in diffusers.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from unet.text import TextEncoder, add_tokens
+from unet.pair import TextPair, encoders
+from unet.text import TextEncoder
 from unet.tokenizer import Tokenizer
 from weights.adapter_files.lora_import import is_foreign
 from weights.adapter_files.native import load_adapter
@@ -22,12 +25,14 @@ from weights.formats import files, pickled, safe
 from weights.layouts.families import VERSIONS, describe_file
 
 NAMELESS = ("*", "emb_params")  # keys that stand for any word
+XL = ("clip_l", "clip_g")  # keys of the first and the second text encoder
 
 
-def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tensor]:
-    """(token, rows (n, D)). The token is `name`, else the name in the file, else its key, else the file's own name.
+def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, list[Tensor]]:
+    """(token, rows (n, D) of each text encoder, of which Stable Diffusion XL has two).
 
-    Raises ValueError for a file with several words or of Stable Diffusion XL, and for one that is no embedding.
+    The token is `name`, else the name in the file, else its key, else the file's own name. Raises ValueError for a file
+    with several words, and for one that is no embedding.
     """
     path = Path(path)
     if not path.is_file():
@@ -39,22 +44,31 @@ def read_embedding(path: str | Path, name: str | None = None) -> tuple[str, Tens
     content = {"*": content} if isinstance(content, Tensor) else content
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected a textual inversion file, found a {type(content).__name__}")
-    if content.keys() & {"clip_l", "clip_g"}:
-        raise ValueError(
-            f"{path}: an embedding of Stable Diffusion XL, which has rows for two text encoders (clip_l and "
-            "clip_g); expected one of Stable Diffusion 1 or 2"
-        )
+    if content.keys() & set(XL):
+        if content.keys() != set(XL) or len({len(as_rows(path, key, content[key])) for key in XL}) != 1:
+            raise ValueError(
+                f"{path}: an embedding of Stable Diffusion XL, expected as many rows for clip_l as for clip_g, found "
+                f"{', '.join(f'{key} {list(rows.shape)}' for key, rows in content.items())}"
+            )
+        return name or path.stem, [as_rows(path, key, content[key]) for key in XL]
     words = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if len(words) != 1 or len(content) != 1:
         raise ValueError(
             f"{path}: expected one word and its rows, found {describe_file(words) if words else 'no tensor'}"
         )
     ((key, rows),) = words.items()
+    inside = inside if isinstance(inside, str) else None
+    return name or inside or (key if key not in NAMELESS else path.stem), [as_rows(path, key, rows)]
+
+
+def as_rows(path: Path, key: str, rows: object) -> Tensor:
+    """Rows (n, D) of a file's tensor (D,) or (n, D). ValueError for any other."""
+    if not isinstance(rows, Tensor):
+        raise ValueError(f"{path}: expected rows (n, D), found {key!r}, a {type(rows).__name__}")
     rows = rows.detach()[None] if rows.dim() == 1 else rows.detach()
     if rows.dim() != 2 or not rows.numel() or not rows.is_floating_point():
         raise ValueError(f"{path}: expected rows (n, D), found {key!r} {list(rows.shape)} of {rows.dtype}")
-    inside = inside if isinstance(inside, str) else None
-    return name or inside or (key if key not in NAMELESS else path.stem), rows
+    return rows
 
 
 def unpickled(path: Path) -> object:
@@ -68,24 +82,47 @@ def as_dict(words: object) -> object:
     return dict(getattr(words, "_parameters", words)) if isinstance(words, (dict, nn.Module)) else words
 
 
-def add_embedding(tokenizer: Tokenizer, text: TextEncoder, path: str | Path, name: str | None = None) -> str:
+def add_embedding(tokenizer: Tokenizer, text: TextEncoder | TextPair, path: str | Path, name: str | None = None) -> str:
     """Add the word of a file to the tokenizer and the text encoder, in place; returns its token for prompts.
 
     Raises ValueError as `read_embedding`, for another width, naming both bases, and for a token that exists.
     """
     token, rows = read_embedding(path, name)
-    width, table = text.config.width, text.token_embedding.weight
-    if rows.shape[1] != width:
-        theirs, ours = (f"{w} wide, of Stable Diffusion {VERSIONS.get(w, '?')}" for w in (rows.shape[1], width))
-        raise ValueError(f"{path}: an embedding {theirs}, expected one for this text encoder, {ours}")
-    if len(tokenizer) != len(table):
-        raise ValueError(f"{path}: new ids begin at {len(tokenizer)}, and the text encoder has {len(table)} rows")
+    parts = [*encoders(text).values()]
+    theirs, ours = ([part.shape[1] for part in rows], [part.config.width for part in parts])
+    if theirs != ours:
+        theirs, ours = (f"{' and '.join(map(str, w))} wide, of {version_of(w)}" for w in (theirs, ours))
+        what = "these text encoders" if len(parts) > 1 else "this text encoder"
+        raise ValueError(f"{path}: an embedding {theirs}, expected one for {what}, {ours}")
+    for part in parts:
+        if len(tokenizer) != (known := part.token_embedding.num_embeddings):
+            raise ValueError(f"{path}: new ids begin at {len(tokenizer)}, and the text encoder has {known} rows")
     try:
-        tokenizer.add(token, len(rows))
+        tokenizer.add(token, len(rows[0]))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    add_tokens(text, rows)
+    for part, new in zip(parts, rows):
+        add_tokens(part, new)
     return token
+
+
+def version_of(widths: list[int]) -> str:
+    """ "Stable Diffusion 2", by the widths of its text encoders."""
+    return f"Stable Diffusion {'XL' if len(widths) > 1 else VERSIONS.get(widths[0], '?')}"
+
+
+@torch.no_grad()
+def add_tokens(encoder: TextEncoder, rows: Tensor) -> None:
+    """Append rows (n, D) to the token table, for tokens that the tokenizer added. ValueError for another D."""
+    width = encoder.config.width
+    if rows.ndim != 2 or rows.shape[1] != width:
+        raise ValueError(
+            f"new token rows must be (n, {width}), the width of the text encoder, found {tuple(rows.shape)}"
+        )
+    old = encoder.token_embedding
+    table = torch.cat([old.weight, rows.to(old.weight)])
+    encoder.token_embedding = nn.Embedding.from_pretrained(table, freeze=not old.weight.requires_grad)
+    encoder.config = replace(encoder.config, vocab_size=len(table))
 
 
 def add_words(tokenizer: Tokenizer, files: list[str]) -> None:

@@ -1,9 +1,12 @@
 """Adapter files of this package for other tools, as python -m weights.convert RUN/adapter.safetensors TARGET --layout
 
-    kohya               a LoRA or DoRA for A1111, ComfyUI and most others, .safetensors; diffusers ignores its DoRA
+    kohya               a LoRA or DoRA for A1111, ComfyUI and most others, .safetensors; diffusers ignores its DoRA. Of
+                        Stable Diffusion XL it has the original's names, which older tools want
     lora-diffusers      one for diffusers' load_lora_weights, .safetensors; alpha / r is in B, where none can miss it
-    learned-embeds      a learned word for diffusers' load_textual_inversion, .safetensors
-    a1111-embedding     a learned word for A1111 and ComfyUI, .pt, which is called there by the name of the file
+    learned-embeds      a learned word for diffusers' load_textual_inversion, .safetensors; of XL the rows clip_l and
+                        clip_g, which A1111 and ComfyUI read too and call by the name of the file
+    a1111-embedding     a learned word of Stable Diffusion 1 or 2 for A1111 and ComfyUI, .pt, which is called there by
+                        the name of the file
 
 These files hold LoRA, DoRA and words only: an adapter file that trained anything else is refused. A DoRA needs its
 base: the files hold the norms m = g |W|, an adapter file of this package holds g.
@@ -24,25 +27,35 @@ from border import checked
 from data.output.atomic import replacing
 from unet import TextConditioned
 from weights.adapter_files.apply import check_base
-from weights.adapter_files.lora_names import DIFFUSERS, KOHYA, published, underscored
+from weights.adapter_files.lora_names import DIFFUSERS, KOHYA, original, published, underscored
 from weights.adapter_files.native import fingerprint, load_adapter
 from weights.formats import safe
+from weights.layouts.renames import Size
 from weights.models.load_sd import load_sd
 from weights.models.save import check_ending
 
 LAYOUTS = ("kohya", "lora-diffusers", "learned-embeds", "a1111-embedding")
 TENSORS = {"lora": ("down", "up"), "dora": ("down", "up", "gain")}  # of one layer in an adapter file, after "lora_"
-ROWS = "text.token_embedding.token_rows"  # where a learned word lies in an adapter file
+ROWS = {  # where a learned word lies in an adapter file -> its name in an embedding file of XL
+    "text.token_embedding.token_rows": "",
+    "text.first.token_embedding.token_rows": "clip_l",
+    "text.second.token_embedding.token_rows": "clip_g",
+}
 VERSIONS = {
     768: {"ss_v2": "False", "ss_base_model_version": "sd_v1"},  # by the width of the text states
     1024: {"ss_v2": "True", "ss_base_model_version": "sd_v2"},
+    2048: {
+        "ss_v2": "False",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+    },
 }
 
 
 class LowRank(NamedTuple):
     """scale B A of one layer, and the norms of DoRA."""
 
-    part: str  # "unet" or "text"
+    part: str  # "unet" or "text", of XL "text.first" or "text.second"
     name: str  # ours within the part
     down: Tensor  # A (r, in[, k, k])
     up: Tensor  # B (out, r[, 1, 1])
@@ -63,8 +76,9 @@ def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: t
     if model == "UNet":
         tensors = {f"unet.{name}": tensor for name, tensor in tensors.items()}
         header = header | {"adapter": [f"unet.{spec}" for spec in header["adapter"]]}
-    words, rest = layout in ("learned-embeds", "a1111-embedding"), tensors.keys() - {ROWS}
-    if rest if words else ROWS in tensors:
+    words, rest = layout in ("learned-embeds", "a1111-embedding"), tensors.keys() - ROWS.keys()
+    size = size_of_xl(header, source)
+    if rest if words else tensors.keys() & ROWS.keys():
         other = f"the {len(rest)} other tensors" if words else f"the learned {' and '.join(header['tokens'] or {})}"
         warnings.warn(f"{source}: {layout} does not hold {other}, which were trained together with it", stacklevel=2)
     if words:
@@ -72,15 +86,27 @@ def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: t
     else:
         layers = low_rank(tensors, header, source, layout)
     check_ending(target, (".pt",) if layout == "a1111-embedding" else (".safetensors",))
+    if layout == "a1111-embedding" and "" not in rows:
+        raise ValueError(f"{source}: a word of Stable Diffusion XL, which A1111 reads as learned-embeds writes it")
     if layout == "kohya":
-        safe.write(target, kohya_tensors(layers), kohya_metadata(layers), dtype)
+        safe.write(target, kohya_tensors(layers, size), kohya_metadata(layers, size is not None), dtype)
     elif layout == "lora-diffusers":
         safe.write(target, diffusers_tensors(layers, source), {"format": "pt"}, dtype)
     elif layout == "learned-embeds":
-        safe.write(target, {token: rows}, {"format": "pt"}, dtype)
+        safe.write(target, {name or token: tensor for name, tensor in rows.items()}, {"format": "pt"}, dtype)
     else:
         with replacing(target) as file:
-            torch.save(a1111_content(token, rows.to(dtype or rows.dtype).clone()), file)
+            torch.save(a1111_content(token, rows[""].to(dtype or rows[""].dtype).clone()), file)
+
+
+def size_of_xl(header: dict, source: str | Path) -> Size:
+    """`size_of` the UNet of the base, if that is a Stable Diffusion XL; None for any other."""
+    config = header["base"].get("config") or {}
+    pooled, layers, text = (config.get(f"unet {name}", config.get(name)) for name in ("pooled", "layers", "text"))
+    if not pooled:
+        return None
+    where = f"{source}: the UNet of its base"
+    return checked(layers, int, f"{where}: layers", 1, 100), checked(text, tuple[int, ...], f"{where}: text", 0, 1000)
 
 
 def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> list[LowRank]:
@@ -92,7 +118,7 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
         if name.endswith(f".{method}_down")
     }
     known = {f"{stem}.{method}_{half}" for stem, method in stems.items() for half in TENSORS[method]}
-    odd = sorted(tensors.keys() - known - {ROWS})
+    odd = sorted(tensors.keys() - known - ROWS.keys())
     if odd or not stems:
         specs, found = ", ".join(header["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "none"
         raise ValueError(f"{source}: {layout} holds one LoRA or DoRA a layer, found {found}, trained by {specs}")
@@ -112,13 +138,16 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
     norms = norms_of(gains, header, source, layout) if gains else {}
     return [
         LowRank(
-            *stem.split(".", 1),
-            *(tensors[f"{stem}.{of}_{half}"] for half in TENSORS["lora"]),
-            scales[stem],
-            norms.get(stem),
+            *parted(stem), *(tensors[f"{stem}.{of}_{half}"] for half in TENSORS["lora"]), scales[stem], norms.get(stem)
         )
         for stem, of in stems.items()
     ]
+
+
+def parted(stem: str) -> tuple[str, str]:
+    """ "text.first.layers.0.attn.to_q" -> ("text.first", "layers.0.attn.to_q"): the longest part that begins it."""
+    part = max((part for part in KOHYA if stem.startswith(f"{part}.")), key=len)
+    return part, stem.removeprefix(f"{part}.")
 
 
 def norms_of(gains: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> dict[str, Tensor]:
@@ -134,18 +163,21 @@ def norms_of(gains: dict[str, Tensor], header: dict, source: str | Path, layout:
     return {stem: gain.float() * torch.linalg.vector_norm(weights[stem], dim=1) for stem, gain in gains.items()}
 
 
-def word_of(tensors: dict[str, Tensor], header: dict, source: str | Path) -> tuple[str, Tensor]:
-    """(token, rows (n, D)) of an adapter file with one learned word."""
-    words = header["tokens"] or {}
-    if ROWS not in tensors or len(words) != 1:
+def word_of(tensors: dict[str, Tensor], header: dict, source: str | Path) -> tuple[str, dict[str, Tensor]]:
+    """(token, {name in XL's files: rows (n, D)}) of an adapter file with one learned word."""
+    words, rows = header["tokens"] or {}, {name: tensors[key] for key, name in ROWS.items() if key in tensors}
+    if not rows or len(words) != 1:
         raise ValueError(f"{source}: an embedding file holds one learned word, found {', '.join(words) or 'none'}")
-    return next(iter(words)), tensors[ROWS]
+    return next(iter(words)), rows
 
 
-def kohya_tensors(layers: list[LowRank]) -> dict[str, Tensor]:
+def kohya_tensors(layers: list[LowRank], xl: Size) -> dict[str, Tensor]:
+    """xl: `size_of` the UNet of an XL, whose names are the original's."""
     tensors = {}
     for layer in layers:
-        stem = KOHYA[layer.part] + underscored(published(layer.part, layer.name))
+        of_unet = xl is not None and layer.part == "unet"
+        name = original(xl, layer.name) if of_unet else published(layer.part, layer.name)
+        stem = KOHYA[layer.part] + underscored(name)
         alpha = torch.tensor(layer.scale * len(layer.down))
         tensors |= {f"{stem}.lora_down.weight": layer.down, f"{stem}.lora_up.weight": layer.up, f"{stem}.alpha": alpha}
         if layer.norms is not None:
@@ -153,7 +185,7 @@ def kohya_tensors(layers: list[LowRank]) -> dict[str, Tensor]:
     return tensors
 
 
-def kohya_metadata(layers: list[LowRank]) -> dict[str, str]:
+def kohya_metadata(layers: list[LowRank], xl: bool) -> dict[str, str]:
     """What A1111 and others read: rank, alpha, and the version of the base where the widths show it.
 
     Different ranks or alphas are "Dynamic", as in kohya's own files; a tool takes them from the tensors.
@@ -161,7 +193,7 @@ def kohya_metadata(layers: list[LowRank]) -> dict[str, str]:
     small = [layer for layer in layers if layer.down.shape[2:].numel() == 1]
     large = [layer for layer in layers if layer.down.shape[2:].numel() > 1]
     widths = {layer.down.shape[1] for layer in layers if reads_text(layer)}
-    version = VERSIONS.get(widths.pop(), {}) if len(widths) == 1 else {}
+    version = VERSIONS[2048] if xl else VERSIONS.get(widths.pop(), {}) if len(widths) == 1 else {}
     rank, alpha = shared(small or large)
     of_convolutions = dict(zip(("conv_dim", "conv_alpha"), shared(large))) if large else {}
     return {
@@ -186,13 +218,13 @@ def shared(layers: list[LowRank]) -> tuple[str, str]:
 
 
 def diffusers_tensors(layers: list[LowRank], source: str | Path) -> dict[str, Tensor]:
-    infix, tensors = {"unet": "lora", "text": "lora_linear_layer"}, {}
+    tensors = {}
     if len({(layer.part, layer.norms is None) for layer in layers}) > len({layer.part for layer in layers}):
         raise ValueError(f"{source}: lora-diffusers holds LoRA or DoRA for a whole part, found both in one")
     for layer in layers:
         stem = f"{DIFFUSERS[layer.part]}{published(layer.part, layer.name)}"
         up = (layer.scale * layer.up.float()).to(layer.up.dtype)
-        halves = f"{stem}.{infix[layer.part]}"
+        halves = f"{stem}.{'lora' if layer.part == 'unet' else 'lora_linear_layer'}"
         tensors |= {f"{halves}.down.weight": layer.down, f"{halves}.up.weight": up}
         if layer.norms is not None:
             norms = layer.norms if layer.down.dim() == 2 else layer.norms.view(1, -1, 1, 1)

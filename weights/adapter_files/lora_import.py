@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from border import checked, parse_json, read_json
 from weights.adapter_files.lora_change import Change, change, difference
-from weights.adapter_files.lora_names import Place, places
+from weights.adapter_files.lora_names import DIFFUSERS, Place, places
 from weights.formats import files, safe
 from weights.layouts.exchange import count_reasons
 from weights.layouts.families import base_of_lora, base_of_model, check_lora
@@ -110,14 +110,19 @@ def collect(path: Path) -> tuple[dict[str, Tensor], dict, dict[str, dict]]:
     if not path.is_dir():
         tensors, metadata = files.read_file(path, True)
         return tensors, metadata, stored_configs(path, metadata)
-    both = {path: ("unet", "text"), path / "unet": ("unet",), path / "text_encoder": ("text",)}
+    folders = {path: tuple(DIFFUSERS)} | {
+        path / name: tuple(part for part in DIFFUSERS if DIFFUSERS[part] == f"{name}.")
+        for name in ("unet", "text_encoder", "text_encoder_2")
+    }
     tensors, configs = {}, {}
-    for folder, parts in both.items():
+    for folder, parts in folders.items():
         if (folder / "adapter_config.json").is_file():
             config = read_json(folder / "adapter_config.json")
             if config.get("peft_type", "LORA") != "LORA":
                 raise ValueError(f"{folder}: expected a LoRA, found peft's {config['peft_type']}")
-            tensors |= files.read_file(one_of(folder, PEFT_FILES), True)[0]
+            before = f"{folder.name}." if folder.name == "text_encoder_2" else ""  # its names are those of the first
+            found = files.read_file(one_of(folder, PEFT_FILES), True)[0]
+            tensors |= {before + name: tensor for name, tensor in found.items()}
             configs |= dict.fromkeys(parts, config)
     return (tensors, {}, configs) if configs else collect(one_of(path, DIFFUSERS_FILES))
 
@@ -134,10 +139,9 @@ def stored_configs(path: str | Path, metadata: dict) -> dict[str, dict]:
     """The configs of the parts in the header of a diffusers file, which holds one flat {"unet.lora_alpha": 8, ...}."""
     name = f"{path}: lora_adapter_metadata"
     flat = checked(parse_json(metadata.get("lora_adapter_metadata", "{}"), name), dict[str, Any], name)
-    prefixes = {"unet": "unet.", "text": "text_encoder."}
     return {
         part: {key.removeprefix(before): value for key, value in flat.items() if key.startswith(before)}
-        for part, before in prefixes.items()
+        for part, before in DIFFUSERS.items()
     }
 
 

@@ -18,13 +18,16 @@ from typing import NamedTuple
 from torch import nn
 
 from unet import TextConditioned, UNet
+from unet.pair import encoders
 from weights.layouts.exchange import LAYOUTS, file_names
 from weights.layouts.kinds import size_of
+from weights.layouts.renames import Size
 
 PUBLISHED = {"unet": "unet-diffusers", "text": "text-transformers"}
 ORIGINAL = "model.diffusion_model."  # what a single file has before the original names
-KOHYA = {"unet": "lora_unet_", "text": "lora_te_"}
-DIFFUSERS = {"unet": "unet.", "text": "text_encoder."}
+# by part; XL has the last two in place of the second
+KOHYA = {"unet": "lora_unet_", "text": "lora_te_", "text.first": "lora_te1_", "text.second": "lora_te2_"}
+DIFFUSERS = {"unet": "unet.", "text": "text_encoder.", "text.first": "text_encoder.", "text.second": "text_encoder_2."}
 PEFT = "base_model.model."
 
 
@@ -32,25 +35,27 @@ class Place(NamedTuple):
     """A layer of the model."""
 
     name: str  # ours, for get_submodule
-    part: str  # "unet" or "text"
+    part: str  # "unet" or "text", of XL "text.first" or "text.second"
     published: str  # diffusers' or transformers' name
 
 
 def published(part: str, name: str) -> str:
     """ "down.0.downsample" of the unet -> "down_blocks.0.downsamplers.0.conv"; these renames need no size."""
-    return file_names(f"{name}.weight", LAYOUTS[PUBLISHED[part]], None)[0].removesuffix(".weight")
+    layout = LAYOUTS[PUBLISHED[part.partition(".")[0]]]
+    return file_names(f"{name}.weight", layout, None)[0].removesuffix(".weight")
 
 
-def original(unet: UNet, name: str) -> str:
-    """ "down.0.downsample" -> "input_blocks.3.0.op"."""
-    (key,) = file_names(f"{name}.weight", LAYOUTS["unet-in-sd"], size_of(unet.config))
+def original(size: Size, name: str) -> str:
+    """ "down.0.downsample" -> "input_blocks.3.0.op". size: `size_of` the UNet's config."""
+    (key,) = file_names(f"{name}.weight", LAYOUTS["unet-in-sd"], size)
     return key.removeprefix(ORIGINAL).removesuffix(".weight")
 
 
 def places(model: nn.Module) -> dict[str, Place]:
     """{spelling: layer} of every layer with weights. ValueError for a model that is no Stable Diffusion."""
     if isinstance(model, TextConditioned):
-        parts = [("unet", "unet.", model.unet), ("text", "text.", model.text)]
+        texts = {f"text.{start}"[:-1]: encoder for start, encoder in encoders(model.text).items()}
+        parts = [("unet", "unet.", model.unet), *((part, f"{part}.", encoder) for part, encoder in texts.items())]
     elif isinstance(model, UNet):
         parts = [("unet", "", model)]
     else:
@@ -60,7 +65,8 @@ def places(model: nn.Module) -> dict[str, Place]:
         for name, layer in module.named_modules():
             if isinstance(getattr(layer, "weight", None), nn.Parameter):
                 new = published(part, name)
-                spelled = of_unet(new, original(module, name)) if part == "unet" else of_text(new)
+                old = original(size_of(module.config), name) if part == "unet" else ""
+                spelled = of_unet(new, old) if part == "unet" else of_text(part, new)
                 table |= dict.fromkeys(spelled, Place(prefix + name, part, new))
     return table
 
@@ -72,12 +78,16 @@ def of_unet(name: str, old: str) -> list[str]:
     return [*dotted, f"diffusion_model.{old}", *(KOHYA["unet"] + underscored(word) for word in (name, old))]
 
 
-def of_text(name: str) -> list[str]:
-    """All spellings of a layer of the text encoder, from transformers' name, with text_model. and without it."""
+def of_text(part: str, name: str) -> list[str]:
+    """All spellings of a layer of a text encoder, from transformers' name, with text_model. and without it.
+
+    Names that do not say which encoder they are of are the first's.
+    """
     words = {name, re.sub(r"\.(q|k|v|out)_proj$", r".to_\1", name)}  # the second until 2023
     words |= {word.removeprefix("text_model.") for word in words}
-    dotted = [before + word for before in ("", DIFFUSERS["text"], PEFT) for word in words]
-    return [*dotted, KOHYA["text"] + underscored(name)]
+    own = DIFFUSERS[part]
+    starts = (own, own + PEFT) if part == "text.second" else ("", own, own + PEFT, PEFT)
+    return [*(before + word for before in starts for word in words), KOHYA[part] + underscored(name)]
 
 
 def underscored(name: str) -> str:

@@ -26,6 +26,11 @@ FILES = {
     + "stable-diffusion-v1-5/stable-diffusion-inpainting/resolve/main/sd-v1-5-inpainting.ckpt",
     "stable-diffusion-2-inpainting": _HF
     + "sd2-community/stable-diffusion-2-inpainting/resolve/main/512-inpainting-ema.safetensors",
+    # float16 throughout, 6,938,078,334 bytes; the second with an autoencoder that draws finer detail
+    "stable-diffusion-xl": _HF + "stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",
+    "stable-diffusion-xl-0.9vae": _HF
+    + "stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0_0.9vae.safetensors",
+    "sdxl-vae-fp16-fix": _HF + "madebyollin/sdxl-vae-fp16-fix/resolve/main/sdxl_vae.safetensors",
     "inception-fid": _FID + "pt_inception-2015-12-05-6726825d.pth",
     "vgg16": "https://download.pytorch.org/models/vgg16-397923af.pth",
     "alexnet": "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
@@ -42,6 +47,9 @@ FILES = {
 SHA256 = {
     "sd-vae-ft-mse": "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
     "stable-diffusion-1.5": "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
+    "stable-diffusion-xl": "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b",
+    "stable-diffusion-xl-0.9vae": "e6bb9ea85bbf7bf6478a7c6d18b71246f22e95d41bcdd80ed40aa212c33cfeff",
+    "sdxl-vae-fp16-fix": "235745af8d86bf4a4c1b5b4f529868b37019a10f7c0b2e79ad0abca3a22bc6e1",
     "vgg16": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
     "alexnet": "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
     "lpips-vgg": "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dit import DiTConfig
 from unet import ControlConfig, UNetConfig, VAEConfig
+from unet.row import SINUSOID, SIZE_NUMBERS
 from unet.text import TextConfig
 
 DIT_SCHEDULER = {  # scheduler_config.json of a DiT, without its betas
@@ -14,7 +15,7 @@ DIT_SCHEDULER = {  # scheduler_config.json of a DiT, without its betas
     "set_alpha_to_one": True,
     "steps_offset": 0,
 }
-# fields of a config.json that must be absent or have this value: our models have no other
+# fields of a config.json that must be absent, null or have this value: our models have no other
 FIXED = {
     "vae": {
         "act_fn": "silu",
@@ -39,7 +40,7 @@ FIXED = {
         "dual_cross_attention": False,
         "class_embed_type": None,
         "num_class_embeds": None,
-        "addition_embed_type": None,
+        "addition_time_embed_dim": SINUSOID,
         "encoder_hid_dim": None,
         "encoder_hid_dim_type": None,
         "time_embedding_type": "positional",
@@ -49,7 +50,6 @@ FIXED = {
         "resnet_time_scale_shift": "default",
         "resnet_skip_time_act": False,
         "resnet_out_scale_factor": 1.0,
-        "transformer_layers_per_block": 1,
         "conv_in_kernel": 3,
         "conv_out_kernel": 3,
         "cross_attention_norm": None,
@@ -65,8 +65,11 @@ FIXED["controlnet"] = FIXED["unet"] | {"controlnet_conditioning_channel_order": 
 
 def check_fixed(kind: str, config: dict, source: str | Path) -> None:
     """Raise ValueError for a config.json with something that our model of this kind does not do."""
+    if kind in ("unet", "controlnet") and config.get("addition_embed_type") not in (None, "text_time"):
+        found = config["addition_embed_type"]
+        raise ValueError(f"{source}: expected addition_embed_type null or text_time in its config.json, found {found}")
     for field, value in FIXED[kind].items():
-        if config.get(field, value) != value:
+        if config.get(field, value) != value and (field, config[field]) != ("addition_time_embed_dim", None):
             raise ValueError(f"{source}: expected {field} {value} in its config.json, found {config[field]}")
 
 
@@ -119,22 +122,35 @@ def vae_json(config: VAEConfig, sample_size: int = 512) -> dict:
 
 def unet_json(config: UNetConfig) -> dict:
     """unet/config.json of a diffusers folder. What diffusers calls attention_head_dim is the number of heads."""
-    return {
-        "_class_name": "UNet2DConditionModel",
-        "sample_size": config.input_size,
-        "in_channels": config.in_channels,
-        "out_channels": config.out_channels,
-        "block_out_channels": list(config.channels),
-        "down_block_types": ["CrossAttnDownBlock2D" if text else "DownBlock2D" for text in config.text],
-        "up_block_types": ["CrossAttnUpBlock2D" if text else "UpBlock2D" for text in reversed(config.text)],
-        "mid_block_type": "UNetMidBlock2DCrossAttn",
-        "layers_per_block": config.layers,
-        "attention_head_dim": list(config.heads),
-        "cross_attention_dim": config.text_width,
-        "use_linear_projection": config.linear,
-        "upcast_attention": config.upcast,
-        "norm_num_groups": config.groups,
-    } | {field: FIXED["unet"][field] for field in UNET_CONSTANTS}
+    depths, vector = [depth or 1 for depth in config.text], {}
+    if config.pooled:
+        vector = {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": SINUSOID,
+            "projection_class_embeddings_input_dim": config.pooled + SIZE_NUMBERS * SINUSOID,
+        }
+    if max(depths) > 1:
+        vector["transformer_layers_per_block"] = depths
+    return (
+        {
+            "_class_name": "UNet2DConditionModel",
+            "sample_size": config.input_size,
+            "in_channels": config.in_channels,
+            "out_channels": config.out_channels,
+            "block_out_channels": list(config.channels),
+            "down_block_types": ["CrossAttnDownBlock2D" if text else "DownBlock2D" for text in config.text],
+            "up_block_types": ["CrossAttnUpBlock2D" if text else "UpBlock2D" for text in reversed(config.text)],
+            "mid_block_type": "UNetMidBlock2DCrossAttn",
+            "layers_per_block": config.layers,
+            "attention_head_dim": list(config.heads),
+            "cross_attention_dim": config.text_width,
+            "use_linear_projection": config.linear,
+            "upcast_attention": config.upcast,
+            "norm_num_groups": config.groups,
+        }
+        | {field: FIXED["unet"][field] for field in UNET_CONSTANTS}
+        | vector
+    )
 
 
 def controlnet_json(config: ControlConfig) -> dict:
@@ -157,13 +173,13 @@ def text_json(config: TextConfig) -> dict:
     The three ids are those of the published files: with eos_token_id 2 transformers pools where the id is largest,
     which is the end in every vocabulary. Stable Diffusion does not pool.
     """
-    if config.skip:
+    if config.skip and config.norm:  # XL's skip a layer too, and diffusers knows it
         raise ValueError(
             f"diffusers' text encoder runs all its layers, this text encoder skips {config.skip}: load it with "
             "skip=0, or cut the layers off"
         )
     return {
-        "architectures": ["CLIPTextModel"],
+        "architectures": ["CLIPTextModelWithProjection" if config.projection else "CLIPTextModel"],
         "model_type": "clip_text_model",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -174,7 +190,7 @@ def text_json(config: TextConfig) -> dict:
         "hidden_act": config.activation,
         "layer_norm_eps": 1e-5,
         "attention_dropout": 0.0,
-        "projection_dim": config.width,
+        "projection_dim": config.projection or config.width,
         "bos_token_id": 0,
         "eos_token_id": 2,
         "pad_token_id": 1,

@@ -63,6 +63,7 @@ LAYOUTS = {f"{kind}-native": Layout(kind, renames.same) for kind in ("dit", "vae
     "text-transformers-double": Layout("text", renames.text_transformers("text_model.text_model."), WHOLE_CLIP),
     "text-in-sd": Layout("text", renames.text_transformers("cond_stage_model.transformer.text_model."), CLIP_IN_SD),
     "text-in-sd-bare": Layout("text", renames.text_transformers("cond_stage_model.transformer."), CLIP_IN_SD),
+    "text-openclip": Layout("text", renames.text_openclip(""), CLIP_ONLY),
     "text-openclip-in-sd": Layout("text", renames.text_openclip("cond_stage_model.model."), OPENCLIP_IN_SD),
     "text-openclip-in-sgm": Layout("text", renames.text_openclip("conditioner.embedders.0.model."), OPENCLIP_IN_SD),
 }
@@ -71,7 +72,7 @@ LAYOUTS = {f"{kind}-native": Layout(kind, renames.same) for kind in ("dit", "vae
 def file_names(name: str, layout: Layout, size: Size) -> list[str]:
     """The names under which the file holds our tensor `name`: one, three for {part}, `size` for {block}, none for "".
 
-    A name that ends in #0, #1 or #2 means that third of the file's tensor.
+    A name that ends in #0, #1 or #2 means that third of the file's tensor, one that ends in #T its transpose.
     """
     for pattern, replacement in layout.rows(size):
         name = re.sub(pattern, replacement, name, count=1)
@@ -125,6 +126,8 @@ def join(name: str, names: list[str], tensors: dict[str, Tensor], source: str | 
     """Our tensor `name` from the tensors of the file that hold it, under `names`."""
     key, _, third = names[0].partition("#")
     first = tensors[key]
+    if third == "T":
+        return first.T if first.dim() == 2 else first
     if third and first.dim() and len(first) % 3 == 0:
         rows = len(first) // 3
         return first[int(third) * rows : (int(third) + 1) * rows]
@@ -152,7 +155,10 @@ def spread(state: dict[str, Tensor], layout: Layout, size: Size) -> dict[str, Te
         names = file_names(name, layout, size)
         parts = tensor.chunk(3) if ".attn.qkv." in name and len(names) == 3 else [tensor] * len(names)
         for key, part in zip(names, parts, strict=True):
-            (thirds if "#" in key else tensors)[key] = part
+            if key.endswith("#T"):
+                tensors[key.removesuffix("#T")] = part.T.contiguous()
+            else:
+                (thirds if "#" in key else tensors)[key] = part
     for key in dict.fromkeys(key.partition("#")[0] for key in thirds):
         tensors[key] = torch.cat([thirds[f"{key}#{third}"] for third in range(3)])
     return tensors

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from unet.row import SINUSOID, SIZE_NUMBERS
+
 VERSIONS = {768: "1", 1024: "2", 1280: "XL (refiner)", 2048: "XL"}  # by the width of the text states
-XL = r"^conditioner\.embedders\.1\.|\.?add_embedding\.|^(lora_te[12]_|text_encoder_2\.)"
+XL = r"^conditioner\.embedders\.1\.|\.?add_embedding\.|^(lora_te[12]_|text_encoder_2\.)"  # its signs in a LoRA file
 FLUX = r"(double|single)_(transformer_)?blocks[._]|joint_blocks[._]"
 UNREAD = [  # (where it counts, a regex that some tensor name matches, what such a file is); "base": what a LoRA is for
     # "method": adapter files of other methods than LoRA
@@ -33,14 +35,15 @@ UNREAD = [  # (where it counts, a regex that some tensor name matches, what such
     ("file", r"^cls_token$", "a vision transformer such as DINO"),
     ("file", r"^blocks\.\d+\.|^transformer_blocks\.\d+\.", "another transformer than the class-conditional DiT"),
     ("file", r"^(encoder|decoder)\.", "another autoencoder than Stable Diffusion's"),
-    # "unet": UNets that are not those of Stable Diffusion 1 and 2
+    # "unet": UNets that are not those of Stable Diffusion 1, 2 and XL
     ("unet", r"^control_model\.", "Stable Diffusion beside a ControlNet, which weights.load_control reads"),
-    ("unet base", XL, "Stable Diffusion XL, which has two text encoders"),
+    ("base", XL, "Stable Diffusion XL, which has two text encoders"),
     ("unet", r"^depth_model\.", "Stable Diffusion 2's depth-to-image model"),
     ("unet", r"^cc_projection\.", "Zero123, which is conditioned on an image and a camera"),
     ("unet", r"^embedder\.|^noise_augmentor\.", "Stable unCLIP, which is conditioned on an image"),
     ("unet", r"(^|\.)time_embed(ding)?\.cond_proj\.", "a latent consistency model, whose UNet reads a guidance scale"),
 ]
+REFINER = 1280  # its width of text states
 BY_CHANNELS = {  # UNets by their input channels
     5: "a depth-to-image model",
     7: "the x4 upscaler",
@@ -90,22 +93,21 @@ def describe_unet(tensors: dict[str, Tensor]) -> str:
 
 
 def check_family(tensors: dict[str, Tensor], in_channels: int | None, source: str | Path) -> None:
-    """Accept the UNet of a Stable Diffusion 1 or 2 that reads text and a latent, or `in_channels` channels.
+    """Accept the UNet of a Stable Diffusion 1, 2 or XL that reads text and a latent, or `in_channels` channels.
 
     Raises ValueError that says what any other UNet is.
     """
     channels, context = unet_widths(tensors)
     row = unread(tensors, "unet")
     if row:
-        raise ValueError(f"{source}: {row[0]}; expected Stable Diffusion 1 or 2")
-    if context in (1280, 2048):
+        raise ValueError(f"{source}: {row[0]}; expected Stable Diffusion 1, 2 or XL")
+    if context == REFINER:
         raise ValueError(
-            f"{source}: Stable Diffusion {VERSIONS[context]}, its UNet reads text states {context} wide; "
-            "expected 768 (Stable Diffusion 1) or 1024 (2)"
+            f"{source}: Stable Diffusion {VERSIONS[context]}, its UNet reads text states {context} wide; expected 768 "
+            "(Stable Diffusion 1), 1024 (2) or 2048 (XL base)"
         )
-    by_class = any(re.search(r"(^|\.)(label_emb|class_embedding)\.", name) for name in tensors)
     version = f"Stable Diffusion {VERSIONS[context]}, " if context in VERSIONS else ""
-    if by_class:
+    if any(re.search(r"(^|\.)(label_emb|class_embedding)\.", name) for name in tensors) and not reads_sizes(tensors):
         what = BY_CHANNELS[7] if channels == 7 else "a model that is also conditioned on a class or an image"
         raise ValueError(
             f"{source}: {version}{what} ({channels} input channels and a class embedding), expected one "
@@ -119,6 +121,15 @@ def check_family(tensors: dict[str, Tensor], in_channels: int | None, source: st
             f"{source}: {version}{what}: {channels} input channels, expected {in_channels or out}; "
             f"in_channels={channels} loads it all the same"
         )
+
+
+def reads_sizes(tensors: dict[str, Tensor]) -> bool:
+    """Whether the UNet reads XL's vector, the pooled text and six sizes: by its width, and that of the text states."""
+    first = next(
+        (tensors[n] for n in tensors if re.search(r"(label_emb\.0\.0|add_embedding\.linear_1)\.weight$", n)), None
+    )
+    wide = first is not None and first.dim() == 2 and first.shape[1] > SIZE_NUMBERS * SINUSOID
+    return wide and unet_widths(tensors)[1] not in (768, 1024)
 
 
 def check_lora(tensors: dict[str, Tensor], source: str | Path) -> None:

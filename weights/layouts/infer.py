@@ -15,18 +15,20 @@ from torch import Tensor
 from border import checked
 from dit import SIZES
 from unet import VAEConfig
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TEXT_ENCODERS
+from unet.row import SINUSOID, SIZE_NUMBERS
+from unet.sizes import TEXT_ENCODERS, UNETS
 from weights.layouts.diffusers_json import check_fixed
-from weights.layouts.exchange import Layout, file_names
+from weights.layouts.exchange import LAYOUTS, Layout, file_names
 from weights.layouts.families import check_family
 from weights.layouts.renames import Size
 
 HEADS = {(size["width"], size["depth"]): size["heads"] for size in SIZES.values()}
 LARGEST = 2**20  # of a number in a config: rows of a table, channels, a side
 SDXL = 0.13025  # scaling factor of Stable Diffusion XL's VAE, whose shapes are those of the first
-KNOWN_UNETS = {(size.channels, size.text_width): size for size in (UNETS["SD-1"], UNETS["SD-2"])}
-KNOWN_TEXT_ENCODERS = {size.width: size for size in (TEXT_ENCODERS["CLIP-L"], TEXT_ENCODERS["OpenCLIP-H"])}
+KNOWN_UNETS = {(size.channels, size.text_width): size for size in (UNETS[name] for name in ("SD-1", "SD-2", "SDXL"))}
+KNOWN_TEXT_ENCODERS = {
+    size.width: size for size in (TEXT_ENCODERS[name] for name in ("CLIP-L", "OpenCLIP-H", "OpenCLIP-bigG"))
+}
 IN_SD, IN_CONTROL = "model.diffusion_model.", "control_model."
 
 
@@ -45,17 +47,22 @@ def measure_vae(tensors: dict[str, Tensor]) -> int:
     return max(numbers(tensors, r"(?:first_stage_model\.)?encoder\.down(?:_blocks)?\.(\d+)\."), default=-1) + 1
 
 
-def measure_unet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...]]:
-    """(residual blocks a level, for each level whether it has transformers)."""
+def measure_unet(tensors: dict[str, Tensor]) -> tuple[int, tuple[int, ...]]:
+    """(residual blocks a level, for each level the transformer blocks after each of them)."""
+
+    def depth(transformer: str) -> int:
+        return len(numbers(tensors, rf"{transformer}\.transformer_blocks\.(\d+)\."))
+
     if not any(name.startswith(IN_SD) for name in tensors):
         levels = len(numbers(tensors, r"down(?:_blocks)?\.(\d+)\."))
-        text = numbers(tensors, r"down(?:_blocks)?\.(\d+)\.attentions\.")
         layers = len(numbers(tensors, r"down(?:_blocks)?\.0\.resnets\.(\d+)\."))
-        return layers, tuple(level in text for level in range(max(levels, 1)))
-    downsamplings = numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.weight$")
-    rows = min(downsamplings, default=len(numbers(tensors, r"model\.diffusion_model\.input_blocks\.(\d+)\.")))
-    first = [f"{IN_SD}input_blocks.{1 + level * rows}.1.norm.weight" for level in range(len(downsamplings) + 1)]
-    return rows - 1, tuple(name in tensors for name in first)
+        first = [rf"down(?:_blocks)?\.{level}\.attentions\.0" for level in range(max(levels, 1))]
+        return layers, tuple(map(depth, first))
+    blocks = re.escape(IN_SD) + r"input_blocks\."
+    downsamplings = numbers(tensors, blocks + r"(\d+)\.0\.op\.weight$")
+    rows = min(downsamplings, default=len(numbers(tensors, blocks + r"(\d+)\.")))
+    first = [rf"{blocks}{1 + level * rows}\.1" for level in range(len(downsamplings) + 1)]
+    return rows - 1, tuple(map(depth, first))
 
 
 def control_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -64,8 +71,8 @@ def control_part(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return own or tensors
 
 
-def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...], int]:
-    """(residual blocks a level, for each level whether it has transformers, widths of the hint's encoder)."""
+def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[int, ...], int]:
+    """(residual blocks a level, transformer blocks after them on each level, widths of the hint's encoder)."""
     own = control_part(tensors)
     reads = [name for name in own if re.match(r"(hint|controlnet_cond_embedding|input_hint_block)\..*weight$", name)]
     original = "input_hint_block.0.weight" in own
@@ -73,12 +80,14 @@ def measure_controlnet(tensors: dict[str, Tensor]) -> tuple[int, tuple[bool, ...
 
 
 def measure_text(tensors: dict[str, Tensor]) -> int:
-    """Layers that run: of OpenCLIP's all but the last, unless the file leaves the last one out."""
+    """Layers that run: of Stable Diffusion 2's OpenCLIP all but the last, unless the file leaves the last one out."""
     blocks = numbers(tensors, r"(?:cond_stage_model|conditioner\.embedders\.0)\.model\.transformer\.resblocks\.(\d+)\.")
     if blocks:
         full = KNOWN_TEXT_ENCODERS[1024]
         widths = {tensors[name].shape[-1:] for name in tensors if name.endswith(".model.token_embedding.weight")}
         return len(blocks) - (len(blocks) != full.layers or widths != {(full.width,)})
+    if blocks := numbers(tensors, r"transformer\.resblocks\.(\d+)\."):  # XL's second, whose last layer is pooled
+        return len(blocks)
     inside = r"(?:cond_stage_model\.transformer\.)?(?:text_model\.){0,2}(?:encoder\.)?layers\.(\d+)\."
     return len(numbers(tensors, inside))
 
@@ -87,10 +96,10 @@ def shapes_of(tensors: dict[str, Tensor], layout: Layout, size: Size, source: st
     """A function shape(our name) -> the shape of the file's tensor that holds it; ValueError if there is none."""
 
     def shape(name: str):
-        names = file_names(name, layout, size)
-        if names[0] not in tensors:
-            raise ValueError(f"{source}: expected {names[0]}, which tells the model's shape, found no such tensor")
-        return tensors[names[0]].shape
+        key, _, transposed = file_names(name, layout, size)[0].partition("#")
+        if key not in tensors:
+            raise ValueError(f"{source}: expected {key}, which tells the model's shape, found no such tensor")
+        return tensors[key].shape[::-1] if transposed == "T" else tensors[key].shape
 
     return shape
 
@@ -246,11 +255,18 @@ def infer_encoder(source: Source) -> dict:
         layers=layers,
         heads=(heads,) * len(channels) if isinstance(heads, int) else tuple(heads),
         text_width=text_width,
+        pooled=pooled_width(source),
         linear=len(shape("mid.attentions.0.proj_in.weight")) == 2,
         upcast=source.stored("upcast_attention", bool | None, False) or False if config or not known else known.upcast,
         groups=groups_of(channels, source),
-        input_size=source.stored("sample_size", int | None) or 64,
+        input_size=source.stored("sample_size", int | None) or (known.input_size if known else 64),
     )
+
+
+def pooled_width(source: Source) -> int:
+    """Width of the pooled text that XL's UNet reads beside six sizes; 0 for a UNet that reads neither."""
+    (name,) = file_names("vector_embed.0.weight", source.layout, source.size)
+    return max(source.tensors[name].shape[-1] - SIZE_NUMBERS * SINUSOID, 0) if name in source.tensors else 0
 
 
 def infer_text(source: Source) -> dict:
@@ -265,7 +281,10 @@ def infer_text(source: Source) -> dict:
     if not heads:
         raise ValueError(f"{source.path}: a text encoder of width {width} is no published size, so give heads=")
     openclip = file_names("final_norm.weight", source.layout, source.size)[0].endswith("ln_final.weight")
-    activation = "gelu" if openclip or width == 1024 and not config else "quick_gelu"
+    activation = "gelu" if openclip or width in (1024, 1280) and not config else "quick_gelu"
+    pooled = "CLIPTextModelWithProjection" in source.stored("architectures", list[str], [], config)
+    pooled = pooled or source.layout == LAYOUTS["text-openclip"]
+    projection = source.shape("text_projection.weight")[0] if pooled else 0
     return dict(
         vocab_size=rows,
         width=width,
@@ -273,4 +292,5 @@ def infer_text(source: Source) -> dict:
         heads=heads,
         max_length=shape("position_embedding.weight")[0],
         activation=source.stored("hidden_act", str, activation, config),
+        projection=given.get("projection", projection),
     )

@@ -82,6 +82,9 @@ LIMITS = {field.name: SIZE for kind in KINDS.values() for field in fields(kind.c
     "mlp_ratio": (1e-3, 1e3),
     "scaling_factor": (1e-6, 1e6),
     "skip": (0, infer.LARGEST),
+    "text": (0, 1000),  # transformer blocks
+    "pooled": (0, infer.LARGEST),
+    "projection": (0, infer.LARGEST),
     "input_size": (1, 4096),  # a latent's side: 32,768 pixels
 }
 REMOVED = (("freq_divisor", None), ("norm2_eps", 1e-6))  # fields of older files, whose only value is a constant today
@@ -92,6 +95,8 @@ def from_dict(kind: str, values: dict, blame: str) -> Config:
     try:
         values = checked(values, dict[str, Any], "config")
         values = {name: value for name, value in values.items() if (name, value) not in REMOVED}
+        if isinstance(text := values.get("text"), list):  # in older files true or false
+            values["text"] = [int(depth) if isinstance(depth, bool) else depth for depth in text]
         return checked_dataclass(KINDS[kind].config, values, LIMITS)
     except ValueError as error:
         raise ValueError(f"{blame}: {error}") from None

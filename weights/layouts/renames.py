@@ -4,6 +4,7 @@ A table is a list of (regex, replacement), applied in order to a name of ours; t
     {block}   in the result: the file holds one equal copy per block
     {part}    in the result: the file holds three tensors, q, k and v, stacked in ours along dimension 0
     #0        at the end of the result: ours is the first (#1 second, #2 third) of three stacked in the file's tensor
+    #T        at the end of the result: ours is the transpose of the file's tensor
     ""        the file does not hold it
 
 A function here takes the size of a model (`size_of` in weights/layouts/kinds.py) and returns the table.
@@ -90,6 +91,8 @@ def unet_diffusers(size: Size) -> Rows:
     return [
         (r"^time_embed\.0\.", "time_embedding.linear_1."),
         (r"^time_embed\.2\.", "time_embedding.linear_2."),
+        (r"^vector_embed\.0\.", "add_embedding.linear_1."),
+        (r"^vector_embed\.2\.", "add_embedding.linear_2."),
         (r"^(down|up)\.", r"\1_blocks."),
         (r"^mid\.", "mid_block."),
         (r"\.(down|up)sample\.", r".\1samplers.0.conv."),
@@ -112,7 +115,7 @@ def unet_compvis(size: Size) -> Rows:
 
     def upsampling(match: re.Match) -> str:
         level = len(text) - 1 - int(match[1])
-        return f"output_blocks.{int(match[1]) * n + n - 1}.{1 + text[level]}.conv."
+        return f"output_blocks.{int(match[1]) * n + n - 1}.{1 + (text[level] > 0)}.conv."
 
     inner = [
         ("norm1", "in_layers.0"),
@@ -124,6 +127,7 @@ def unet_compvis(size: Size) -> Rows:
     ]
     return [
         *((rf"(\.resnets\.\d+)\.{ours}\.", rf"\1.{theirs}.") for ours, theirs in inner),
+        (r"^vector_embed\.", "label_emb.0."),
         (r"^conv_in\.", "input_blocks.0.0."),
         (r"^norm_out\.", "out.0."),
         (r"^conv_out\.", "out.2."),
@@ -180,12 +184,12 @@ def text_transformers(prefix: str) -> Callable[[Size], Rows]:
         (r"\.attn\.to_([qkv])\.", r".self_attn.\1_proj."),
         (r"\.attn\.to_out\.", ".self_attn.out_proj."),
         (r"^final_norm\.", "final_layer_norm."),
-        (r"^", prefix),
+        (r"^(?!text_projection\.)", prefix),
     ]
 
 
 def text_openclip(prefix: str) -> Callable[[Size], Rows]:
-    """The text encoder of OpenCLIP, as in the single files of Stable Diffusion 2."""
+    """The text encoder of OpenCLIP, as in the single files of Stable Diffusion 2 and XL."""
     return lambda size: [
         (r"^position_embedding\.weight$", "positional_embedding"),
         (r"^layers\.", "transformer.resblocks."),
@@ -195,5 +199,6 @@ def text_openclip(prefix: str) -> Callable[[Size], Rows]:
         (r"\.mlp\.fc1\.", ".mlp.c_fc."),
         (r"\.mlp\.fc2\.", ".mlp.c_proj."),
         (r"^final_norm\.", "ln_final."),
+        (r"^text_projection\.weight$", "text_projection#T"),
         (r"^", prefix),
     ]

@@ -93,7 +93,7 @@ def chain_of(values: dict, prediction: str) -> Schedule:
 
 
 def sd_schedule(prediction: str = "eps") -> Schedule:
-    """The schedule of every published Stable Diffusion 1 and 2 (Rombach et al. 2022, arXiv 2112.10752)."""
+    """The schedule of every published Stable Diffusion 1, 2 and XL (Rombach et al. 2022, arXiv 2112.10752)."""
     chain = Schedule.scaled_linear(prediction=prediction)
     return replace(chain, spacing="leading", offset=1, final_alpha_bar=chain.alpha_bar[0].item())
 
@@ -151,7 +151,7 @@ def of_single_file(
     if prediction is None:
         prediction, why = prediction_from_metadata(tensors, metadata, source)
     if prediction is None:
-        first = ("eps", "as every Stable Diffusion 1 does unless it says so")
+        first = ("eps", "as every Stable Diffusion 1 and XL does unless it says so")
         prediction, why = guess_prediction(bias, source) if second else first
     print(f"{source}: the UNet predicts {prediction}, {why}")
     standard, stored = sd_schedule(prediction), tensors.get("alphas_cumprod")
@@ -204,8 +204,10 @@ def guess_prediction(bias: Tensor | None, source: str | Path) -> tuple[str, str]
     return prediction, why
 
 
-def model_spec(schedule: Schedule, second: bool) -> dict[str, str]:
-    """Metadata of a single file (the ModelSpec convention) that tells a reader what the UNet predicts."""
-    version = "stable-diffusion-v2" if second else "stable-diffusion-v1"
+def model_spec(schedule: Schedule, version: str) -> dict[str, str]:
+    """Metadata of a single file (the ModelSpec convention) that tells a reader what the UNet predicts.
+
+    version: "stable-diffusion-v1", "stable-diffusion-v2" or "stable-diffusion-xl-v1-base".
+    """
     name = {"eps": "epsilon", "v": "v", "x0": "sample"}[schedule.prediction]
     return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": version, "modelspec.prediction_type": name}

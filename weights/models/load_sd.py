@@ -1,15 +1,22 @@
-"""A whole Stable Diffusion from one file or a diffusers folder: UNet, text encoder, tokenizer, VAE and schedule."""
+"""A whole Stable Diffusion from one file or a diffusers folder: UNet, text encoder, tokenizer, VAE and schedule.
+
+Of XL the text encoder and the tokenizer are pairs (unet/pair.py). Its single file has the names of OpenCLIP for the
+second encoder, its folder text_encoder_2/ and tokenizer_2/ beside the others. Its autoencoder overflows in float16,
+unless its config.json says otherwise, and is float32 then.
+"""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from border import read_json
 from sampling import Schedule
-from unet import VAE, UNet
+from unet import VAE, TextPair, TokenizerPair, UNet
 from unet.bytepair import END
+from unet.pair import encoders
 from unet.text import TextEncoder
 from unet.tokenizer import Tokenizer
 from weights.formats import published
@@ -21,12 +28,11 @@ from weights.layouts.families import describe_file, unet_widths
 from weights.layouts.kinds import KINDS
 from weights.models.load import assemble, load
 
-PIPELINES = (  # diffusers' classes that these five components are all of
-    "StableDiffusionPipeline",
-    "StableDiffusionImg2ImgPipeline",
-    "StableDiffusionInpaintPipeline",
+PIPELINES = tuple(  # diffusers' classes that these five components are all of, two of them pairs in XL
+    f"StableDiffusion{version}{task}Pipeline" for version in ("", "XL") for task in ("", "Img2Img", "Inpaint")
 )
 MASKED = 9  # input channels of an inpainting model's UNet
+TOWERS = ("conditioner.embedders.0.transformer.", "conditioner.embedders.1.model.")  # XL's text encoders in one file
 TOKENIZER = "clip-tokenizer"  # its name in weights/formats/published.py
 
 
@@ -34,23 +40,27 @@ class StableDiffusion(NamedTuple):
     """The five parts that turn a prompt into an image. Only `read_single` leaves the tokenizer None."""
 
     unet: UNet
-    text: TextEncoder
-    tokenizer: Tokenizer
+    text: TextEncoder | TextPair
+    tokenizer: Tokenizer  # XL's a TokenizerPair
     vae: VAE
     schedule: Schedule
 
+    @property
+    def step(self) -> int:
+        """What the sides of an image are multiples of, in pixels, so that each level can halve the latents."""
+        return self.unet.factor * self.vae.factor
+
     def side(self, size: int = 0) -> int:
-        """Side of the images in pixels, 0 for the UNet's own. ValueError unless each level can halve the latents."""
+        """A side of the images in pixels, 0 for the UNet's own. ValueError unless each level can halve the latents."""
         size = size or self.unet.config.input_size * self.vae.factor
-        step = self.unet.factor * self.vae.factor
-        if size < 1 or size % step:
-            raise ValueError(f"size must be a multiple of {step} pixels, found {size}")
+        if size < 1 or size % self.step:
+            raise ValueError(f"size must be a multiple of {self.step} pixels, found {size}")
         return size
 
-    def latent_shape(self, size: int = 0) -> tuple[int, int, int]:
-        """(C, H, W) of the latents of images with that `side`."""
-        side = self.side(size) // self.vae.factor
-        return self.unet.config.out_channels, side, side
+    def latent_shape(self, height: int = 0, width: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of images with these sides, by default squares of the UNet's own side."""
+        sides = height, height if width is None else width
+        return self.unet.config.out_channels, *(self.side(side) // self.vae.factor for side in sides)
 
 
 def load_sd(
@@ -67,7 +77,7 @@ def load_sd(
     vae: dict | None = None,
     inpainting: bool = False,
 ) -> StableDiffusion:
-    """The Stable Diffusion 1 or 2 in `path`, its models in eval mode, on the CPU, mapped from the file as by `load`.
+    """The Stable Diffusion 1, 2 or XL in `path`, its models in eval mode, on the CPU, mapped as by `load`.
 
     path: a single file (.safetensors, .ckpt), a diffusers folder, or a downloaded name ("stable-diffusion-1.5").
     prediction: "eps", "v" or "x0" of the UNet, in place of the scheduler's config or of what a single file suggests.
@@ -123,13 +133,36 @@ def read_folder(path: Path, prediction: str | None, given: dict[str, dict], **op
         if single.is_file() and read_json(single).get("_class_name") == "ControlNetModel":
             found = "a ControlNet, which weights.load_control reads"
         raise ValueError(f"{path}: expected a folder of {', '.join(PIPELINES)}, found {found}")
-    models = {part: load(path, expect=part, **options, **given[part]) for part in given}
-    config, words = path / "scheduler" / "scheduler_config.json", path / "tokenizer"
-    for needed in (config, words):
+    xl, config = kind.startswith("StableDiffusionXL"), path / "scheduler" / "scheduler_config.json"
+    if xl and options.get("dtype") == torch.float16 and upcasts(path / "vae" / "config.json"):
+        given = given | {"vae": given["vae"] | {"dtype": torch.float32}}
+    models = {part: load(path, expect=part, **options | given[part]) for part in given}
+    folders = [path / "tokenizer"] + [path / "tokenizer_2"] * xl
+    for needed in (config, *folders, *[path / "text_encoder_2"] * xl):
         if not needed.exists():
             raise ValueError(f"{path}: expected {needed.relative_to(path)}, found no such file or folder")
+    words = [Tokenizer.from_folder(folder) for folder in folders]
+    if xl:
+        second = load(path / "text_encoder_2", expect="text", **options | given["text"])
+        models["text"], words = pair(models["text"], second, path), [TokenizerPair(*words)]
     noise = scheduler_json.from_json(read_json(config), config, prediction)
-    return StableDiffusion(tokenizer=Tokenizer.from_folder(words), schedule=noise, **models)
+    return StableDiffusion(tokenizer=words[0], schedule=noise, **models)
+
+
+def upcasts(config: Path) -> bool:
+    """Whether the autoencoder of this config.json needs float32 where the others compute in float16."""
+    return not config.is_file() or read_json(config).get("force_upcast") is not False
+
+
+def pair(first: TextEncoder, second: TextEncoder, source: str | Path) -> TextPair:
+    """XL's two text encoders, which are read at their penultimate layers, without the norm."""
+    try:
+        both = TextPair(first, second)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
+    for encoder in (first, second):
+        encoder.config = replace(encoder.config, skip=1, norm=False)
+    return both.eval()
 
 
 def read_single(path: Path, prediction: str | None, given: dict[str, dict], ema: bool, **options) -> StableDiffusion:
@@ -142,16 +175,31 @@ def read_single(path: Path, prediction: str | None, given: dict[str, dict], ema:
         raise ValueError(f"{path}: expected a whole Stable Diffusion, found {found}")
     # the UNet comes first: its error is the one that tells which other model a file is of
     models = {"unet": assemble(layouts["unet"], tensors, metadata, path, given["unet"], ema, **options)}
-    for kind in ("text", "vae"):
+    xl = any(name.startswith(TOWERS[1]) for name in tensors)
+    for kind in ("vae",) if xl else ("text", "vae"):
         if "-in-" not in layouts.get(kind, ""):
             raise ValueError(f"{path}: expected a whole Stable Diffusion, found no {KINDS[kind].words[2:]} in it")
-        models[kind] = assemble(layouts[kind], tensors, metadata, path, given[kind], ema, **options)
-    unet, second = models["unet"], "openclip" in layouts["text"]
+        own = {"dtype": torch.float32} if xl and options.get("dtype") == torch.float16 else {}
+        models[kind] = assemble(layouts[kind], tensors, metadata, path, given[kind], ema, **options | own)
+    if xl:
+        models["text"] = towers(tensors, metadata, path, given["text"], **options)
+    unet, second = models["unet"], "openclip" in layouts.get("text", "")
     bias = unet.up[-1].attentions[-1].transformer_blocks[0].norm1.bias if unet.config.text[0] else None
     noise = scheduler_json.of_single_file(tensors, metadata, path, second, bias, prediction)
     if second and noise.prediction == "v" and "input_size" not in given["unet"]:
         unet.config = replace(unet.config, input_size=96)  # those that predict v were made for 768 pixels
     return StableDiffusion(tokenizer=None, schedule=noise, **models)
+
+
+def towers(tensors: dict[str, Tensor], metadata: dict, source: str | Path, given: dict, **options) -> TextPair:
+    """XL's text encoders among the tensors of a single file, each under its prefix."""
+    encoders = []
+    for prefix, layout in zip(TOWERS, ("text-transformers", "text-openclip")):
+        own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        if not own:
+            raise ValueError(f"{source}: expected both text encoders of Stable Diffusion XL, found none at {prefix}")
+        encoders.append(assemble(layout, own, metadata, source, given, **options))
+    return pair(*encoders, source)
 
 
 def find_tokenizer(place: str | Path | None, pipeline: StableDiffusion, source: str | Path) -> Tokenizer:
@@ -164,7 +212,13 @@ def find_tokenizer(place: str | Path | None, pipeline: StableDiffusion, source: 
             "or OpenAI's bpe_simple_vocab_16e6.txt.gz"
         )
     words = Tokenizer.from_folder(place) if place.is_dir() else Tokenizer.from_openai(place)
-    pad = "!" if pipeline.text.config.activation == "gelu" else END  # Stable Diffusion 2, and 1
+    if isinstance(pipeline.text, TextPair):
+        return TokenizerPair(padded_with(END, words), padded_with("!", words))
+    return padded_with("!" if pipeline.text.config.activation == "gelu" else END, words)  # Stable Diffusion 2, and 1
+
+
+def padded_with(pad: str, words: Tokenizer) -> Tokenizer:
+    """The same tokenizer with this token to fill a row."""
     if words.pad_token == pad:
         return words
     padded = Tokenizer(words.vocab, words.merges, pad, words.length)
@@ -180,13 +234,19 @@ def checked(pipeline: StableDiffusion, source: str | Path) -> StableDiffusion:
         ("a UNet that reads text states", unet.text_width, "the text encoder makes them", text.width),
         ("a UNet that makes latent channels", unet.out_channels, "the VAE has", vae.latent_channels),
     ]
+    if unet.pooled or isinstance(pipeline.text, TextPair):
+        made = text.projection if isinstance(pipeline.text, TextPair) else 0
+        pairs.append(("a UNet that reads a pooled text", unet.pooled, "the text encoder makes one", made))
     for what, one, other_way, two in pairs:
         if one != two:
             raise ValueError(f"{source}: {what} of {one}, {other_way} of {two}")
     words = pipeline.tokenizer
-    if words is not None and (len(words) > text.vocab_size or words.length > text.max_length):
-        raise ValueError(
-            f"{source}: a tokenizer of {len(words)} tokens and rows of {words.length}, the text encoder has "
-            f"{text.vocab_size} tokens and {text.max_length} positions"
-        )
+    both = [] if words is None else [words, words.second] if isinstance(words, TokenizerPair) else [words]
+    for words, encoder in zip(both, encoders(pipeline.text).values(), strict=bool(both)):
+        config = encoder.config
+        if len(words) > config.vocab_size or words.length > config.max_length:
+            raise ValueError(
+                f"{source}: a tokenizer of {len(words)} tokens and rows of {words.length}, the text encoder has "
+                f"{config.vocab_size} tokens and {config.max_length} positions"
+            )
     return pipeline

@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 import adapters
 import weights
 from unet import TextConditioned
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TOWERS
+from unet.sizes import TEXT_ENCODERS as TOWERS
+from unet.sizes import UNETS
 from weights.adapter_files.embeddings import add_embedding, read_embedding
 from weights.adapter_files.lora_export import LowRank, export_adapter, kohya_tensors
 from weights.adapter_files.lora_import import apply_foreign, is_foreign, read_foreign
 from weights.adapter_files.lora_names import of_text, of_unet, original, places, published
 from weights.formats import safe
-from weights.layouts.kinds import empty
+from weights.layouts.kinds import empty, size_of
 
 BLOCK = "down_blocks.0.attentions.1.transformer_blocks.0.attn2"
 OURS = "unet.down.0.attentions.1.transformer_blocks.0.attn2.to_out.0"
@@ -261,7 +261,7 @@ def test_counts_at_full_size(full_size):
         for name, layer in full_size.named_modules()
         if hasattr(layer, "lora_down")
     ]
-    tensors = kohya_tensors(layers)
+    tensors = kohya_tensors(layers, None)
     values = [tensor for name, tensor in tensors.items() if not name.endswith(".alpha")]
     assert (len(values), sum(tensor.numel() for tensor in values)) == (256, 797_184)
 
@@ -282,7 +282,8 @@ def test_no_two_layers_share_a_spelling(full_size):
         for name, layer in model.named_modules():
             if getattr(layer, "weight", None) is not None:
                 new = published(part, name)
-                spelled += len(set(of_unet(new, original(model, name)) if part == "unet" else of_text(new)))
+                old = original(size_of(model.config), name) if part == "unet" else ""
+                spelled += len(set(of_unet(new, old) if part == "unet" else of_text(part, new)))
     assert len(places(full_size)) == spelled > 2000
 
 
@@ -392,7 +393,7 @@ def test_our_word_there_and_back(tmp_path, sd1):
     assert [*load_file(tmp_path / "b.safetensors")] == ["<w>"]
     export_adapter(tmp_path / "a.safetensors", tmp_path / "b.pt", "a1111-embedding")
     for name in ("b.safetensors", "b.pt"):
-        token, rows = read_embedding(tmp_path / name)
+        token, (rows,) = read_embedding(tmp_path / name)
         assert token == "<w>" and torch.equal(rows, model.text.token_embedding.token_rows)
 
 
@@ -410,7 +411,7 @@ def test_our_word_there_and_back(tmp_path, sd1):
 )
 def test_tokens_of_embeddings(tmp_path, sd1, content, given, token):
     torch.save(content, tmp_path / "cat.pt")
-    found, rows = read_embedding(tmp_path / "cat.pt", given)
+    found, (rows,) = read_embedding(tmp_path / "cat.pt", given)
     assert found == token and rows.shape[1] == 32 and not rows.requires_grad
     words, tower = copy.deepcopy(sd1[0].tokenizer), copy.deepcopy(sd1[0].text)
     before = len(words)
@@ -423,7 +424,10 @@ def test_tokens_of_embeddings(tmp_path, sd1, content, given, token):
     ("content", "message"),
     [
         ({"<w>": rand(1024)}, "1024 wide, of Stable Diffusion 2, expected one for this text encoder, 32 wide"),
-        ({"clip_l": rand(2, 768), "clip_g": rand(2, 1280)}, "Stable Diffusion XL, which has rows for two"),
+        (
+            {"clip_l": rand(2, 768), "clip_g": rand(2, 1280)},
+            "an embedding 768 and 1280 wide, of Stable Diffusion XL, expected one for this text encoder",
+        ),
         ({"<a>": rand(32), "<b>": rand(32)}, "expected one word and its rows, found 2 unknown tensors"),
         ({"<a>": rand(2, 32, 1)}, r"expected rows .n, D., found '<a>' \[2, 32, 1\]"),
         ({"photo": rand(32)}, "already: take another name"),

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 import weights
 from unet import ControlConfig, ControlledText, ControlNet
-from unet.model import SIZES
+from unet.sizes import UNETS as SIZES
 from weights.convert import convert
 from weights.layouts.diffusers_json import controlnet_json
 from weights.layouts.exchange import LAYOUTS, file_names, fill, spread
@@ -267,8 +267,8 @@ def test_files_that_are_no_controlnet_of_stable_diffusion(tmp_path, tiny, read):
     lora = {name.replace(".in_layers.2.weight", ".in_layers.2.down"): tensor for name, tensor in bare.items()}
     with pytest.raises(ValueError, match="expected a ControlNet, found a LoRA file"):
         read(lora | {"lora_controlnet": torch.ones(())}, **known)
-    wide = {name: torch.zeros(len(t), 2048) if name.endswith("attn2.to_k.weight") else t for name, t in bare.items()}
-    with pytest.raises(ValueError, match="Stable Diffusion XL, its UNet reads text states 2048 wide"):
+    wide = {name: torch.zeros(len(t), 1280) if name.endswith("attn2.to_k.weight") else t for name, t in bare.items()}
+    with pytest.raises(ValueError, match=r"Stable Diffusion XL \(refiner\), its UNet reads text states 1280 wide"):
         read(wide, **known)
     with pytest.raises(ValueError, match="also conditioned on a class or an image"):
         read(bare | {"label_emb.0.0.weight": torch.zeros(1)}, **known)
@@ -294,7 +294,7 @@ def test_damaged_files(tmp_path, tiny, read):
     [
         ("global_pool_conditions", True),
         ("controlnet_conditioning_channel_order", "bgr"),
-        ("addition_embed_type", "text_time"),
+        ("addition_embed_type", "image"),
     ],
 )
 def test_settings_that_ours_does_not_have(tmp_path, tiny, field, value):

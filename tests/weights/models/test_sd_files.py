@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 import weights
 from sampling import Schedule
 from unet import VAEConfig
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TOWERS
+from unet.sizes import TEXT_ENCODERS as TOWERS
+from unet.sizes import UNETS
 from unet.text import TextConfig, TextEncoder
 from weights.convert import convert, main
 from weights.layouts.exchange import LAYOUTS, file_names, spread

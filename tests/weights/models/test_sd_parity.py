@@ -156,7 +156,7 @@ def test_their_attention_of_2022(tmp_path, sd1):
 
 @pytest.mark.parametrize("size", ["SD-1", "SD-2", "SD-inpaint"])
 def test_full_size_names_of_the_unet_are_theirs(size):
-    from unet.model import SIZES
+    from unet.sizes import UNETS as SIZES
 
     config = SIZES[size]
     with torch.device("meta"):
@@ -167,7 +167,7 @@ def test_full_size_names_of_the_unet_are_theirs(size):
 
 @pytest.mark.parametrize("size", ["CLIP-L", "OpenCLIP-H"])
 def test_full_size_names_of_the_text_tower_are_theirs(size):
-    from unet.text import SIZES
+    from unet.sizes import TEXT_ENCODERS as SIZES
 
     with torch.device("meta"):
         theirs = transformers.CLIPTextModel(transformers.CLIPTextConfig(**text_json(SIZES[size])))
