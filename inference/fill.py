@@ -44,6 +44,8 @@ class Fill:
         compute: Compute,
     ):
         """Raises ValueError for masks that fit no photograph, and for settings that the model cannot take."""
+        if request.shape[1] != request.shape[2]:
+            raise ValueError("a mask is filled in a square window, so --size must be one number")
         self.jobs, self.count, self.candidates = jobs(start.image, fill.mask), output.count, fill.candidates
         self.window, self.vae, self.device = fill.window, request.vae, compute.device
         columns = len(request.cond) // self.count

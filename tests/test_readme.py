@@ -92,7 +92,12 @@ def test_the_core_is_at_most_3500_lines():
 
 # ---- the ways in, in their short form: the README's own lines with few steps, small models and generated images
 
-SMALL = {"DiT-XL-2-256x256": "tiny-dit", "sd-vae-ft-mse": "tiny-vae", "stable-diffusion-1.5": "tiny-sd"}
+SMALL = {
+    "DiT-XL-2-256x256": "tiny-dit",
+    "sd-vae-ft-mse": "tiny-vae",
+    "stable-diffusion-1.5": "tiny-sd",
+    "stable-diffusion-xl": "tiny-sd",
+}
 SHORT = {  # setting of train.py -> its value in the short form, where the recipe reads it
     "vae": "tiny-vae",
     "steps": 2,
