@@ -69,10 +69,8 @@ def latent_batches(
             if null_row is not None:
                 row = torch.where(chance < cond_dropout, null_row, row)
         x0 = scale * sample_posterior(encoded, index, variant, generator)
-        cond, more = (
-            (row if table is None else table[row]),
-            {name: m[index, variant] for name, m in (maps or {}).items()},
-        )
+        cond = row if table is None else table[row]
+        more = {name: values[index, variant] for name, values in (maps or {}).items()}
         if "sizes" in more:
             cond = sized(cond, more.pop("sizes"))
         return {"x0": x0, "cond": cond} | more
