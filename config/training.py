@@ -203,6 +203,25 @@ class Denoising:
 
 
 @dataclass
+class Filling:
+    """The terms of the loss"""
+
+    defect_weight: float = option(0.5, "weight of the loss where the mask is, with that mask given", at_least=0)
+    object_weight: float = option(0.2, "weight of the loss with random boxes given", at_least=0)
+    outside: float = option(0.3, "of it, how much counts what lies outside of the mask", at_least=0, at_most=1)
+
+
+@dataclass
+class DefectWord:
+    """The defect's word"""
+
+    word: str = option("", 'word of the captions that stands for the defect, as "sks"')
+    attention_weight: float = option(
+        0.05, "weight of the loss that its attention lies in the mask", needs="word", at_least=0
+    )
+
+
+@dataclass
 class Sampling:
     """The samples of a run"""
 

@@ -2,8 +2,7 @@
 
 A model without an input for masks blends its latents at every step (sampling/fill.py); one with an input reads the mask
 and the latent of the photograph without it (unet/inpaint.py, dit/inpaint.py). Either way the photograph keeps its own
-pixels outside of the mask (data/place/window.py). A cell of the latent is drawn if the mask touches it: the published
-pipelines take one pixel of 64, and lose a scratch.
+pixels outside of the mask (data/place/window.py).
 """
 
 import re
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from config import sampling as part
 from data.folders.tree import read_tree
@@ -26,7 +24,8 @@ from dit import MaskedDiT
 from inference.request import Request
 from ops.device import Compute
 from sampling import Resampled, blended, cleanest, sample_noise, timesteps_of
-from unet import VAE, MaskedText
+from unet import MaskedText
+from unet.inpaint import hint_of, touched
 
 APART = 2**32  # between the seed of a sample and that of the noise that RePaint adds to it
 
@@ -48,6 +47,8 @@ class Fill:
             raise ValueError("a mask is filled in a square window, so --size must be one number")
         self.jobs, self.count, self.candidates = jobs(start.image, fill.mask), output.count, fill.candidates
         self.window, self.vae, self.device = fill.window, request.vae, compute.device
+        if request.shape[1] != request.shape[2]:
+            raise ValueError(f"--mask draws squares, and --size gives latents of {request.shape[2]}x{request.shape[1]}")
         columns = len(request.cond) // self.count
         used = [self.number(i) for i in range(self.count)] * columns  # the job of each sample
         planes = [self.encoded(*self.jobs[job], request.shape) for job in range(max(used) + 1)]
@@ -89,9 +90,8 @@ class Fill:
         side = shape[1] * self.vae.factor
         pixels = to_tensor(resized(photograph[square], side))[None].to(self.device)  # (1, 3, S, S)
         cut = torch.from_numpy(mask[square])[None, None].float().to(self.device)
-        hidden, touched = F.adaptive_max_pool2d(cut, side), F.adaptive_max_pool2d(cut, shape[1:])
-        z, z_masked = latent(self.vae, torch.cat([pixels, pixels * (1 - hidden)]))
-        return z, touched[0], torch.cat([touched[0], z_masked])
+        hint = hint_of(self.vae, pixels, touched(cut, (side, side)), shape[1:])[0]
+        return self.vae.config.scaling_factor * self.vae.encode(pixels)[0][0].float(), hint[:1], hint
 
     def kept(self, x: Tensor, first: int) -> Tensor:
         """The latents x (B, C, h, w) of the samples from number `first` on, clean and good outside of their masks."""
@@ -106,11 +106,6 @@ class Fill:
         """Sample i (S, S, 3) in its photograph (H, W, 3)."""
         photograph, mask, square = self.read(i)
         return pasted(drawn, mask, photograph, square)
-
-
-def latent(vae: VAE, x: Tensor) -> Tensor:
-    """Scaled latents (B, C, h, w) of images (B, 3, S, S)."""
-    return vae.config.scaling_factor * vae.encode(x)[0].float()
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:

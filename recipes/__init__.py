@@ -13,6 +13,7 @@ from recipes.class_label import class_label
 from recipes.classifier import classifier
 from recipes.consistency import consistency
 from recipes.control import control
+from recipes.inpaint import inpaint
 from recipes.job import Job
 from recipes.text import dreambooth, text, textual_inversion
 
@@ -48,6 +49,7 @@ _CLASSES = (
 )
 _WORD = (*_LATENTS, part.HeldOut, part.Captions, part.Prompts, part.NewWord, part.TextRate, *_DENOISING, part.Stopping)
 _DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
+_FILLING = (*_LATENTS, part.Adapter, part.Filling, *_DENOISING)
 _CONTROL = (*_LATENTS, part.StartFiles, *_DENOISING)
 
 
@@ -69,6 +71,13 @@ RECIPES = {
         },
     ),
     "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
+    "inpaint": Recipe(
+        inpaint,
+        {
+            DIT: (*_FILLING, part.Autoencoder, part.ClassRows),
+            SD: (*_FILLING, part.Captions, part.DefectWord, part.TextRate),
+        },
+    ),
     "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}, "tiny-vae"),
     "classifier": Recipe(classifier, {"a classifier": _PIXELS}, "new:Features"),
 }

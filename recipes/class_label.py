@@ -64,7 +64,7 @@ def class_label(config: Config, compute: Compute) -> Job:
         save(run, condition, specs, config[part.Images].data, header_settings(config))
         measure_classes(run, config[part.Measure].measure, condition, sampling, seed)
 
-    batches = condition.batches(loss_options, superclass)
+    batches = condition.batches(loss_options, superclass=superclass)
     return Job(model, specs, condition.names, batches, loss, evaluate, finish, made_of=condition.made_of())
 
 

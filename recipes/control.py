@@ -8,36 +8,29 @@ For Stable Diffusion the hint is the mask itself, one channel of 0 and 1, read b
 learned before, here only where.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 import adapters
 import weights
 from config import Config
 from config import training as part
-from data.output.grid import grid, save_image
 from data.transforms import Variant
 from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
-from recipes.evaluation import by_column
+from recipes.evaluation import evaluate_masks
 from recipes.job import Job, header_settings
-from recipes.latents import sample_images
 from recipes.loading import load_sd
-from recipes.masks import check_masks, mask_images
+from recipes.masks import check_masks
 from recipes.objectives.denoise import denoising
 from recipes.sizes import image_sizes
-from sampling import batched_cfg
-from training.page import NEAREST, beside_nearest
 from unet import ControlledText, ControlNet, encode_prompts
 from unet.prompt import escape
 from unet.row import nothing, sized
 
-SHOWN = 8  # masks in a grid
 SPEC = ["control.full"]  # what trains
 
 
@@ -51,11 +44,10 @@ def control(config: Config, compute: Compute) -> Job:
     adapters.attach(condition.model, SPEC)
     schedule = condition.schedule
     loss = denoising(condition.model, lambda progress: schedule, loss_options.noise_offset, loss_options.min_snr)
-    batches = condition.batches(loss_options, hints=True)
+    batches = condition.batches(loss_options, {"hint": condition.hints})
     cond, null, hints = (captions_of if captioned else classes_of)(condition)
-    evaluate = evaluation(
-        condition, cond, null, hints, config[part.Sampling], config[part.Grid].count, config[part.Run].seed
-    )
+    sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed
+    evaluate = evaluate_masks(condition, lambda rows: (cond[rows], null), hints, sampling, count, seed)
 
     def finish(run: Path) -> None:
         if captioned:
@@ -73,7 +65,7 @@ def with_classes(config: Config, compute: Compute) -> Classes:
     init, cache, images = config[part.StartFiles].init, config[part.Latents].cache, config[part.Images]
     base, vae = config[part.Base].model, config[part.Autoencoder].vae
     condition = known_classes(base, vae, images, None, init, cache, compute)
-    check_masks(condition.images, images.data)
+    check_masks(condition.images, images.data, "control")
     condition.model = ControlledDiT(condition.model)
     condition.header = {"base": weights.fingerprint(condition.model)}
     return condition
@@ -84,7 +76,7 @@ def with_captions(config: Config, compute: Compute) -> Captions:
     sd, init, images = load_sd(config[part.Base].model, compute), config[part.StartFiles].init, config[part.Images]
     template, cache = config[part.Captions].template, config[part.Latents].cache
     condition = Captions(sd, images, template, cache, compute, init=init)
-    check_masks(condition.images, images.data)
+    check_masks(condition.images, images.data, "control")
     condition.model = ControlledText(sd.unet, sd.text, ControlNet.of(sd.unet, 1, sd.vae.factor))
     return condition
 
@@ -100,39 +92,3 @@ def captions_of(condition: Captions) -> tuple[Tensor, Tensor, Tensor]:
     states = encode_prompts(condition.sd.text, condition.sd.tokenizer, [*prompts, ""]).float()
     cond = sized(states[:-1], image_sizes(condition.images, [Variant()])[:, 0])
     return cond, nothing(states[-1:]), condition.hints[:, 0]
-
-
-def evaluation(
-    condition: Classes | Captions,
-    cond: Tensor,
-    null: int | Tensor | None,
-    hints: Tensor,
-    settings: part.Sampling,
-    count: int,
-    seed: int,
-) -> Callable[[Path, int], dict]:
-    """evaluate(run, step): the images with the largest masks, their masks, and `count` samples for each.
-
-    cond, hints: of every image, N rows.
-    """
-    images, compute = condition.images, condition.compute
-    area = torch.from_numpy(images.masks).flatten(1).sum(1)
-    largest = area.argsort(descending=True, stable=True)[:SHOWN]
-    names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(largest.tolist())]
-    rows = largest.repeat_interleave(count)
-    guidance = settings.guidance if null is not None else 1.0
-    chosen = cond[rows].to(compute.device), hints[rows].to(compute.device)
-    denoiser = batched_cfg(condition.model, chosen[0], null, guidance, hint=chosen[1])
-    pairs = beside_nearest(images.pixels, compute.device)
-    real, masks = images.pixels[largest.numpy()], mask_images(images.masks[largest.numpy()])
-
-    def evaluate(run: Path, step: int) -> dict:
-        numbers, shape = range(len(rows)), condition.latent_shape
-        samples = sample_images(denoiser, numbers, shape, condition.schedule, condition.vae, settings, seed, compute)
-        columns = {name: [real[i], masks[i], *samples[i * count : (i + 1) * count]] for i, name in enumerate(names)}
-        picture = grid(columns, ["image", "mask"] + ["sample"] * count)
-        save_image(run / "samples" / f"step_{step:06d}.png", picture)
-        save_image(run / NEAREST, grid(by_column(names, pairs(samples))))
-        return {"step": step}
-
-    return evaluate

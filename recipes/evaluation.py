@@ -13,11 +13,15 @@ from data.output.grid import grid, save_image, sections
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
+from recipes.latents import sample_images
+from recipes.masks import mask_images
+from sampling import batched_cfg
 from training.monitor import monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
 from unet import VAE
 
+SHOWN = 8  # masks in a grid
 ROWS = 4  # samples of each prompt in the picture at the end
 
 
@@ -71,6 +75,43 @@ def show_captioned(run: Path, condition: Captions, settings: Sampling, seed: int
     images = {text: [image] for text, image in zip(condition.texts[:COLUMNS], condition.images.pixels)}
     samples = grid(by_column(condition.columns, condition.sample_columns(ROWS, settings, seed)))
     save_image(run / "grid.png", sections({"images": grid(images), "samples": samples}, beside=False))
+
+
+def evaluate_masks(
+    condition: Classes | Captions,
+    cond: Callable[[Tensor], tuple[Tensor, int | Tensor | None]],
+    hints: Tensor,
+    settings: Sampling,
+    count: int,
+    seed: int,
+) -> Callable[[Path, int], dict]:
+    """evaluate(run, step): the images with the largest masks, their masks, and `count` samples for each.
+
+    cond(rows): the conditions of these images, and the one that guidance leads away from. hints: of every image.
+    """
+    images, compute = condition.images, condition.compute
+    area = torch.from_numpy(images.masks).flatten(1).sum(1)
+    largest = area.argsort(descending=True, stable=True)[:SHOWN]
+    names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(largest.tolist())]
+    rows = largest.repeat_interleave(count)
+    hint = hints[rows].to(compute.device)
+    pairs = beside_nearest(images.pixels, compute.device)
+    real, masks = images.pixels[largest.numpy()], mask_images(images.masks[largest.numpy()])
+
+    def evaluate(run: Path, step: int) -> dict:
+        numbers, shape = range(len(rows)), condition.latent_shape
+        with torch.no_grad(), compute.autocast():
+            chosen, null = cond(rows)
+        guidance = settings.guidance if null is not None else 1.0
+        denoiser = batched_cfg(condition.model, chosen.to(compute.device), null, guidance, hint=hint)
+        samples = sample_images(denoiser, numbers, shape, condition.schedule, condition.vae, settings, seed, compute)
+        columns = {name: [real[i], masks[i], *samples[i * count : (i + 1) * count]] for i, name in enumerate(names)}
+        picture = grid(columns, ["image", "mask"] + ["sample"] * count)
+        save_image(run / "samples" / f"step_{step:06d}.png", picture)
+        save_image(run / NEAREST, grid(by_column(names, pairs(samples))))
+        return {"step": step}
+
+    return evaluate
 
 
 def by_column(columns: list[str], samples: np.ndarray) -> dict[str, list[np.ndarray]]:

@@ -46,12 +46,13 @@ def new_dit(model: str, vae: VAE, side: int, classes: list[str]) -> DiT:
     return dit
 
 
-def load_sd(model: str, compute: Compute) -> weights.StableDiffusion:
+def load_sd(model: str, compute: Compute, inpainting: bool = False) -> weights.StableDiffusion:
     """The Stable Diffusion of a checkpoint in float32 on the device, its autoencoder frozen.
 
-    Of a file with raw and averaged weights it takes the raw ones, which training goes on from.
+    inpainting: whether it may be one that reads masks. Of a file with raw and averaged weights it takes the raw ones,
+    which training goes on from.
     """
-    return placed(weights.load_sd(model, dtype=torch.float32, ema=False), compute)
+    return placed(weights.load_sd(model, dtype=torch.float32, ema=False, inpainting=inpainting), compute)
 
 
 def new_sd(model: str, vae: str, data: str, template: str, compute: Compute) -> weights.StableDiffusion:

@@ -29,11 +29,11 @@ def mask_weights(
     return {"weight": 1 + (weight - 1) * torch.stack(touched, 1)}  # (N, V, 1, h, w)
 
 
-def check_masks(images: ImageSet, source: str) -> None:
+def check_masks(images: ImageSet, source: str, recipe: str) -> None:
     """ValueError if the images, those of `source`, have no masks, or only empty ones."""
     if images.masks is None or not images.masks.any():
         found = "none" if images.masks is None else "only empty ones"
-        raise ValueError(f"the control recipe reads masks, and {source} has {found}")
+        raise ValueError(f"the {recipe} recipe reads masks, and {source} has {found}")
 
 
 def mask_hints(masks: np.ndarray, variants: list[Variant]) -> Tensor:

@@ -103,7 +103,15 @@ def test_every_top_level_package_is_in_the_table():
     assert packages == LOCAL
 
 
-ROWS = ("class_label", "text", "consistency", "control", "autoencoder", "classifier")  # files of recipes/, each a row
+ROWS = (
+    "class_label",
+    "text",
+    "consistency",
+    "control",
+    "inpaint",
+    "autoencoder",
+    "classifier",
+)  # files of recipes/, each a row
 ROOMS = {  # room, or file that lies in none: the rooms of its package that it may import, all of them above it here
     "data.image_set": set(),
     "data.images": set(),
@@ -161,7 +169,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     },
     "recipes.objectives": {"recipes.job"},
     "recipes.class_images": {"recipes.conditions"},
-    "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.conditions"},
+    "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.masks", "recipes.conditions"},
     **{
         f"recipes.{name}": {
             f"recipes.{room}"

@@ -12,8 +12,8 @@ The paper's words have one token. The parts of a longer word compete in the soft
 Nothing is trained, and the model is left as it was. Each of these steps costs one more pass forward and backward.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import torch
@@ -104,14 +104,42 @@ def attention_maps(model: TextConditioned, z: Tensor, t: Tensor, cond: Tensor) -
     each layer, because a fused attention never has the maps.
     """
     level, layers = cross_attention_layers(model.unet)
-    projections = []  # q and k, layer by layer
-    with ExitStack() as hooks:
-        for linear in (linear for layer in layers for linear in (layer.to_q, layer.to_k)):
-            hooks.enter_context(linear.register_forward_hook(lambda linear, inputs, out: projections.append(out)))
+    with recorded(layers) as projections:
         model(z, t, cond)
     pairs = zip(projections[::2], projections[1::2], strict=True)
     maps = torch.cat([attention_probabilities(q, k, layers[0].heads) for q, k in pairs], dim=1)  # (B, heads, T, L)
     return rearrange(maps.mean(dim=1), "b (h w) l -> b h w l", h=z.shape[2] >> level)
+
+
+@contextmanager
+def recorded(layers: Sequence[Attention]) -> Iterator[list[Tensor]]:
+    """A list that fills with q and k of each layer, layer by layer, as a model runs forward; with their gradients."""
+    projections = []
+    with ExitStack() as hooks:
+        for linear in (linear for layer in layers for linear in (layer.to_q, layer.to_k)):
+            hooks.enter_context(linear.register_forward_hook(lambda linear, inputs, out: projections.append(out)))
+        yield projections
+
+
+def decoder_layers(unet: UNet) -> list[Attention]:
+    """The cross-attentions of the decoder, all levels."""
+    return [block.attn2 for block in unet.up.modules() if isinstance(block, TransformerBlock)]
+
+
+def word_attention(
+    layers: Sequence[Attention], projections: Sequence[Tensor], word: list[int], shape: tuple[int, int]
+) -> Tensor:
+    """The attention of each place to the tokens of a word, the mean over heads and layers -> (B, 1, h, w) of `shape`.
+
+    projections: what `recorded` kept of these layers, whose maps are resized to the shape, bilinearly.
+    """
+    maps = []
+    for layer, q, k in zip(layers, projections[::2], projections[1::2], strict=True):
+        to_word = attention_probabilities(q, k, layer.heads)[..., word].sum(-1).mean(1)  # (B, T)
+        rows = round((to_word.shape[1] * shape[0] / shape[1]) ** 0.5)
+        to_word = rearrange(to_word, "b (h w) -> b 1 h w", h=rows)
+        maps.append(F.interpolate(to_word, shape, mode="bilinear", align_corners=False))
+    return torch.stack(maps).mean(0)
 
 
 def cross_attention_layers(unet: UNet) -> tuple[int, list[Attention]]:

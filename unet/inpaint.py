@@ -9,10 +9,13 @@ UNet reads a mask with more input channels, whose weights start at 0: the same o
 
 from dataclasses import replace
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ops.inputs import widened, with_hint
 from unet.conditioned import TextConditioned
+from unet.vae import VAE
 
 
 class MaskedText(TextConditioned):
@@ -34,3 +37,18 @@ def take_mask(model: TextConditioned) -> MaskedText:
         model.unet.conv_in, model.unet.config = widened(model.unet.conv_in, inputs), replace(c, in_channels=inputs)
     model.__class__ = MaskedText
     return model
+
+
+def touched(mask: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A mask (B, 1, S, S) of 0 and 1 at another size (h, w): 1 in each cell that it touches.
+
+    The published pipelines take one pixel of a cell's 64, and lose a scratch. Of masks of whole cells it is the same.
+    """
+    return F.adaptive_max_pool2d(mask, shape)
+
+
+@torch.no_grad()
+def hint_of(vae: VAE, pixels: Tensor, mask: Tensor, shape: tuple[int, int]) -> Tensor:
+    """[m, z_masked] (B, 1 + C, h, w) of images (B, 3, S, S) in [-1, 1] and their masks (B, 1, S, S) of 0 and 1."""
+    z_masked = vae.config.scaling_factor * vae.encode(pixels * (1 - mask))[0].float()
+    return torch.cat([touched(mask, shape), z_masked], dim=1)

@@ -81,14 +81,12 @@ class Captions:
         """The specs; one without a part is for the UNet."""
         return [spec if adapters.split(spec)[0] else f"unet.{spec}" for spec in specs]
 
-    def batches(self, denoising: Denoising | None = None, hints: bool = False) -> Batches:
+    def batches(self, denoising: Denoising | None = None, maps: dict[str, Tensor] | None = None) -> Batches:
         """Batches of the training images. denoising: None replaces no caption and weighs no mask.
 
-        hints: with those that a ControlNet reads.
+        maps: what else there is of every image in each of its variants (N, V, ...), such as hints.
         """
-        variants, maps = self.settings.variants(), {}
-        if hints:
-            maps["hint"] = self.hints
+        variants, maps = self.settings.variants(), maps or {}
         if denoising is not None:
             weight, source = denoising.mask_weight, self.settings.data
             maps |= mask_weights(self.images, weight, variants, self.vae.factor, source)

@@ -85,14 +85,15 @@ class Classes:
         named = {adapters.parse(adapters.split(spec)[1])[0] for spec in specs}
         return specs + ([] if named & {"full", "classes", "difffit"} else ["classes"])
 
-    def batches(self, denoising: Denoising | None = None, superclass: float = 0.0, hints: bool = False) -> Batches:
+    def batches(
+        self, denoising: Denoising | None = None, maps: dict[str, Tensor] | None = None, superclass: float = 0.0
+    ) -> Batches:
         """Batches of the training images. denoising: None replaces no label and weighs no mask.
 
-        superclass: how often a label is replaced by its superclass. hints: with those that a ControlNet reads.
+        maps: what else there is of every image in each of its variants (N, V, ...), such as hints. superclass: how
+        often a label is replaced by its superclass.
         """
-        scale, variants, maps = self.vae.config.scaling_factor, self.settings.variants(), {}
-        if hints:
-            maps["hint"] = self.hints
+        scale, variants, maps = self.vae.config.scaling_factor, self.settings.variants(), maps or {}
         if denoising is not None:
             weight, source = denoising.mask_weight, self.settings.data
             maps |= mask_weights(self.images, weight, variants, self.vae.factor, source)

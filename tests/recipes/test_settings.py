@@ -50,6 +50,7 @@ def test_every_setting_is_read_or_refused(name, kind):
             continue
         needed = {"superclass": 0.1} if setting == "hierarchy" else {}
         needed |= {"token": "x"} if setting in ("token_init", "vectors") else {}
+        needed |= {"word": "x"} if setting == "attention_weight" else {}
         values = base | needed | {setting: other_value(field)}
         if setting in read:
             assert check(values).values[setting] == values[setting]
@@ -76,7 +77,7 @@ def test_every_number_has_a_range_and_keeps_it(field):
         if name == "dreambooth"
         else {"recipe": name, "model": MODELS[kind]}
     )
-    base |= {"token": "x"} if field.name == "vectors" else {}
+    base |= {"token": "x"} if field.name == "vectors" else {"word": "x"} if field.name == "attention_weight" else {}
     bad = [value for value in (float("nan"), float("inf")) if isinstance(default, float)]
     if field.name != "guidance":  # any finite scale is a scale
         limits = field.metadata["limits"]
@@ -97,7 +98,7 @@ def test_every_number_has_a_range_and_keeps_it(field):
         ({"recipe": "autoencoder", "mask_weight": -3.0}, "--mask-weight is read by"),
         (
             {"recipe": "autoencoder", "class_init": "zzz"},
-            "--class-init is read by class_label with a DiT, not by autoenc",
+            "--class-init is read by class_label with a DiT and inpaint with a DiT, not by autoenc",
         ),
         ({"recipe": "text", "model": "tiny-sd", "vae": "x"}, "--vae is read by .* not by text with a Stable Diffusion"),
         ({"recipe": "text", "model": "tiny-sd", "measure": 3}, "--measure is read by .* not by text"),

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 
 import adapters
+import dit.inpaint
+import unet.inpaint
 from adapters.methods.bnn import Gaussian
 from border import checked
 from dit import ControlledDiT, DiT, resize_classes
@@ -28,6 +30,9 @@ from weights.layouts.exchange import count_reasons
 
 # first factors of a product: alone they change nothing; the second starts at 0 and carries the strength
 FIRST_HALVES = (".lora_down", ".dora_down", ".bottleneck_down", ".bottleneck_down_bias")
+
+
+FIRST_LAYERS = ("x_embedder.proj", "unet.conv_in")
 
 
 class Loaded(NamedTuple):
@@ -61,6 +66,7 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], sampled: bo
         check_base(file.path, file.header["base"], base)
     give_classes(model, [file for file in loaded if file.header["classes"] is not None])
     give_schedule(model, loaded)
+    give_inputs(model, loaded)
     names = {name for file in loaded for name in file.tensors}
     theta0 = {name: p.detach() for name, p in model.named_parameters() if name in names}
     if len(loaded) > 1:  # merging one file must not change what the next is measured from
@@ -151,6 +157,15 @@ def give_schedule(model: nn.Module, files: list[Loaded]) -> None:
             raise ValueError(f"{file.path}: its noise_schedule {name} is not that of {files[0].path}, {names[0]}")
         if name != "fixed":
             model.noise_schedule = name
+
+
+def give_inputs(model: nn.Module, files: list[Loaded]) -> None:
+    """Make the model one that reads masks where a file's first layer has more input channels than the model's."""
+    for layer in FIRST_LAYERS:
+        own = dict(model.named_modules()).get(layer)
+        tensors = [t for file in files for name, t in file.tensors.items() if name.startswith(layer)]
+        if own is not None and any(t.dim() == 4 and t.shape[1] > own.in_channels for t in tensors):
+            (dit.inpaint if isinstance(model, DiT) else unet.inpaint).take_mask(model)
 
 
 def give_classes(model: nn.Module, files: list[Loaded]) -> None:

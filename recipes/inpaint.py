@@ -1,0 +1,148 @@
+"""inpaint: a model that reads masks learns to fill them with defects (DefectFill, Song et al. 2025, arXiv 2503.13985).
+
+    out = model([x_t, m, z(m)], t, cond)        z(m): the latent of the image without its mask m
+
+Any Stable Diffusion or DiT gets the further input channels, whose weights are 0 at first and train beside the methods
+of --adapter; one for inpainting has them. The loss is that of objectives/inpaint.py; sample.py --image --mask draws.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+import adapters
+import dit.inpaint
+import unet.inpaint
+import weights
+from config import Config
+from config import training as part
+from data import ImageSet
+from data.transforms import Variant, apply_variant, to_tensor
+from ops.device import Compute
+from ops.random import generator_for
+from recipes.conditions.captions import Captions
+from recipes.conditions.classes import Classes, new_classes
+from recipes.evaluation import evaluate_masks
+from recipes.job import Batch, Job, header_settings
+from recipes.loading import load_sd
+from recipes.masks import check_masks, mask_hints
+from recipes.objectives.inpaint import Terms, filling
+from recipes.sizes import image_sizes
+from unet import VAE, encode_prompts
+from unet.attend import token_indices
+from unet.prompt import escape
+from unet.row import nothing, sized
+
+
+def inpaint(config: Config, compute: Compute) -> Job:
+    """On images with masks, and good ones beside them if there are any. Leaves adapter.safetensors."""
+    options, terms, images = config[part.Denoising], config[part.Filling], config[part.Images]
+    captioned = part.Captions in config
+    if options.mask_weight != 1:
+        raise ValueError("inpaint weighs what lies outside of the masks by --outside, and reads no --mask-weight")
+    condition, first = (with_captions if captioned else with_classes)(config, compute)
+    model, specs = condition.model, condition.methods(config[part.Adapter].adapter)
+    specs += [spec for spec in first if not {"full", f"{first[0].partition('.')[0]}.full"} & set(specs)]
+    adapters.attach(model, specs, generator_for(config[part.Run].seed, -2))
+    word, of_defect = of_the_word(condition, config[part.DefectWord].word) if captioned else (None, None)
+    attention = config[part.DefectWord].attention_weight if word else 0.0
+    loss = filling(
+        model,
+        condition.vae,
+        condition.schedule,
+        Terms(terms.defect_weight, terms.object_weight, attention, terms.outside),
+        word if attention else None,
+        options.noise_offset,
+        options.min_snr,
+    )
+    batches = condition.batches(options, planes(condition.images, images.variants()))
+
+    def batch(index: Tensor, generator: Generator) -> Batch:
+        made = batches(index, generator)
+        same = made["cond"] if of_defect is None else of_defect.expand(len(index), *of_defect.shape)
+        sizes = made["cond"][:, same.shape[1] :] if same.dim() == 2 else made["cond"][:, :0]  # of XL
+        return made | {"defect_cond": torch.cat([same, sizes], dim=1)}
+
+    hints = image_hints(condition.vae, condition.images, condition.latent_shape[1:], compute)
+    sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed
+    evaluate = evaluate_masks(condition, conditions_of(condition, captioned), hints, sampling, count, seed)
+
+    def finish(run: Path) -> None:
+        header = condition.header | {"adapter": specs, "config": header_settings(config)}
+        weights.save_adapter(run / "adapter.safetensors", model, header)
+
+    return Job(model, specs, condition.names, batch, loss, evaluate, finish, condition.rates, condition.made_of())
+
+
+def with_classes(config: Config, compute: Compute) -> tuple[Classes, list[str]]:
+    """A DiT with an input for masks, which learns the classes of the images, and what trains of that input."""
+    images, vae, rows = config[part.Images], config[part.Autoencoder].vae, config[part.ClassRows].class_init
+    base, seed, cache = config[part.Base].model, config[part.Run].seed, config[part.Latents].cache
+    condition = new_classes(base, vae, images, None, part.Superclasses(), rows, seed, cache, compute)
+    check_masks(condition.images, images.data, "inpaint")
+    dit.inpaint.take_mask(condition.model)
+    return condition, ["x_embedder.full"]
+
+
+def with_captions(config: Config, compute: Compute) -> tuple[Captions, list[str]]:
+    """A Stable Diffusion with an input for masks, and captioned images; what trains of an input that is new."""
+    sd = load_sd(config[part.Base].model, compute, inpainting=True)
+    images, template, cache = config[part.Images], config[part.Captions].template, config[part.Latents].cache
+    condition = Captions(sd, images, template, cache, compute, text_lr=config[part.TextRate].text_lr)
+    check_masks(condition.images, images.data, "inpaint")
+    new = sd.unet.config.in_channels == sd.unet.config.out_channels
+    unet.inpaint.take_mask(condition.model)
+    return condition, ["unet.conv_in.full"] * new
+
+
+def of_the_word(condition: Captions, word: str) -> tuple[list[int] | None, Tensor | None]:
+    """The tokens of the defect's word in the prompt of the defect pass, and that prompt; both None without a word.
+
+    Raises ValueError for a word that the caption of an image with a mask lacks.
+    """
+    if not word:
+        return None, None
+    masked = condition.images.masks.any((1, 2))
+    lost = next((text for text, has in zip(condition.texts, masked) if has and word.lower() not in text.lower()), None)
+    if lost is not None:
+        raise ValueError(f"--word {word} must stand in the caption of every image with a mask, found {lost!r}")
+    prompt = f"a photo of {word}"
+    return token_indices(word, prompt, condition.sd.tokenizer), condition.read([prompt])[0][0]
+
+
+def planes(images: ImageSet, variants: list[Variant]) -> dict[str, Tensor]:
+    """The images (N, V, 3, S, S) uint8 and their masks (N, V, 1, S, S) in all variants: what z(m) is made of."""
+    turned = [np.stack([apply_variant(image, variant) for image in images.pixels]) for variant in variants]
+    pixels = torch.from_numpy(np.stack(turned, 1)).permute(0, 1, 4, 2, 3)
+    return {"pixels": pixels.contiguous(), "mask": mask_hints(images.masks, variants)}
+
+
+@torch.no_grad()
+def image_hints(vae: VAE, images: ImageSet, shape: tuple[int, int], compute: Compute) -> Tensor:
+    """What the model reads of every image and its own mask, (N, 1 + C, h, w)."""
+    pixels, masks = to_tensor(images.pixels), torch.from_numpy(images.masks)[:, None].float()
+    with compute.autocast():
+        parts = [
+            unet.inpaint.hint_of(vae, x.to(compute.device), mask.to(compute.device), shape)
+            for x, mask in zip(pixels.split(16), masks.split(16))
+        ]
+    return torch.cat(parts)
+
+
+def conditions_of(condition: Classes | Captions, captioned: bool) -> Callable[[Tensor], tuple]:
+    """of(rows): the conditions of these images as the model takes them now, and the one that guidance leads from."""
+
+    sizes = image_sizes(condition.images, [Variant()])[:, 0]
+
+    def labels(rows: Tensor) -> tuple:
+        return condition.rows[condition.images.labels[rows]], condition.null
+
+    def states(rows: Tensor) -> tuple:
+        prompts = [escape(condition.texts[row]) for row in rows.tolist()]
+        encoded = encode_prompts(condition.model.text, condition.sd.tokenizer, [*prompts, ""]).float()
+        return sized(encoded[:-1], sizes[rows]), nothing(encoded[-1:])
+
+    return states if captioned else labels
