@@ -54,6 +54,7 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
+    how = request.shape, request.schedule, sampler.sampler, sampler.steps, output.seed, output.batch
     about = about_call(config, path, files, request.names)
     kind, kinds = ("class", "classes") if part.Classes in config else ("prompt", "prompts")
     amount = f"{total} images ({len(request.names)} {kinds} x {output.count})" if only is None else f"image {only}"
@@ -68,20 +69,7 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
         if needless and only not in numbers:
             continue
         with compute.autocast():
-            z = sample_latents(
-                denoiser,
-                numbers,
-                request.shape,
-                request.schedule,
-                sampler.sampler,
-                sampler.steps,
-                output.seed,
-                output.batch,
-                start,
-                strength,
-                compute.device,
-                request.on_step,
-            )
+            z = sample_latents(denoiser, numbers, *how, start, strength, compute.device, request.on_step)
             images = to_uint8(request.vae.images(fill.kept(z, first) if fill else z))  # (B, H, W, 3)
         for i, image in enumerate(images, first):
             if only in (None, i):

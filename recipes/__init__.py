@@ -50,6 +50,8 @@ _CLASSES = (
 _WORD = (*_LATENTS, part.HeldOut, part.Captions, part.Prompts, part.NewWord, part.TextRate, *_DENOISING, part.Stopping)
 _DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
 _FILLING = (*_LATENTS, part.Adapter, part.Filling, *_DENOISING)
+_MASKED_DIT = (*_FILLING, part.Autoencoder, part.ClassRows)
+_MASKED_SD = (*_FILLING, part.Captions, part.DefectWord, part.TextRate)
 _CONTROL = (*_LATENTS, part.StartFiles, *_DENOISING)
 
 
@@ -71,13 +73,7 @@ RECIPES = {
         },
     ),
     "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
-    "inpaint": Recipe(
-        inpaint,
-        {
-            DIT: (*_FILLING, part.Autoencoder, part.ClassRows),
-            SD: (*_FILLING, part.Captions, part.DefectWord, part.TextRate),
-        },
-    ),
+    "inpaint": Recipe(inpaint, {DIT: _MASKED_DIT, SD: _MASKED_SD}),
     "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}, "tiny-vae"),
     "classifier": Recipe(classifier, {"a classifier": _PIXELS}, "new:Features"),
 }

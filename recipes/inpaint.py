@@ -62,9 +62,11 @@ def inpaint(config: Config, compute: Compute) -> Job:
 
     def batch(index: Tensor, generator: Generator) -> Batch:
         made = batches(index, generator)
-        same = made["cond"] if of_defect is None else of_defect.expand(len(index), *of_defect.shape)
-        sizes = made["cond"][:, same.shape[1] :] if same.dim() == 2 else made["cond"][:, :0]  # of XL
-        return made | {"defect_cond": torch.cat([same, sizes], dim=1)}
+        cond = made["cond"]
+        if of_defect is not None:  # the sizes of the image, which end the rows of XL, stay
+            same = of_defect.expand(len(index), *of_defect.shape)
+            cond = torch.cat([same, cond[:, same.shape[1] :]], dim=1)
+        return made | {"defect_cond": cond}
 
     hints = image_hints(condition.vae, condition.images, condition.latent_shape[1:], compute)
     sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed
