@@ -13,7 +13,7 @@ from config import option, read, run_script
 from data import ImageSet, load
 from data.output.atomic import write_atomic
 from data.output.samples import file_names, read_samples, smallest_side
-from data.source import GENERATED
+from data.source import GENERATED, describe_shared, tell
 from data.transforms import Transform, to_tensor
 from metrics import networks
 from metrics.networks import lpips
@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{', '.join(measures.features)} reads none"
         )
     samples, real, train = images_of(config[Images], [texts[0] for texts in choices])
+    tell([], describe_shared(train, real) if train else "")
     fake, real, train = with_shared_classes(samples, real, train)
     tables, classifier = [], networks.load_network("tiny-features", device)
     for network in loaded:

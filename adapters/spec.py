@@ -37,6 +37,9 @@ def parse(spec: str) -> tuple[str, dict[str, int | float | str]]:
     name, colon, rest = spec.partition(":")
     if name not in METHODS:
         known = ", ".join(METHODS)
+        method, comma, options = name.partition(",")
+        if comma and method in METHODS:
+            raise ValueError(f"unknown adapter {name!r}: options stand behind a colon, {method}:{options}")
         raise ValueError(f"unknown adapter {name!r}, did you mean {_nearest(name, METHODS)!r}? There are {known}")
     signature = inspect.signature(METHODS[name], eval_str=True).parameters.values()
     allowed = {p.name: p.annotation for p in signature if p.kind is p.KEYWORD_ONLY}
@@ -67,4 +70,4 @@ def _typed(name: str, key: str, value: str, annotation: type) -> int | float | s
 
 def _nearest(word: str, known: Iterable[str]) -> str:
     """The known word most like `word`."""
-    return difflib.get_close_matches(word, list(known), n=1, cutoff=0.0)[0]
+    return difflib.get_close_matches(word.strip().lower(), list(known), n=1, cutoff=0.0)[0]

@@ -27,6 +27,11 @@ def read_text(path: str | Path, limit: int = TEXT_LIMIT) -> str:
         raise ValueError(f"{path}: {found}: save the file as UTF-8") from None
 
 
+def in_words(error: OSError) -> str:
+    """ "notes.txt: File exists", without the number of the error."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
 def read_lfs_pointer(head: bytes, what: str = "") -> str | None:
     """What is wrong with a file that begins with these bytes if it is a Git LFS pointer; None for any other file.
 

@@ -79,6 +79,19 @@ def words(kind: Any) -> str:
     return WORDS.get(origin, "an object")
 
 
+def number_hint(text: str, kind: type) -> str:
+    """How a number is written that stands in the text in another way, ": write 0.003"; "" for any other text."""
+    share = text.strip().endswith("%")
+    plain = text.strip().removesuffix("%").replace(",", ".").replace("_", "")
+    try:
+        number = float(plain) / (100 if share else 1)
+    except ValueError:
+        return ""
+    if not math.isfinite(number) or kind is int and (number != int(number) or "," in text):
+        return ""
+    return f": write {int(number) if kind is int else f'{number:g}'}"
+
+
 def shown(value: Any) -> str:
     """The value as an error shows it, of a bounded length."""
     text = "a long number" if isinstance(value, int) and abs(value) > LARGEST else repr(value)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from border import read_table
+from border import in_words, number_hint, read_table
 from config.option import check_part, flag, typed
 from config.usage import usage
 
@@ -64,7 +64,10 @@ def given(argv: Sequence[str] | None, parts: Iterable[type]) -> dict[str, Any]:
     another type.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    values = read_toml(argv.pop(0), parts) if argv and not argv[0].startswith("-") else {}
+    first = argv[0] if argv else "-"
+    if not first.isascii() and first[0] in "\u2010\u2011\u2012\u2013\u2014\u2212":  # a hyphen that a text made long
+        raise ValueError(no_flag(first, "", fields(parts)))
+    values = read_toml(argv.pop(0), parts) if not first.startswith("-") else {}
     return values | read_flags(argv, parts)
 
 
@@ -95,7 +98,7 @@ def read_flags(argv: Sequence[str], parts: Iterable[type]) -> dict[str, Any]:
     while position < len(argv):
         word = argv[position]
         if not word.startswith("--"):
-            raise ValueError(f"expected a flag such as {flag(next(iter(kinds)))}, found {word!r}")
+            raise ValueError(no_flag(word, argv[position - 1] if position else "", kinds))
         key, equals, value = word[2:].partition("=")
         key = renamed(key.replace("-", "_"), kinds)
         wanted = kinds[known(key, kinds, "")][1]
@@ -112,6 +115,17 @@ def read_flags(argv: Sequence[str], parts: Iterable[type]) -> dict[str, Any]:
             values[key] = parse(wanted, key, value)
         position += 1
     return values
+
+
+def no_flag(word: str, before: str, kinds: dict) -> str:
+    """What is wrong with a word that stands where a flag is expected; before: the word before it."""
+    name = word.lstrip("-\u2010\u2011\u2012\u2013\u2014\u2212").partition("=")[0].replace("-", "_")
+    if name in kinds and name != word:
+        return f"found {word!r}: a flag begins with two plain hyphens, {flag(name)}"
+    former = before[2:].replace("-", "_") if before.startswith("--") else ""
+    if former in kinds and kinds[former][1] is bool:
+        return f"{before} takes no value, found {word!r}"
+    return f"expected a flag such as {flag(next(iter(kinds)))}, found {word!r}"
 
 
 def fields(parts: Iterable[type]) -> dict[str, tuple[dataclasses.Field, type]]:
@@ -146,7 +160,8 @@ def parse(wanted: type, key: str, text: str) -> str | int | float | bool:
     try:
         return wanted(text)
     except ValueError:
-        raise ValueError(f"{flag(key)} must be {wanted.__name__}, found {text!r}") from None
+        hint = number_hint(text, wanted)
+        raise ValueError(f"{flag(key)} must be {wanted.__name__}, found {text!r}{hint}") from None
 
 
 def check_unread(values: dict[str, Any], rows: dict[str, Iterable[type]], chosen: str) -> None:
@@ -194,5 +209,7 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {in_words(error)}")

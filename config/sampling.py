@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from border import number_hint
 from config.option import option
 from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
@@ -269,9 +270,11 @@ class Output:
 
 
 def with_strength(text: str) -> tuple[str, float]:
-    """ "FILE" or "FILE:0.7" -> (file, strength)."""
+    """ "FILE" or "FILE:0.7" -> (file, strength). ValueError for a strength that is written in another way."""
     file, colon, strength = text.rpartition(":")
     try:
         return (file, float(strength)) if colon else (text, 1.0)
     except ValueError:
+        if hint := number_hint(strength, float):
+            raise ValueError(f"{text}: the strength of an adapter must be a number, found {strength!r}{hint}") from None
         return text, 1.0

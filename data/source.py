@@ -5,6 +5,7 @@ generated:hazelnut/few/20, generated:base/base (`base` is all six base products,
 generated:logo_on_black/few/12 (see generated/logos.py).
 """
 
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -134,6 +135,19 @@ def describe_like_masks(paths: list[Path], count: int) -> str:
     return (
         f"of {count} images these look like masks (a few colours, or black and white) and are used as photographs, "
         f"{first}; a mask of 1.png is 1_mask.png or masks/1.png"
+    )
+
+
+def describe_shared(train: ImageSet, held: ImageSet) -> str:
+    """What is wrong with held-out images that are training images too, pixel by pixel; "" for none."""
+    known = {hashlib.sha256(image.tobytes()).digest(): name for image, name in zip(train.pixels, train.names)}
+    found = [known.get(hashlib.sha256(image.tobytes()).digest()) for image in held.pixels]
+    shared = [f"{name} is {other}" for name, other in zip(held.names, found) if other is not None]
+    if not shared:
+        return ""
+    return (
+        f"{len(shared)} of {len(held.names)} held-out images are training images too ({shared[0]}), and say nothing of "
+        "images that the model has not seen"
     )
 
 

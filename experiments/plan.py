@@ -77,6 +77,8 @@ def read_plan(path: str | Path) -> Plan:
 
 def check_tables(table: dict, path: str | Path) -> None:
     """ValueError for an unknown key of a plan, a value of another type, and a variant of an unknown method."""
+    if "methods" not in table and table.keys() - Plan.__dataclass_fields__.keys():
+        raise ValueError(f"{path}: a comparison has a table [methods.NAME] for each of its rows, and this has none")
     types = {"seeds": int, "real": str}
     for key, value in table.items():
         known(key, Plan.__dataclass_fields__, f"{path}: ")

@@ -19,6 +19,7 @@ from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
 from recipes.masks import mask_hints, mask_images, read_masks
 from sampling import Schedule, dit_schedule, timesteps_of
+from sampling.latents import cleanest
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
 from unet.inpaint import take_mask
@@ -75,6 +76,7 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     cond = torch.tensor(labels, device=compute.device).repeat_interleave(count)
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
+    check_steps(config, schedule)
     model = model.to(compute.device)
     return Request(model, vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
 
@@ -128,10 +130,18 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
         )
         hint = in_turn(shown, count, len(names)).to(device)
     superclass = others[len(extra)] if kinds else None
+    check_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
     return Request(
         model.to(device), vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint
     )
+
+
+def check_steps(config: Config, schedule: Schedule) -> None:
+    """ValueError for a number of steps that the chain does not have, and where a start image leaves none of them."""
+    steps = timesteps_of(config[part.Sampler].sampler, schedule, config[part.Sampler].steps)
+    if config[part.Start].image:
+        cleanest(steps, config[part.Start].strength)
 
 
 def apply_adapters(model: nn.Module, files: list[tuple[str, float]], kind: str) -> None:

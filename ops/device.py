@@ -27,16 +27,22 @@ class Compute(NamedTuple):
 def choose_device(name: str) -> torch.device:
     """ "auto" -> cuda, mps or cpu, the first that is available; any other name -> the device of that name.
 
-    Raises ValueError for a name that torch does not know.
+    Raises ValueError for a name that torch does not know, and for a GPU that is not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device must be auto, cpu, mps, cuda or cuda:0, cuda:1, ..., found {name!r}") from None
+    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type, 1)
+    if (device.index or 0) >= there:
+        raise ValueError(
+            f"device {name}: torch sees {there or 'no'} {device.type} device{'s' if there > 1 else ''} here"
+        )
+    return device
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -26,7 +26,12 @@ def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, in
     if size % vae.factor:
         raise ValueError(f"--size must be a multiple of {vae.factor} pixels for this autoencoder, found {size}")
     sides = {"input_size": size // vae.factor} if size else {}
-    dit = weights.load(model, expect="dit", dtype=torch.float32, **sides)
+    try:
+        dit = weights.load(model, expect="dit", dtype=torch.float32, **sides)
+    except ValueError as error:
+        reason = str(error).partition("do not fit a DiTConfig: ")[2]
+        told = f"--size {size} is {size // vae.factor} latents a side: {reason}" if reason else str(error)
+        raise ValueError(told) from None
     if dit.config.in_channels != vae.config.latent_channels:
         raise ValueError(
             f"{model} works on latents of {dit.config.in_channels} channels, the autoencoder makes "

@@ -5,7 +5,7 @@ from torch import Generator, Tensor
 
 from config.training import Images
 from data import ImageSet, load
-from data.source import held_out
+from data.source import describe_shared, held_out, tell
 from data.transforms import Transform, Variant, apply_variant, to_tensor
 from recipes.job import Batch, Batches
 
@@ -26,6 +26,7 @@ def train_and_val(images: Images, val: str | None, size: int) -> tuple[ImageSet,
     if held is not None and held.classes != train.classes:
         odd = sorted(set(held.classes) ^ set(train.classes))
         raise ValueError(f"{source}: held-out images must have the classes of {images.data}; {odd[0]!r} is in one only")
+    tell([], describe_shared(train, held) if held else "")
     return train, held
 
 

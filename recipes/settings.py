@@ -73,7 +73,8 @@ def settings_from_here(run: Path) -> dict:
     ValueError for a folder without config.toml.
     """
     if not (run / "config.toml").is_file():
-        raise ValueError(f"{run}: not a run folder, it has no config.toml")
+        inside = f"; the run that it is of is {run.parent}" if (run.parent / "config.toml").is_file() else ""
+        raise ValueError(f"{run}: not a run folder, it has no config.toml{inside}")
     values, folder = read_toml(run / "config.toml", all_parts(), stored=True), started_in(run)
 
     def from_here(text: str) -> str:

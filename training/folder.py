@@ -67,6 +67,8 @@ def locked(run: Path) -> Iterator[None]:
 
 def new_folders(run: Path) -> list[Path]:
     """Make the folder; those that were not there, the innermost first."""
+    if run.is_file():
+        raise ValueError(f"{run}: a file, expected a folder for the run")
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
     try:
         run.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import torch
 
+from border import in_words
 from weights.adapter_files.lora_export import LAYOUTS as ADAPTERS
 from weights.adapter_files.lora_export import export_adapter
 from weights.formats.files import read
@@ -122,8 +123,10 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, f"{target} is there already: give another name, or --overwrite\n")
     try:
         convert(given.source, given.target, given.layout, dtype, given.vae, ema=not given.raw, **options)
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         parser.exit(2, f"{error}\n")
+    except OSError as error:
+        parser.exit(2, f"{in_words(error)}\n")
     print(written(target, given.layout))
 
 

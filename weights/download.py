@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from border import read_json
+from border import in_words, read_json
 from data.output.atomic import replacing
 from weights.formats.files import sniff
 from weights.formats.published import FILES, SHA256, target
@@ -200,6 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(download(given.name, given.to))
     except ValueError as error:
         parser.exit(2, f"{error}\n")
+    except OSError as error:
+        parser.exit(2, f"{in_words(error)}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ UNREAD = frozenset(
     ".pcx .ppm .pgm .pbm .ico .eps .dcm .fits .npy .mat".split()
 )
 LITTER = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and macOS leave behind
+ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"BZh", b"\xfd7zXZ")  # the first bytes of each
 DEPTH = 6  # the deepest layout has 4 levels; the bound also ends a symbolic link that leads to its own parent
 
 
@@ -52,10 +53,9 @@ def read_tree(root: str | Path) -> Node:
 
     Raises ValueError for a root that is no folder and a symbolic link that leaves the root or leads nowhere.
     """
-    root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
-    root = root.resolve()
+    if not Path(root).is_dir():
+        raise ValueError(f"{root}: {describe_no_folder(str(root))}")
+    root = Path(root).resolve()
     return _read(root, root, DEPTH)
 
 
@@ -124,6 +124,22 @@ def describe_unread(skipped: Counter) -> str:
     unread = {reason: n for reason, n in sorted(skipped.items()) if reason in UNREAD}
     kinds = ", ".join(f"{n} {reason}" for reason, n in unread.items())
     return f"{sum(unread.values())} images of kinds that are not read: {kinds}" if unread else ""
+
+
+def describe_no_folder(text: str) -> str:
+    """What a text is that should name a folder of images and does not."""
+    if text.startswith(("http://", "https://")):
+        return "an address, expected a folder: download it and name the folder"
+    if not Path(text).exists():
+        quoted = ": write your home folder out, ~ stands for it only where nothing is before it and no quotes are"
+        return f"no such folder{quoted if text.startswith('~') else ''}"
+    if not Path(text).is_file():
+        return "not a folder"
+    with open(text, "rb") as file:
+        head = file.read(12)
+    if head.startswith(ARCHIVES):
+        return "not a folder but an archive: unpack it and name the folder"
+    return f"not a folder but {'an image' if image_format(head) else 'a file'}: name the folder of the images"
 
 
 def first_few(names: Sequence[str], limit: int = 3) -> str:

@@ -13,7 +13,7 @@ import adapters
 import weights
 from config.training import Denoising, Images, Sampling
 from data import ImageSet
-from data.source import held_out, load_captioned
+from data.source import describe_shared, held_out, load_captioned, tell
 from ops.device import Compute
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
@@ -116,6 +116,7 @@ class Captions:
         if not source:
             return None
         images, captions = self.load(source)
+        tell([], describe_shared(self.images, images))
         texts = [item.caption for item in captions.items]
         return HeldOut(self.batches_of(images, texts, self.settings.variants()[:1], 0.0), len(images.names))
 
