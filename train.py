@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import adapters
 from config import Config, run_script, to_toml
@@ -37,6 +36,7 @@ from training.page import write_page
 from training.plot import plot
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.stops import Stop, graceful_stop
+from training.turns import batch_index
 
 LEVERS = (
     "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "
@@ -144,7 +144,8 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
     total, numbers, seen = 0.0, {}, []
     compute = Compute(next(job.model.parameters()).device, settings.precision)
     for micro in range(options.accumulate):
-        index = batch_index(len(job.names), options.batch, step * options.accumulate + micro, settings.seed)
+        number = step * options.accumulate + micro
+        index = batch_index(len(job.names), options.batch, number, settings.seed, job.buckets)
         generator = generator_for(settings.seed, step, micro)
         batch = {key: value.to(compute.device) for key, value in job.batch(index, generator).items()}
         torch.manual_seed(fold_in(settings.seed, step, micro))  # for layers that draw something themselves
@@ -181,13 +182,6 @@ def first_state(config: Config, job: Job) -> State:
         {name: p.detach().clone() for name, p in parameters.items()} if wanted else {} for wanted in (options.ema, best)
     )
     return State(parameters, ema, kept, optimizer, job.made_of)
-
-
-def batch_index(n: int, batch: int, number: int, seed: int) -> Tensor:
-    """Image numbers (batch,) of micro-batch `number`: an endless row of shuffled passes over all n, cut in batches."""
-    places = range(number * batch, (number + 1) * batch)
-    order = {k: torch.randperm(n, generator=generator_for(seed, -1 - k)) for k in {place // n for place in places}}
-    return torch.stack([order[place // n][place % n] for place in places])
 
 
 def dry_run(config: Config) -> None:

@@ -82,6 +82,13 @@ class Images:
 
 
 @dataclass
+class Buckets:
+    """The shape of the images"""
+
+    buckets: bool = option(False, "images keep their aspect ratio, near that of a shape as large as the square of size")
+
+
+@dataclass
 class HeldOut:
     """Held-out images"""
 

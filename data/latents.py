@@ -52,9 +52,9 @@ def encode_latents(
     Raises ValueError for images of unequal size, a latent that is not finite (with its image and variant), and a disk
     without enough room. A damaged file costs one line of notice and is encoded again.
     """
-    pixels = _stack(images)
     if not variants:
         raise ValueError("no variants to encode: the plain image is Variant()")
+    pixels = _stack(images, variants)
     if dtype not in (torch.float32, torch.float16):
         raise ValueError(f"latents are kept as float32 or float16; found {dtype}")
     name = address(pixels, variants, key, dtype)
@@ -92,7 +92,7 @@ def address(pixels: np.ndarray, variants: Sequence[Variant], key: str, dtype: to
     return digest.hexdigest()
 
 
-def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
+def _stack(images: np.ndarray | Sequence[np.ndarray], variants: Sequence[Variant]) -> np.ndarray:
     if len(images) == 0:
         raise ValueError("no images to encode")
     for i, image in enumerate(images):
@@ -101,9 +101,9 @@ def _stack(images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
                 f"expected uint8 images of one size (S, S, 3): image 0 is {images[0].dtype} "
                 f"{images[0].shape}, image {i} is {image.dtype} {image.shape}"
             )
-    if images[0].shape[0] != images[0].shape[1]:
+    if images[0].shape[0] != images[0].shape[1] and any(variant.degrees % 180 for variant in variants):
         raise ValueError(f"images must be square, since a quarter turn swaps the sides; found {images[0].shape}")
-    return np.asarray(images)  # (N, S, S, 3)
+    return np.asarray(images)  # (N, H, W, 3)
 
 
 @torch.no_grad()

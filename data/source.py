@@ -66,8 +66,13 @@ def captions_of(source: str, template: str = "") -> list[str]:
     return [item.caption for item in read_captions(source, template).items]
 
 
-def load_items(items: Sequence[Item | Captioned], classes: list[str], transform: Transform) -> ImageSet:
-    """The images of N items at the transform's sides; `classes` (N,) names the class of each."""
+def load_items(
+    items: Sequence[Item | Captioned], classes: list[str], transform: Transform, told: bool = False
+) -> ImageSet:
+    """The images of N items at the transform's sides; `classes` (N,) names the class of each.
+
+    told: what is worth knowing of them has been said before.
+    """
     names = sorted(set(classes))
     number = {name: position for position, name in enumerate(names)}
     sizes, origins, like_masks = [], [], []
@@ -82,16 +87,16 @@ def load_items(items: Sequence[Item | Captioned], classes: list[str], transform:
         return pixels[at]
 
     decode_all(items, measured)
-    tell([], describe_like_masks(like_masks, len(items)))
+    tell([], "" if told else describe_like_masks(like_masks, len(items)))
     labels = torch.tensor([number[name] for name in classes])
-    files, masks = [str(item.path) for item in items], load_masks(items, sizes, transform)
+    files, masks = [str(item.path) for item in items], load_masks(items, sizes, transform, told)
     return ImageSet(pixels, labels, names, files, masks, origins=np.array(origins))
 
 
 def load_masks(
-    items: Sequence[Item | Captioned], sizes: Sequence[tuple[int, int]], transform: Transform
+    items: Sequence[Item | Captioned], sizes: Sequence[tuple[int, int]], transform: Transform, told: bool = False
 ) -> np.ndarray | None:
-    """The masks (N, S, S) bool of N items, True where the file is not 0; None if no item has a mask.
+    """The masks (N, H, W) bool of N items, True where the file is not 0; None if no item has a mask.
 
     sizes (N,): (height, width) of each item's image. Raises ValueError for a mask of another size than its image.
     """
@@ -109,7 +114,7 @@ def load_masks(
             masks[i] = transform.mask(mask) > 0
             if mask.any():
                 lost[item.path] = 1.0 if not masks[i].any() else transform.lost(mask > 0)
-    tell([], describe_lost(lost, transform.size))
+    tell([], "" if told else describe_lost(lost, transform.size))
     return masks
 
 

@@ -47,7 +47,8 @@ _CLASSES = (
     part.Stopping,
     part.Measure,
 )
-_WORD = (*_LATENTS, part.HeldOut, part.Captions, part.Prompts, part.NewWord, part.TextRate, *_DENOISING, part.Stopping)
+_SHAPED = (part.Buckets, part.Captions, part.Prompts, part.TextRate)
+_WORD = (*_LATENTS, part.HeldOut, *_SHAPED, part.NewWord, *_DENOISING, part.Stopping)
 _DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
 _FILLING = (*_LATENTS, part.Adapter, part.Filling, *_DENOISING)
 _MASKED_DIT = (*_FILLING, part.Autoencoder, part.ClassRows)
@@ -66,11 +67,7 @@ RECIPES = {
     "dreambooth": Recipe(dreambooth, _captioned(*_WORD, part.Adapter, part.Prior), "tiny-sd"),
     "textual_inversion": Recipe(textual_inversion, _captioned(*_WORD), "tiny-sd"),
     "consistency": Recipe(
-        consistency,
-        {
-            DIT: (*_DISTILLING, part.Autoencoder, part.Measure),
-            SD: (*_DISTILLING, part.Captions, part.Prompts, part.TextRate),
-        },
+        consistency, {DIT: (*_DISTILLING, part.Autoencoder, part.Measure), SD: (*_DISTILLING, *_SHAPED)}
     ),
     "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
     "inpaint": Recipe(inpaint, {DIT: _MASKED_DIT, SD: _MASKED_SD}),

@@ -52,7 +52,8 @@ def consistency(config: Config, compute: Compute) -> Job:
             measure_classes(run, config[part.Measure].measure, condition, STUDENT, seed)
 
     batches, made_of = condition.batches(), condition.made_of(config[part.StartFiles].init)
-    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of)
+    turns = condition.turns if captioned else []
+    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of, turns)
 
 
 def with_classes(config: Config, compute: Compute) -> Classes:
@@ -70,4 +71,5 @@ def with_captions(config: Config, compute: Compute) -> Captions:
         config[part.StartFiles].init,
     )
     prompts, text_lr, cache = config[part.Prompts].prompts, config[part.TextRate].text_lr, config[part.Latents].cache
-    return Captions(sd, config[part.Images], template, cache, compute, prompts, text_lr, init)
+    buckets = config[part.Buckets].buckets
+    return Captions(sd, config[part.Images], template, cache, compute, prompts, text_lr, init, buckets)

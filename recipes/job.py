@@ -31,6 +31,7 @@ class Job(NamedTuple):
     finish: Callable[[Path], None]  # run folder -> the files that a run leaves
     rates: dict[str, float] = {}  # start of a parameter's name -> its peak learning rate, where that is not lr
     made_of: dict = {}  # digests of images, classes and base (made_of.py), which the state of the run keeps
+    buckets: list[Tensor] = []  # numbers of the images that may share a batch; none: all may
 
 
 class HeldOut(NamedTuple):

@@ -58,7 +58,7 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     new = base.startswith("new:")
     sd = new_sd(base, config[part.Autoencoder].vae, images.data, template, compute) if new else load_sd(base, compute)
     prompts, text_lr, cache = config[part.Prompts].prompts, config[part.TextRate].text_lr, config[part.Latents].cache
-    condition = Captions(sd, images, template, cache, compute, prompts, text_lr)
+    condition = Captions(sd, images, template, cache, compute, prompts, text_lr, (), config[part.Buckets].buckets)
     model, class_images = condition.model, None
     if prior is not None and prior.prior_weight:
         class_images = sample_class(condition, prior, sampling, seed)
@@ -87,8 +87,8 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
         header = condition.header | {"tokens": tokens, "adapter": specs, "config": header_settings(config)}
         save(run, condition, header)
 
-    made_of = condition.made_of()
-    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of)
+    made_of, turns = condition.made_of(), condition.turns
+    return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of, turns)
 
 
 def check_text_rate(model: TextConditioned, text_lr: float) -> None:

@@ -15,6 +15,7 @@ from config.training import Denoising, Images, Sampling
 from data import ImageSet
 from data.source import describe_shared, held_out, load_captioned, tell
 from ops.device import Compute
+from recipes.buckets import bucketed, in_buckets, places_of
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
 from recipes.made_of import made_of
@@ -42,10 +43,12 @@ class Captions:
         prompts: Sequence[str] = (),
         text_lr: float = 0.0,
         init: Sequence[str] = (),
+        buckets: bool = False,
     ):
         """template: caption of images without one. prompts: of the samples, by default the first captions.
 
         text_lr: learning rate of the text encoder, 0 for that of the rest. init: adapter files to merge into the model.
+        buckets: the images are trained on in their own shapes.
         """
         self.sd, self.vae, self.schedule = sd, sd.vae, sd.schedule
         self.template, self.settings, self.cache, self.compute = template, settings, cache, compute
@@ -57,6 +60,8 @@ class Captions:
         self.images, captions = self.load(settings.data)
         self.texts = [item.caption for item in captions.items]
         self.places = torch.tensor(captions.places)  # the image at each place of a pass, repeats included
+        self.buckets = in_buckets(settings, captions.items, self.images, sd) if buckets else []
+        self.turns = places_of(self.buckets, self.places)
         self.names = [self.images.names[i] for i in self.places]
         self.columns = list(prompts or dict.fromkeys(self.texts))[:COLUMNS]
         # a caption is a text, in which no bracket weighs a word
@@ -86,12 +91,14 @@ class Captions:
 
         maps: what else there is of every image in each of its variants (N, V, ...), such as hints.
         """
-        variants, maps = self.settings.variants(), maps or {}
-        if denoising is not None:
-            weight, source = denoising.mask_weight, self.settings.data
-            maps |= mask_weights(self.images, weight, variants, self.vae.factor, source)
-        dropout = 0.0 if denoising is None else denoising.cond_dropout
-        batches = self.batches_of(self.images, self.texts, variants, dropout, maps)
+        variants, dropout = self.settings.variants(), 0.0 if denoising is None else denoising.cond_dropout
+
+        def of(images: ImageSet, texts: list[str]) -> Batches:
+            weight, source = 1.0 if denoising is None else denoising.mask_weight, self.settings.data
+            weights_of = mask_weights(images, weight, variants, self.vae.factor, source)
+            return self.batches_of(images, texts, variants, dropout, (maps or {}) | weights_of)
+
+        batches = bucketed(self.buckets, self.texts, of) if self.buckets else of(self.images, self.texts)
         return lambda index, generator: batches(self.places[index], generator)
 
     @property

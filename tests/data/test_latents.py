@@ -111,7 +111,7 @@ def test_wrong_inputs_are_refused():
     tall = np.zeros((8, 6, 3), np.uint8)
     for images, chosen, options, reason in [
         ([IMAGES[0], tall], FLIPS, {}, r"image 1 is uint8 \(8, 6, 3\)"),
-        ([tall], FLIPS, {}, "must be square"),
+        ([tall], [*FLIPS, Variant(degrees=90)], {}, "must be square"),
         ([IMAGES[0] / 255], FLIPS, {}, "float64"),
         ([], FLIPS, {}, "no images"),
         (IMAGES, [], {}, "no variants"),

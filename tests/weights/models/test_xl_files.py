@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 import weights
 from sampling import batched_cfg, sample_latents
 from unet import UNet, VAEConfig, encode_prompts
+from unet.pair import states_and_pooled
 from unet.row import nothing, sized
 from unet.sizes import TEXT_ENCODERS, UNETS
+from weights.adapter_files.embeddings import add_tokens
 from weights.convert import convert
 from weights.layouts.diffusers_json import text_json, unet_json
 from weights.layouts.exchange import LAYOUTS, spread
@@ -274,3 +276,19 @@ def test_the_pipeline_draws_the_same(xl, theirs, negative, monkeypatch):
     z = sample_latents(denoiser, range(1), shape, xl.schedule, "ddim", 6)
     image = (xl.vae.images(z) / 2 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).numpy()
     assert image.std() > 0.01 and abs(image - out[0]).max() <= 2 / 255
+
+
+@torch.no_grad()
+def test_pooled_text_is_that_of_the_end_and_not_of_a_new_word_whose_id_is_larger():
+    sd = tiny_xl()
+    encoder, tokenizer = sd.text.second, sd.tokenizer.second
+    add_tokens(encoder, torch.randn(1, 32))
+    (new,) = sd.tokenizer.add("sks")
+    ids = torch.tensor([tokenizer.row(tokenizer.encode("a sks pill"))])
+    h = encoder.embed(ids)
+    for layer in encoder.layers:
+        h = layer(h)
+    end = ids[0].tolist().index(tokenizer.end)
+    assert new > tokenizer.end and ids[0].argmax() < end
+    expected = encoder.text_projection(encoder.final_norm(h)[0, end])
+    assert torch.allclose(states_and_pooled(encoder, ids)[1][0], expected, atol=1e-5)
