@@ -51,7 +51,7 @@ def checked(value: Any, kind: Any, name: str, at_least: float | None = None, at_
     if kind in (int, float):
         largest = LARGEST if kind is int else sys.float_info.max
         low, high = (-largest if at_least is None else at_least), (largest if at_most is None else at_most)
-        if not low <= value <= high or isinstance(value, float) and not math.isfinite(value):
+        if not low <= value <= high:  # NaN lies in no range
             limits = [] if at_least is None else [f"at least {at_least:g}"]
             limits += [] if at_most is None else [f"at most {at_most:g}"]
             raise ValueError(f"{name} must be {' and '.join(limits) or 'a finite number'}, found {shown(value)}")

@@ -324,7 +324,13 @@ class Drawing(nn.Module):
 def test_what_a_step_and_a_run_do_beside_the_loss(monkeypatch):
     """Rates of their own, weight decay, terms of adapters, and draws that depend on seed, step and micro-batch."""
     model = Drawing()
-    job = job_of(model, lambda index, generator: {}, lambda *_: (0 * model().sum(), {}), ["a"], {"slow": 0.01})
+    noise = []
+
+    def batch(index, generator):
+        noise.append(torch.rand(1, generator=generator).item())
+        return {}
+
+    job = job_of(model, batch, lambda *_: (0 * model().sum(), {}), ["a"], {"slow": 0.01})
     config = Config((Run, Loop), {"warmup": 0, "lr": 0.1, "lr_schedule": "constant", "weight_decay": 0.5, "clip": 0.0})
     state = train.first_state(config.replace(ema=0.0), job)
     options = Loop(**{**vars(config[Loop]), "batch": 1, "accumulate": 2})
@@ -334,7 +340,8 @@ def test_what_a_step_and_a_run_do_beside_the_loss(monkeypatch):
     train.one_step(options, Run(seed=3, precision="fp32"), 1, job, state.optimizer)
     torch.rand(3)
     train.one_step(options, Run(seed=3, precision="fp32"), 1, job, state.optimizer)
-    assert len(set(model.drawn)) == 4 and model.drawn[2:4] == model.drawn[4:]
+    for drawn in (model.drawn, noise):
+        assert len(set(drawn)) == 4 and drawn[2:4] == drawn[4:]
     monkeypatch.setattr(train.adapters, "auxiliary_losses", lambda model: {"square": model.slow.square().sum()})
     before = model.slow.item()
     numbers = train.one_step(options, Run(seed=3, precision="fp32"), 2, job, state.optimizer)

@@ -133,7 +133,7 @@ def test_broken_files_are_named(tmp_path):
     reasons = {
         "half.png": "cannot be decoded",
         "half.jpg": "cannot be decoded",
-        "empty.png": "empty",
+        "empty.png": r"the file is empty \(0 bytes\)",
         "text.png": "content is not",
         "folder.png": "not a regular file",
         "gone.png": "No such file",
@@ -227,3 +227,22 @@ def test_what_looks_like_a_mask():
     assert looks_like_mask(np.repeat((mask > 0)[..., None] * np.uint8(255), 3, 2))
     assert not looks_like_mask(NOISE)
     assert not looks_like_mask(np.repeat(np.linspace(0, 255, 400, dtype=np.uint8)[None, :, None], 3, 2).repeat(300, 0))
+
+
+def test_no_reader_but_the_five_is_asked(tmp_path):
+    """Pillow asks one reader after the other. One that would take any file stands before all others here."""
+    asked = []
+
+    def reader(file, name):
+        asked.append(name)
+        raise SyntaxError
+
+    save(tmp_path / "a.png", NOISE)
+    Image.init()
+    Image.register_open("ODD", reader, lambda prefix: True)
+    Image.ID.insert(0, Image.ID.pop())
+    try:
+        decode(tmp_path / "a.png")
+    finally:
+        Image.ID.remove("ODD"), Image.OPEN.pop("ODD")
+    assert not asked

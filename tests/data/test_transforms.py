@@ -136,3 +136,11 @@ def test_a_variant_leaves_its_input_alone():
     apply_variant(NOISE, Variant(True, True, 45))
     apply_variant(x, Variant(True, True, 45))
     assert (NOISE == before).all() and torch.equal(x, to_tensor(before))
+
+
+def test_what_a_crop_to_a_square_leaves_outside():
+    mask = np.zeros((8, 16), bool)
+    mask[:, 3:7] = True  # the square is of columns 4 to 11
+    assert Transform(4).lost(mask) == pytest.approx(0.25) and Transform(4, crop=2).lost(mask) == 1
+    mask[:, :4] = False
+    assert Transform(4).lost(mask) == 0

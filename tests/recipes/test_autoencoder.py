@@ -8,7 +8,7 @@ from PIL import Image
 
 import weights
 from ops.device import Compute
-from recipes.autoencoder import autoencoder, set_scale
+from recipes.autoencoder import autoencoder, recoloured, set_scale
 from recipes.settings import check
 from unet import VAE, VAEConfig
 
@@ -74,3 +74,12 @@ def test_nothing_held_out_and_an_unknown_size(tiny, tmp_path):
     assert job.evaluate(tmp_path, 7) == {"step": 7}
     with pytest.raises(ValueError, match="unknown autoencoder 'VAE-X'; new ones are VAE-SD, VAE-T"):
         job_of(model="new:VAE-X")
+
+
+def test_other_colours_keep_black_black_and_every_value_in_range():
+    x = torch.stack([torch.full((3, 4, 4), -1.0), torch.tensor([1.0, 0.0, -1.0])[:, None, None].expand(3, 4, 4)])
+    seen = [recoloured(x, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    assert all((colours[0] == -1).all() and colours.abs().max() <= 1 for colours in seen)
+    brightest = torch.stack([colours[1, :, 0, 0].max() for colours in seen])
+    assert 0.1 < brightest.min() < 0.4 and brightest.max() > 0.8  # 2 times 0.6 to 1, less 1
+    assert len({tuple(colours[1, :, 0, 0].argsort().tolist()) for colours in seen}) > 3

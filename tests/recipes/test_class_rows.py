@@ -314,3 +314,17 @@ def test_the_counts_are_those_of_the_paper(rows, classes, superclasses, trained)
     if classes == 10_000:
         assert adapters.counts(model)[1] == 685_640_480
         assert round(100 * trained / adapters.counts(model)[1], 4) == 1.7726
+
+
+def test_each_image_is_noised_once_to_each_of_eight_timesteps_in_the_middle_of_the_chain():
+    seen = []
+
+    def watching(x, t, y):
+        seen.extend(zip(x.mean((1, 2, 3)).round().tolist(), t.tolist()))
+        return torch.zeros_like(x)
+
+    images = torch.stack([torch.full((2, 4, 4), value) for value in (0.0, 1e6)])
+    nearest_rows(watching, images, torch.zeros(2).long(), 1, Schedule.linear())
+    first = [t for value, t in seen if abs(value) < 100]
+    second = [t for value, t in seen if abs(value) >= 100]
+    assert first == second == [100, 200, 300, 400, 500, 600, 700, 800]

@@ -1,8 +1,14 @@
 """What is looked at while a model trains."""
 
-import torch
+from types import SimpleNamespace
 
-from recipes.evaluation import by_column, reconstruct
+import numpy as np
+import torch
+from fakes import images
+
+from config.training import Sampling
+from ops.device import Compute
+from recipes.evaluation import by_column, evaluate_masks, reconstruct
 from unet import VAE, VAEConfig
 
 
@@ -17,3 +23,22 @@ def test_a_reconstruction_is_the_image_encoded_and_decoded_whatever_the_scale():
 
 def test_samples_stand_under_their_columns():
     assert by_column(["a", "b"], [1, 2, 3, 4]) == {"a": [1, 2], "b": [3, 4]}
+
+
+def test_the_largest_masks_are_looked_at_first(tmp_path, monkeypatch):
+    shown = images(["a", "b"])._replace(masks=np.zeros((4, 16, 16), bool))
+    for i, side in enumerate((2, 0, 8, 4)):
+        shown.masks[i, :side, :side] = True
+    compute = Compute(torch.device("cpu"), "fp32")
+    condition = SimpleNamespace(images=shown, compute=compute, latent_shape=(), schedule=None, model=None, vae=None)
+    asked, samples = [], np.zeros((8, 16, 16, 3), np.uint8)
+    monkeypatch.setattr("recipes.evaluation.batched_cfg", lambda *_, hint: asked.append(hint.tolist()))
+    monkeypatch.setattr("recipes.evaluation.sample_images", lambda *_: samples)
+
+    def cond(rows):
+        asked.append(rows.tolist())
+        return rows, None
+
+    assert evaluate_masks(condition, cond, torch.arange(4) * 10, Sampling(), 2, 0)(tmp_path, 3) == {"step": 3}
+    assert asked == [[2, 2, 3, 3, 0, 0, 1, 1], [20, 20, 30, 30, 0, 0, 10, 10]]
+    assert {file.name for file in tmp_path.rglob("*.png")} == {"step_000003.png", "nearest.png"}

@@ -1,19 +1,25 @@
 """Captions as the condition of a Stable Diffusion: each is read once, as states where the text encoder is frozen."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import adapters
 import weights
-from config.training import Images
+from config.training import Images, Prior, Sampling
 from ops.device import Compute
+from recipes.class_images import sample_class
 from recipes.conditions.captions import Captions
+from recipes.control import captions_of
 from recipes.loading import load_sd, new_sd
 from unet import encode_prompts
 
 TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]
 CPU = Compute(torch.device("cpu"), "fp32")
+OTHERS = {"sampler": "ddpm", "sample_steps": 7, "guidance": 5.0}
 
 
 @pytest.fixture
@@ -75,3 +81,43 @@ def test_a_caption_as_a_prompt_is_read_as_it_was_trained_on(tiny_sd, tmp_path, m
     assert (asked == [text]) == (text == "a pill")
     own = Captions(load_sd(str(tiny_sd), CPU), settings, "", "", CPU, prompts=[text])
     assert own.prompts == [text]
+
+
+def test_a_place_of_a_pass_is_the_image_that_stands_there(condition, monkeypatch):
+    """With repeats a pass has more places than there are images."""
+    condition.places = torch.tensor([0, 0, 2, 1])
+    monkeypatch.setattr(condition, "batches_of", lambda *_: lambda index, generator: index.tolist())
+    assert condition.batches()(torch.tensor([3, 1, 2]), None) == [1, 0, 2]
+
+
+def test_samples_are_led_away_from_the_empty_caption(condition, monkeypatch):
+    away = []
+    monkeypatch.setattr("recipes.conditions.captions.batched_cfg", lambda model, cond, null, scale: away.append(null))
+    monkeypatch.setattr("recipes.conditions.captions.sample_images", lambda *_: None)
+    condition.sample(["a hole", "a photo of a pill"], Sampling(), 0)
+    empty = encode_prompts(condition.model.text, condition.sd.tokenizer, ["", "a hole"])[:1].float()
+    assert torch.equal(away[0], empty)
+
+
+def test_images_of_the_class_are_kept_by_all_that_they_depend_on(condition, tmp_path, monkeypatch):
+    """The base, the prompt, the sampler, its steps, guidance and seed each have a folder of their own."""
+    condition.cache = str(tmp_path / "cache")
+    monkeypatch.setattr(condition, "sample", lambda prompts, *_: np.zeros((len(prompts), 16, 16, 3), np.uint8))
+    prior, settings = Prior(class_prompt="a pill", class_images=1), Sampling()
+    calls = [(prior, settings, 0), (replace(prior, class_prompt="a hole"), settings, 0), (prior, settings, 1)]
+    calls += [(prior, replace(settings, **{name: value}), 0) for name, value in OTHERS.items()]
+    for call in [*calls, calls[0]]:
+        sample_class(condition, *call)
+    assert len(list((tmp_path / "cache").iterdir())) == len(calls)
+    with torch.no_grad():
+        next(condition.model.parameters()).add_(1)
+    sample_class(condition, *calls[0])
+    assert len(list((tmp_path / "cache").iterdir())) == len(calls) + 1
+
+
+def test_a_controlnet_is_led_away_from_the_empty_caption(condition, monkeypatch):
+    monkeypatch.setattr(Captions, "hints", torch.zeros(3, 1, 1, 16, 16))
+    with torch.no_grad():
+        cond, null, _ = captions_of(condition)
+        expected = encode_prompts(condition.model.text, condition.sd.tokenizer, [*TEXTS, ""]).float()
+    assert torch.equal(cond, expected[:3]) and torch.equal(null, expected[3:])

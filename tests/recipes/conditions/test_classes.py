@@ -1,5 +1,8 @@
 """Class labels as the condition of a DiT: its class table, its superclasses, the side of its images, what trains."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from fakes import encoded, images
@@ -7,7 +10,7 @@ from PIL import Image
 
 import adapters
 import weights
-from config.training import Images, Superclasses
+from config.training import Images, Sampling, Superclasses
 from dit import DiT
 from ops.device import Compute
 from ops.random import generator_for
@@ -140,3 +143,27 @@ def test_every_image_has_the_condition_and_the_latent_of_its_own(dit, vae):
     batch = made.batches()(torch.arange(10), torch.Generator().manual_seed(0))
     assert batch["cond"].tolist() == made.rows[made.images.labels].tolist() and batch.keys() == {"x0", "cond"}
     assert isinstance(made.model, DiT) and made.kinds() == [name for name in dit.classes for _ in range(2)]
+
+
+def test_labels_are_rows_of_the_model_whatever_the_order_of_the_images(dit, vae):
+    made = condition(dit, vae, images(list(dit.classes)[::-1]))
+    batch = made.batches()(torch.arange(10), torch.Generator().manual_seed(0))
+    assert batch["cond"].tolist() == [4, 4, 3, 3, 2, 2, 1, 1, 0, 0]
+
+
+def test_hints_are_scaled_as_latents_are(dit, vae):
+    data = images(list(dit.classes))._replace(masks=np.ones((10, 16, 16), bool))
+    plain = condition(dit, vae, data).hints
+    vae.config = replace(vae.config, scaling_factor=0.25)
+    torch.testing.assert_close(condition(dit, vae, data).hints, 0.25 * plain)
+
+
+def test_samples_are_led_away_from_their_superclass_where_there_is_one(dit, vae, monkeypatch):
+    away = []
+    monkeypatch.setattr("recipes.conditions.classes.batched_cfg", lambda model, cond, null, scale: away.append(null))
+    monkeypatch.setattr("recipes.conditions.classes.sample_images", lambda *_: None)
+    data = images(NUTS)._replace(parents=PARENTS)
+    fit_classes(dit, vae, data, encoded(6), "name", DATA, 0)
+    for of in (data, images(NUTS)):
+        condition(dit, vae, of).sample(torch.tensor([2, 0]), Sampling(), 0)
+    assert away[0].tolist() == [4, 3] and away[1] == dit.null

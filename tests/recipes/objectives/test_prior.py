@@ -27,3 +27,5 @@ def test_each_batch_has_as_many_images_of_the_class():
     batch = with_prior(batches, batches, 3)(torch.arange(50), torch.Generator().manual_seed(0))
     assert batch.keys() == {"x0", "cond", "prior_x0", "prior_cond"} and torch.equal(batch["x0"], torch.arange(50.0))
     assert len(batch["prior_x0"]) == 50 and set(batch["prior_cond"].tolist()) == {0, 1, 2}
+    other = with_prior(batches, batches, 3)(torch.arange(50), torch.Generator().manual_seed(1))
+    assert not torch.equal(other["prior_cond"], batch["prior_cond"])  # drawn, and not those of the images' numbers

@@ -369,3 +369,25 @@ def test_what_is_written_can_be_read(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="a header of .* bytes, over the limit of 1,000"):
         safe.write(tmp_path / "w", {"a": torch.ones(1)}, {"x": "y" * 1000})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_measured_from_the_base_though_another_was_merged_into_the_same_weights(tmp_path, tiny_dit):
+    """W + B A of the one and W' - W of the other: W' - (W + B A) would take the first away again."""
+    name = "blocks.0.attn.qkv.weight"
+    saved(tmp_path / "l", tiny_dit, ["lora:rank=2"])
+    saved(tmp_path / "f", tiny_dit, ["full"], seed=1)
+    lora, full = [(tmp_path / "l", 1.0)], [(tmp_path / "f", 1.0)]
+    base, one, two = (fresh_with(tiny_dit, *files).state_dict()[name] for files in ((), lora, full))
+    both = fresh_with(tiny_dit, *lora, *full).state_dict()[name]
+    assert torch.allclose(both, one + two - base, atol=1e-6) and not torch.allclose(one, base, atol=1e-3)
+
+
+def test_the_class_table_is_no_part_of_a_base(tiny_dit):
+    """A fine-tune gives it other rows, so that a file fits its base however many classes that has by now."""
+    other = copy.deepcopy(tiny_dit)
+    resize_classes(other, [[0], [1, 2]])
+    ours, theirs = weights.fingerprint(tiny_dit), weights.fingerprint(other)
+    assert all(ours[name] == theirs[name] for name in ("structure", "content"))
+    with torch.no_grad():
+        other.x_embedder.proj.bias += 1
+    assert weights.fingerprint(other)["content"] != ours["content"]

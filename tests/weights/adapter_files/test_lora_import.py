@@ -14,8 +14,8 @@ from unet.sizes import TEXT_ENCODERS as TOWERS
 from unet.sizes import UNETS
 from weights.adapter_files.embeddings import add_embedding, read_embedding
 from weights.adapter_files.lora_export import LowRank, export_adapter, kohya_tensors
-from weights.adapter_files.lora_import import apply_foreign, is_foreign, read_foreign
-from weights.adapter_files.lora_names import of_text, of_unet, original, places, published
+from weights.adapter_files.lora_import import apply_foreign, is_foreign, read_foreign, scale_of
+from weights.adapter_files.lora_names import Place, of_text, of_unet, original, places, published
 from weights.formats import safe
 from weights.layouts.kinds import empty, size_of
 
@@ -441,3 +441,17 @@ def test_embeddings_that_do_not_fit(tmp_path, sd1, content, message):
     with pytest.raises(ValueError, match=message):
         add_embedding(words, tower, tmp_path / "w.pt")
     assert len(words) == len(tower.token_embedding.weight)
+
+
+def test_the_scale_by_a_config_of_peft():
+    """alpha / r, alpha / sqrt(r) where it is rank-stabilised; 8 where the config says no alpha; 1 without a config."""
+    place = Place("mid.attn", "unet", "mid_block.attn")
+    for config, scale in (
+        ({"lora_alpha": 6}, 1.5),
+        ({"lora_alpha": 6, "use_rslora": True}, 3.0),
+        ({"r": 4}, 2.0),
+        ({"lora_alpha": 6, "alpha_pattern": {"attn": 2.0}}, 0.5),
+        ({"lora_alpha": 6, "alpha_pattern": {"tn": 2.0}}, 1.5),
+    ):
+        assert scale_of({"unet": config}, place, 4) == scale
+    assert scale_of({"text": {"lora_alpha": 6}}, place, 4) == 1

@@ -137,3 +137,10 @@ def test_header_lengths(tmp_path):
     (tmp_path / "a").write_bytes(b"{}")
     with pytest.raises(ValueError, match="cut off inside its header"):
         safe.read(tmp_path / "a")
+
+
+def test_a_header_that_no_reader_would_take_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe, "HEADER_LIMIT", 1000)
+    with pytest.raises(ValueError, match="over the limit of 1,000, nothing was written"):
+        safe.write(tmp_path / "a.safetensors", {"a": torch.zeros(1)}, {"long": "x" * 1000})
+    assert not list(tmp_path.iterdir())
