@@ -3,7 +3,7 @@
 from border.json import parse_json, read_json, to_json
 from border.text import in_words, read_lfs_pointer, read_text
 from border.toml import read_table
-from border.types import checked, checked_dataclass, number_hint
+from border.types import checked, checked_dataclass, number_hint, shown
 
 __all__ = [
     "checked",
@@ -15,5 +15,6 @@ __all__ = [
     "read_lfs_pointer",
     "read_table",
     "read_text",
+    "shown",
     "to_json",
 ]

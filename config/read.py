@@ -6,6 +6,7 @@
 import dataclasses
 import difflib
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from config.option import check_part, flag, typed
 from config.usage import usage
 
 Part = TypeVar("Part")
+WORD = 1_000  # characters; paths are shorter
 
 
 class Config:
@@ -210,6 +212,12 @@ def run_script(main: Callable[[], None]) -> None:
         print("stopped by Ctrl-C", file=sys.stderr)
         sys.exit(130)
     except ValueError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {shortened(str(error))}")
     except OSError as error:
         sys.exit(f"error: {in_words(error)}")
+
+
+
+def shortened(text: str) -> str:
+    """The text with every word of more than WORD characters, which some file or flag brought along, cut to it."""
+    return re.sub(rf"(\S{{{WORD}}})\S+", r"\1...", text)

@@ -53,7 +53,10 @@ def settings_like(path: str, parts: list[type]) -> tuple[dict, int]:
         raise ValueError(f"{path}: does not say how it was sampled; --like takes a PNG of sample.py as it was written")
     lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
     words = [f"--{name}={value}" for name, items in lists.items() for value in items]
-    given_then = read_flags(words, parts)
+    try:
+        given_then = read_flags(words, parts)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     defaults = {name: default_of(field) for name, (field, _) in fields(parts).items()}
     return {name: value for name, value in given_then.items() if value != defaults[name]}, number
 

@@ -57,6 +57,8 @@ def check(values: dict) -> Config:
 def read_run(stored: Path) -> Config:
     """The settings that a run was started with, without those of an older run that have no effect."""
     values = read_toml(stored, all_parts(), stored=True)
+    if missing := [name for name in ("recipe", "model") if name not in values]:
+        raise ValueError(f"{stored}: not the settings of a run, it names no {' and no '.join(missing)}")
     parts = rows()[row_of(values["recipe"], values["model"])]
     idle = {
         field.name

@@ -192,4 +192,7 @@ def give_classes(model: nn.Module, files: list[Loaded]) -> None:
     sources = [list(range(model.config.num_classes))] * len(names) if sources is None else sources
     if len(sources) != len(names):
         raise ValueError(f"{first}: {len(names)} classes and {len(sources)} sources for them")
-    resize_classes(model, sources, torch.Generator().manual_seed(0))
+    try:
+        resize_classes(model, sources, torch.Generator().manual_seed(0))
+    except ValueError as error:
+        raise ValueError(f"{first}: {error}") from None

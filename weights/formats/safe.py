@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from border import checked
+from border import checked, shown
 from data.output.atomic import replacing
 from weights.formats.pickled import AGAIN
 
@@ -114,11 +114,11 @@ def entry_damage(name: str, entry: object) -> str | None:
     try:
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
-        return f"tensor {name!r} needs dtype, shape and two data_offsets, found {entry!r}"
+        return f"tensor {name!r} needs dtype, shape and two data_offsets, found {shown(entry)}"
     if not isinstance(dtype, str) or dtype not in DTYPES:
         return f"tensor {name!r} has dtype {dtype!r}, known are {', '.join(DTYPES)}"
     if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, begin, end)):
-        return f"tensor {name!r} has a shape or offset that is no natural number: {entry!r}"
+        return f"tensor {name!r} has a shape or offset that is no natural number: {shown(entry)}"
     needed = math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin == needed:
         return None

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+PIECE = 2**20  # bytes that are copied at a time
 STORAGES = {
     "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16,
@@ -64,9 +65,18 @@ class Unpickler(pickle.Unpickler):
         """The numbers of a storage ("storage", dtype, key, device, count)."""
         _, dtype, key, _, _ = saved
         if key not in self.flat:
-            data = bytearray(self.archive.read(f"{self.root}/data/{key}"))
+            data = self.member(f"{self.root}/data/{key}")
             self.flat[key] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
         return self.flat[key]
+
+    def member(self, name: str) -> bytearray:
+        """The bytes of a member, which is not compressed (weights/formats/pickled.py), in memory once."""
+        data = bytearray(self.archive.getinfo(name).file_size)
+        with self.archive.open(name) as file:
+            for start in range(0, len(data), PIECE):
+                part = file.read(PIECE)
+                data[start : start + len(part)] = part
+        return data
 
 
 def read(path: str | Path) -> dict[str, Tensor]:

@@ -93,13 +93,19 @@ def measure_text(tensors: dict[str, Tensor]) -> int:
 
 
 def shapes_of(tensors: dict[str, Tensor], layout: Layout, size: Size, source: str | Path) -> Callable:
-    """A function shape(our name) -> the shape of the file's tensor that holds it; ValueError if there is none."""
+    """A function shape(our name) -> the shape of the file's tensor that holds it. ValueError if there is none, or if it
+    holds no number, or has not the number `dims` of dimensions.
+    """
 
-    def shape(name: str):
+    def shape(name: str, dims: int = 0) -> torch.Size:
         key, _, transposed = file_names(name, layout, size)[0].partition("#")
         if key not in tensors:
             raise ValueError(f"{source}: expected {key}, which tells the model's shape, found no such tensor")
-        return tensors[key].shape[::-1] if transposed == "T" else tensors[key].shape
+        found = tensors[key].shape
+        if not len(found) or 0 in found or dims and len(found) != dims:
+            wanted = f"{dims} dimensions" if dims else "numbers"
+            raise ValueError(f"{source}: expected {key} with {wanted}, found shape {list(found)}")
+        return found[::-1] if transposed == "T" else found
 
     return shape
 
@@ -136,15 +142,15 @@ class Source(NamedTuple):
             if args.get(name) is not None
         }
 
-    def shape(self, name: str) -> torch.Size:
-        """The shape of our tensor `name` in the file; ValueError if it is not there."""
-        return shapes_of(self.tensors, self.layout, self.size, self.path)(name)
+    def shape(self, name: str, dims: int = 0) -> torch.Size:
+        """The shape of our tensor `name` in the file; ValueError if it is not there, or has not `dims` dimensions."""
+        return shapes_of(self.tensors, self.layout, self.size, self.path)(name, dims)
 
 
 def infer_dit(source: Source) -> dict:
     """A DiT's config; heads from `given`, config.json, the training args or the preset of that size."""
     shape, given, args = source.shape, source.given, source.args
-    width, channels, patch, _ = shape("x_embedder.proj.weight")
+    width, channels, patch, _ = shape("x_embedder.proj.weight", 4)
     out = shape("final_layer.linear.weight")[0] // patch**2
     rows = shape("y_embedder.embedding_table.weight")[0]
     classes = given.get("num_classes", args.get("num_classes", source.stored("num_embeds_ada_norm", int | None)))
@@ -157,7 +163,7 @@ def infer_dit(source: Source) -> dict:
     if not heads:
         raise ValueError(f"{source.path}: width {width} and depth {source.size} are no published size, so give heads=")
     side = source.stored("sample_size", int | None)
-    if "pos_embed" in source.tensors:
+    if "pos_embed" in source.tensors and source.tensors["pos_embed"].dim() == 3:
         side = patch * round(source.tensors["pos_embed"].shape[1] ** 0.5)
     side = given.get("input_size", side)
     if not side:
@@ -182,7 +188,7 @@ def infer_vae(source: Source) -> dict:
     """A VAE's config; groups and scale from `given`, config.json, the file or Stable Diffusion's values."""
     shape, tensors = source.shape, source.tensors
     check_fixed("vae", source.config, source.path)
-    channels_in = shape("encoder.conv_in.weight")[1]
+    channels_in = shape("encoder.conv_in.weight", 4)[1]
     layers = 0
     while file_names(f"encoder.down.0.res.{layers}.norm1.weight", source.layout, source.size)[0] in tensors:
         layers += 1
@@ -227,7 +233,7 @@ def infer_controlnet(source: Source) -> dict:
     check_family(own, source.given.get("in_channels"), source.path)
     check_fixed("controlnet", source.config, source.path)
     fields = infer_encoder(source)
-    first, channels = shape("hint.conv_in.weight")[:2]
+    first, channels = shape("hint.conv_in.weight", 4)[:2]
     wider = [shape(f"hint.blocks.{2 * i + 1}.weight")[0] for i in range(source.size[2] - 1)]
     # nothing shows out_channels, and nothing reads them: those of a UNet that takes no more than latents
     return fields | dict(out_channels=fields["in_channels"], hint_channels=channels, hint_widths=(first, *wider))
@@ -249,7 +255,7 @@ def infer_encoder(source: Source) -> dict:
             f"heads=, {len(channels)} numbers"
         )
     return dict(
-        in_channels=shape("conv_in.weight")[1],
+        in_channels=shape("conv_in.weight", 4)[1],
         channels=channels,
         text=text,
         layers=layers,
@@ -274,7 +280,7 @@ def infer_text(source: Source) -> dict:
     shape, given = source.shape, source.given
     config = source.stored("text_config", dict[str, Any] | None) or source.config  # a whole CLIP's config.json
     check_fixed("text", config, source.path)
-    rows, width = shape("token_embedding.weight")
+    rows, width = shape("token_embedding.weight", 2)
     known = KNOWN_TEXT_ENCODERS.get(width)
     of_size = known.heads if known else None
     heads = given.get("heads", source.stored("num_attention_heads", int | None, of_size, config))

@@ -20,6 +20,7 @@ from weights.layouts.infer import Source
 
 POSITIONS = ("pos_embed", "pos_embed.pos_embed")  # the official name, and that of some diffusers files
 SCANNED = 1_000_000_000  # bytes: larger models are searched for NaN only on request, because that reads every page
+PIECE = 2**22  # numbers that are searched at a time: the search itself takes memory
 EMA = "model_ema."  # in single files: averaged weights, their names without dots
 
 
@@ -189,8 +190,12 @@ def in_one_dtype(state: dict[str, Tensor], dtype: torch.dtype | None) -> dict[st
     return {name: tensor.to(dtype or torch.float32) for name, tensor in state.items()}
 
 
+def is_finite(part: Tensor) -> bool:
+    return bool(torch.isfinite(part).all())
+
+
 def check_finite(state: dict[str, Tensor], source: str | Path) -> None:
     """Raise ValueError that names the tensors with a NaN or an infinity."""
-    broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
+    broken = [name for name, tensor in state.items() if not all(map(is_finite, tensor.flatten().split(PIECE)))]
     if broken:
         raise ValueError(f"{source}: NaN or infinity in {len(broken)} tensors ({', '.join(broken[:3])})")

@@ -6,11 +6,12 @@ A file of this package is safetensors whose header holds the config, so that one
 """
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data.output.atomic import replacing
 from dit.embed import position_table
@@ -61,7 +62,18 @@ def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | Non
         safe.write(target, tensors, {"format": "pt"}, dtype)
         return
     with replacing(target) as file:
-        torch.save({name: tensor.detach().to(dtype or tensor.dtype).clone() for name, tensor in tensors.items()}, file)
+        torch.save(
+            {name: alone(tensor.detach().to("cpu", dtype or tensor.dtype)) for name, tensor in tensors.items()}, file
+        )
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The same numbers as a tensor whose storage holds nothing else, for torch.save writes the whole of it; no copy."""
+    data = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a map that cannot be written, and is not
+        flat = torch.frombuffer(data, dtype=tensor.dtype) if len(data) else torch.empty(0, dtype=tensor.dtype)
+    return flat.reshape(tensor.shape)
 
 
 def export_pipeline(
