@@ -217,7 +217,6 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(f"error: {in_words(error)}")
 
 
-
 def shortened(text: str) -> str:
     """The text with every word of more than WORD characters, which some file or flag brought along, cut to it."""
     return re.sub(rf"(\S{{{WORD}}})\S+", r"\1...", text)
