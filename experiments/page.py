@@ -1,9 +1,11 @@
-"""A comparison as one HTML file without links: the protocol, the table with the best of each column, the pictures."""
+"""A comparison as one HTML file without links: the protocol, the table with the best of each column, the pictures.
+
+The best is bold where it is beyond the spread: where each of its runs is better than each run of the others.
+"""
 
 import base64
 from html import escape
 from pathlib import Path
-from statistics import mean
 
 from experiments.table import Column, cell, columns_of, group_rows, numbers
 
@@ -46,9 +48,18 @@ def html(rows: list[dict], grids: dict[str, Path], title: str, protocol: str) ->
 
 
 def best_of(groups: dict[str, list[dict]], column: Column) -> str | None:
-    """The row with the best mean; None in a column that has no best, and of a single row."""
-    means = {name: mean(values) for name, rows in groups.items() if (values := numbers(rows, column))}
-    return max(means, key=lambda name: column.best * means[name]) if column.best and len(means) > 1 else None
+    """The row whose every run is better than every run of all other rows; None if the runs overlap.
+
+    None too in a column that has no best, of a single row, and where the rows have one run each: what these differ by
+    may be what two runs of one row differ by.
+    """
+    runs = {name: [column.best * value for value in numbers(rows, column)] for name, rows in groups.items()}
+    runs = {name: values for name, values in runs.items() if values}
+    if not column.best or len(runs) < 2 or max(map(len, runs.values())) < 2:
+        return None
+    name = max(runs, key=lambda name: min(runs[name]))
+    others = [value for other, values in runs.items() if other != name for value in values]
+    return name if len(runs[name]) > 1 and min(runs[name]) > max(others) else None
 
 
 def two_lines(text: str) -> str:

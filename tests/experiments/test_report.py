@@ -3,7 +3,7 @@
 import pytest
 
 from data.output.grid import save_image
-from experiments.page import html
+from experiments.page import best_of, html
 from experiments.table import columns_of, group_rows, markdown, table
 
 
@@ -59,3 +59,22 @@ def test_the_page_is_one_file_with_its_pictures_and_marks_the_best(tmp_path):
 @pytest.mark.parametrize("rows", [ROWS[:2], [row("a", 0, None, step_seconds=1.0), row("b", 0, None, step_seconds=2.0)]])
 def test_nothing_is_best_of_one_row_or_in_a_column_without_a_best(rows):
     assert "class=best" not in html(rows, {}, "t", "p")
+
+
+@pytest.mark.parametrize(
+    "numbers, best",
+    [
+        ({"a": [0.9, 0.8], "b": [0.7, 0.6]}, "a"),
+        ({"a": [0.9, 0.7], "b": [0.75, 0.6]}, None),  # the better mean, within the spread
+        ({"a": [0.9, 0.9], "b": [0.9, 0.9]}, None),  # equal
+        ({"a": [0.9, 0.8], "b": [0.8, 0.6]}, None),
+        ({"a": [0.9], "b": [0.6]}, None),  # nothing says how far two runs of one row are apart
+        ({"a": [0.9], "b": [0.6, 0.5]}, None),
+        ({"a": [0.9, 0.8], "b": [0.6]}, "a"),
+        ({"a": [0.9, 0.8]}, None),
+    ],
+)
+def test_the_best_is_marked_only_beyond_the_spread(numbers, best):
+    rows = [row(name, seed, value, kid_x1000=-value) for name in numbers for seed, value in enumerate(numbers[name])]
+    for column in columns_of(rows):  # of the accuracy the largest, of the KID the smallest
+        assert best_of(group_rows(rows), column) == best
