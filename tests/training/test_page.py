@@ -91,7 +91,7 @@ def test_only_what_differs_from_the_defaults_is_unfolded(tmp_path):
 
 
 def test_the_verdict_says_when_the_best_look_was_not_the_last(tmp_path):
-    run = run_folder(tmp_path, 6, (0, 3))
+    run = run_folder(tmp_path, 6, (0, 3), measure=20)
     assert "most like the images at step 3, of 2 looks" in page(run) and "--keep best" not in page(run)
     with open(run / "log.jsonl", "a") as log:
         numbers = {"feature_similarity": 0.1, "feature_similarity_deviation": 0.01, "noise_residual_deviation": 0.1}

@@ -63,7 +63,7 @@ def page(run: Path) -> str:
     about = ", ".join(filter(None, facts))
     parts = [
         section("Verdict", f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in verdict(values, lines, run))}</ul>"),
-        section("Images, before and after", picture(run, "grid.png", "real images and samples")),
+        section("Images and samples", picture(run, "grid.png", "real images and samples")),
         section("Loss", loss_chart(lines)),
         section("What was seen in the samples", similarity_chart(run)),
         section("Samples by step", steps(run)),
@@ -135,7 +135,7 @@ def verdict(values: dict, lines: list[dict], run: Path) -> list[str]:
         share = numbers["copies"]
         judged = "more than chance: look at the pairs below" if share > 0.15 else "no sign of copying"
         said.append(f"{share:.2f} of the samples are very near a training image, 0.05 by chance: {judged}.")
-    if ended and "fid" not in numbers and "kid_x1000" not in numbers:
+    if ended and "measure" in values and "fid" not in numbers and "kid_x1000" not in numbers:
         said.append("No distances were measured: they need held-out images (--val) and --measure.")
     return said
 
