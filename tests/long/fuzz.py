@@ -195,7 +195,12 @@ def trials(work: Path, count: int, costly: int, seconds: float, seed: int, only:
             table[name] |= {"first faults": faults[:SHOWN]}
         print(f"{name}: {dict(found['outcomes'])}, {spent:.1f} s", *faults[:SHOWN], sep="\n    ", flush=True)
     faults = sum(row.get("fault", 0) for row in table.values())
-    return {"targets": len(table), "inputs of each": count, "faults": faults, "by target": table}
+    return {
+        "targets": len(table),
+        "inputs": sum(sum(row.get(o, 0) for o in OUTCOMES) for row in table.values()),
+        "faults": faults,
+        "by target": table,
+    }
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -213,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = trials(
             Path(work).resolve(), given.count, given.costly or given.count, given.seconds, given.seed, given.only
         )
-    command = f"python -m tests.long.fuzz --count {given.count} --seed {given.seed}"
+    command = f"python -m tests.long.fuzz --count {given.count} --seconds {given.seconds:g} --seed {given.seed}"
     write_summary(given.out, command, time.monotonic() - began, found)
     sys.exit(bool(found["faults"]))
 

@@ -127,7 +127,7 @@ def tensors_like(tensors: dict[str, Tensor], chance: random.Random) -> dict[str,
         elif what == 5:
             tensor = torch.full_like(tensor, float("nan")) if tensor.is_floating_point() else tensor
         elif what == 6:
-            tensor = torch.zeros([chance.choice((0, 1, 2, 3, 64, 1280)) for _ in range(chance.randrange(5))][:3])
+            tensor = torch.zeros([chance.choice((0, 1, 2, 3, 64)) for _ in range(chance.randrange(5))][:3])
         elif what == 7:
             tensor = torch.cat([tensor, tensor]) if tensor.dim() else tensor
         else:

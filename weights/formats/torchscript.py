@@ -9,6 +9,7 @@ its name. The pickle may call only what rebuilds tensors and lists.
 
 import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -45,7 +46,9 @@ class Unpickler(pickle.Unpickler):
     """Builds Modules, tensors and plain containers. Any other name is an error."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        program = archive.read(f"{root}/data.pkl")
+        check_memo(program)
+        super().__init__(io.BytesIO(program))
         self.archive, self.root, self.flat = archive, root, {}
 
     def find_class(self, module: str, name: str) -> object:
@@ -77,6 +80,17 @@ class Unpickler(pickle.Unpickler):
                 part = file.read(PIECE)
                 data[start : start + len(part)] = part
         return data
+
+
+def check_memo(program: bytes) -> None:
+    """ValueError for a pickle that remembers an object by a number beyond its bytes: Python makes so large a table."""
+    try:
+        codes = [*pickletools.genops(program)]
+    except ValueError as error:
+        raise pickle.UnpicklingError(str(error)) from None
+    for code, argument, _ in codes:
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(program):
+            raise ValueError(f"a TorchScript archive that remembers an object as number {argument:,}")
 
 
 def read(path: str | Path) -> dict[str, Tensor]:

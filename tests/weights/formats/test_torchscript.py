@@ -42,6 +42,12 @@ def archive(path, pickled):
     return path
 
 
+def test_a_pickle_cannot_ask_for_a_table_of_gigabytes(tmp_path):
+    """5.7 GB for 9 kB, found by tests/long/fuzz.py."""
+    with pytest.raises(ValueError, match="w.pt: a TorchScript archive that remembers an object as number 536,870,911"):
+        read(archive(tmp_path / "w.pt", b"\x80\x02}r\xff\xff\xff\x1f."))
+
+
 def rebuild(size, stride):
     """A pickle that asks for a tensor of this shape in 8 bytes of storage."""
     storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQ"
