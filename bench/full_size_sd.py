@@ -21,8 +21,8 @@ class Size(NamedTuple):
 
     name: str
     side: int  # of an image, in pixels
-    unet: dict  # fields of UNetConfig that are not those of SIZES["SD-1"]
-    text: dict  # of TextConfig, not of SIZES["CLIP-L"]
+    unet: dict  # fields of UNetConfig that are not those of UNETS["SD-1"]
+    text: dict  # of TextConfig, not of TEXT_ENCODERS["CLIP-L"]
     vae: dict  # of VAEConfig, not of SIZES["VAE-SD"]
     disk: float  # GiB that must be free
 
@@ -33,7 +33,7 @@ TINY = Size(
     64,
     {
         "channels": (16, 32),
-        "text": (True, False),
+        "text": (1, 0),
         "heads": (2, 2),
         "layers": 1,
         "text_width": 32,
@@ -72,14 +72,15 @@ def make(work: Path, size: Size) -> dict:
     import weights
     from data.generated.photographs import image
     from data.output.grid import save_image
-    from unet import VAE, TextEncoder, Tokenizer, UNet, model, text, vae
+    from unet import VAE, TextEncoder, Tokenizer, UNet, vae
+    from unet.sizes import TEXT_ENCODERS, UNETS
 
     torch.manual_seed(0)
-    tower = TextEncoder(replace(text.SIZES["CLIP-L"], **size.text))
+    tower = TextEncoder(replace(TEXT_ENCODERS["CLIP-L"], **size.text))
     captions = ["a photo of a hazelnut", "a photo of a sks hazelnut"]
     tokenizer = Tokenizer.train(captions, tower.config.vocab_size, length=tower.config.max_length)
     sd = weights.StableDiffusion(
-        UNet(replace(model.SIZES["SD-1"], **size.unet)),
+        UNet(replace(UNETS["SD-1"], **size.unet)),
         tower,
         tokenizer,
         VAE(replace(vae.SIZES["VAE-SD"], **size.vae)),

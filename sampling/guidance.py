@@ -163,8 +163,8 @@ def broadcast_to(null: int | Tensor, cond: Tensor) -> Tensor:
     A row that is shorter goes on as cond does: what a text is guided away from has the same sizes (unet/row.py).
     """
     null = torch.as_tensor(null, device=cond.device).to(cond.dtype)
-    if null.dim() == cond.dim() == 2 and null.shape[1] < cond.shape[1]:
-        null = torch.cat([null.expand(len(cond), -1), cond[:, null.shape[1] :]], dim=1)
+    if null.dim() and cond.dim() == 2 and null.shape[-1] < cond.shape[1]:
+        null = torch.cat([null.expand(len(cond), -1), cond[:, null.shape[-1] :]], dim=1)
     try:
         return null.expand_as(cond)
     except RuntimeError:

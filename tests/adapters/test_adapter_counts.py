@@ -9,8 +9,8 @@ import torch
 
 import adapters
 from dit import DiT
-from unet import UNet
-from unet.sizes import UNETS
+from unet import TextEncoder, UNet
+from unet.sizes import TEXT_ENCODERS, UNETS
 
 
 def xl2(num_classes: int) -> DiT:
@@ -52,6 +52,30 @@ def test_counts_on_the_unet():
     ]
     assert sum(independent) == 11_602_368
     assert adapters.counts(scaled)[0] == 797_184 + 99_840  # LoRA, and the outputs of 128 Linears
+
+
+@pytest.mark.parametrize(
+    ("spec", "count"),
+    [
+        ("lora:rank=4", 5_806_080),
+        ("lora:rank=8", 11_612_160),
+        ("lora:rank=16", 23_224_320),
+        ("crossattn", 340_787_200),
+        ("bitfit", 1_289_284),
+        ("norm", 588_160),
+        ("full", 2_567_463_684),
+    ],
+)
+def test_counts_on_the_unet_of_xl(spec, count):
+    with torch.device("meta"):
+        assert adapters.counts(adapters.attach(UNet(UNETS["SDXL"]), spec))[0] == count
+
+
+@pytest.mark.parametrize(("name", "count"), [("CLIP-L-XL", 73_728), ("OpenCLIP-bigG", 327_680)])
+def test_counts_on_the_text_encoders_of_xl(name, count):
+    with torch.device("meta"):
+        encoder = adapters.attach(TextEncoder(TEXT_ENCODERS[name]), "lora:rank=1")
+    assert adapters.counts(encoder)[0] == count
 
 
 def test_total_has_pos_embed_and_what_the_method_adds():

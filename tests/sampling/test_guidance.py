@@ -16,6 +16,7 @@ from sampling import (
     superclass_cfg,
     two_stage,
 )
+from sampling.guidance import broadcast_to
 
 # 2C = 8 output channels per class; 3 is the null class, 4 and 5 are superclasses. Small integers keep sums exact.
 ROWS = torch.randint(-8, 8, (6, 8), generator=torch.Generator().manual_seed(0)).float()
@@ -231,3 +232,13 @@ def test_each_part_of_a_list_has_its_own_null_and_hint():
     for here in (slice(0, 2), slice(2, 4)):
         own = cfg(partial(hinted, hint=hint[here]), labels[here], null[here], 4.0)
         assert torch.equal(denoiser(here)(X, T), own(X, T))
+
+
+def test_a_shorter_row_goes_on_as_the_condition_does():
+    """Of Stable Diffusion XL: the sizes of an image end the row of its text, and its null has the same."""
+    cond = torch.arange(10.0).view(2, 5)
+    for null in (torch.zeros(3), torch.zeros(1, 3), torch.zeros(2, 3)):
+        assert broadcast_to(null, cond).tolist() == [[0, 0, 0, 3, 4], [0, 0, 0, 8, 9]]
+    assert broadcast_to(torch.zeros(1, 5), cond).tolist() == [[0] * 5] * 2
+    with pytest.raises(ValueError, match="do not fit conditions"):
+        broadcast_to(torch.zeros(3, 5), cond)

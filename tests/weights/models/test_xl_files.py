@@ -12,7 +12,7 @@ import weights
 from sampling import batched_cfg, sample_latents
 from unet import UNet, VAEConfig, encode_prompts
 from unet.pair import states_and_pooled
-from unet.row import nothing, sized
+from unet.row import nothing, sized, split_row
 from unet.sizes import TEXT_ENCODERS, UNETS
 from weights.adapter_files.embeddings import add_tokens
 from weights.convert import convert
@@ -292,3 +292,21 @@ def test_pooled_text_is_that_of_the_end_and_not_of_a_new_word_whose_id_is_larger
     assert new > tokenizer.end and ids[0].argmax() < end
     expected = encoder.text_projection(encoder.final_norm(h)[0, end])
     assert torch.allclose(states_and_pooled(encoder, ids)[1][0], expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_controlnet_of_diffusers_computes_the_same(tmp_path, xl, theirs):
+    diffusers = pytest.importorskip("diffusers")
+    torch.manual_seed(0)
+    control = diffusers.ControlNetModel.from_unet(theirs.unet, conditioning_embedding_out_channels=(8, 8, 16))
+    for parameter in control.parameters():
+        parameter.normal_(std=0.1)
+    control.save_pretrained(tmp_path)
+    ours, generator = weights.load_control(tmp_path), torch.Generator().manual_seed(0)
+    x, t, hint = torch.randn(2, 4, 16, 8, generator=generator), torch.tensor([3, 700]), torch.rand(2, 3, 64, 32)
+    row = sized(encode_prompts(xl.text, xl.tokenizer, ["a pill", "a hole"]), (64, 32, 0, 0, 64, 32))
+    states, pooled, sizes = split_row(row, 48, 24)
+    added = {"text_embeds": pooled, "time_ids": sizes}
+    down, mid = control(x, t, states, hint, added_cond_kwargs=added, return_dict=False)
+    for found, expected in zip(ours(x, t, row, hint), [*down, mid], strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
