@@ -30,6 +30,13 @@ def test_an_image_goes_to_the_nearest_ratio_and_none_is_left_out():
     assert sorted_images[(1024, 1024)] == [2] and len(sorted_images) == 5
 
 
+def test_near_is_by_the_logarithm_so_that_width_and_height_count_alike():
+    """1.45 lies nearer to 1 than to 2 by difference, and nearer to 2 by ratio, as 1 / 1.45 does to 1 / 2."""
+    choice = [(64, 32), (64, 64), (32, 64)]
+    assert nearest((100, 145), choice) == (32, 64) and nearest((145, 100), choice) == (64, 32)
+    assert nearest((100, 140), choice) == nearest((140, 100), choice) == (64, 64)
+
+
 @pytest.mark.parametrize("image", ODD)
 def test_what_is_cut_off_is_what_the_transform_cuts_off(image):
     """Of a picture that counts its own pixels, by area."""
