@@ -9,6 +9,7 @@ from torch import nn
 
 from adapters.methods import METHODS
 
+LARGEST = 100_000  # of a number: no width, rank or id is larger
 # old option -> its name today, per method: adapter files that were written before hold the old one
 RENAMED = {"tokens": {"start": "init"}}
 
@@ -63,9 +64,12 @@ def _typed(name: str, key: str, value: str, annotation: type) -> int | float | s
     """The text as int, float or str; of `int | None`, None is the default that the option has when it is left out."""
     kind = next(t for t in typing.get_args(annotation) or (annotation,) if t is not type(None))
     try:
-        return kind(value)
+        found = kind(value)
     except ValueError:
         raise ValueError(f"adapter {name}: option {key!r} must be {kind.__name__}, found {value!r}") from None
+    if kind is not str and not -LARGEST <= found <= LARGEST:
+        raise ValueError(f"adapter {name}: option {key!r} must be at most {LARGEST:,}, found {value[:80]!r}")
+    return found
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

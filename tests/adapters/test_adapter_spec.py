@@ -35,6 +35,8 @@ def test_parse(spec, call):
         ("lora:rank=big", "adapter lora: option 'rank' must be int, found 'big'"),
         ("lora:rank=8.5", "adapter lora: option 'rank' must be int, found '8.5'"),
         ("lora:alpha=x", "adapter lora: option 'alpha' must be float, found 'x'"),
+        ("lora:rank=99999999999999999999", "option 'rank' must be at most 100,000, found '9999"),
+        ("lora:alpha=nan", "option 'alpha' must be at most 100,000, found 'nan'"),
         ("lora:rank=4,rank=8", "adapter lora has option 'rank' twice"),
         ("lora:8", "adapter lora takes option=value, found '8' in 'lora:8'"),
         ("lora:", "adapter lora takes option=value, found ''"),
