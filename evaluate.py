@@ -120,7 +120,18 @@ def lpips_distances(network: lpips.LPIPS, fake: ImageSet, train: ImageSet | None
     if train is None:
         return numbers
     to_train = lpips.pairwise(network, x, to_tensor(train.pixels).to(device))  # (N, T)
-    return numbers | {"train": len(train.pixels)} | intra_cluster(to_train, between)
+    numbers |= {"train": len(train.pixels)} | intra_cluster(to_train, between)
+    if fake.masks is None or train.masks is None or not fake.masks.any() or not train.masks.any():
+        return numbers
+    x, real = (hidden(images).to(device) for images in (fake, train))  # the masked part alone
+    own = intra_cluster(lpips.pairwise(network, x, real), lpips.pairwise(network, x))
+    return numbers | {f"masked_{name}": value for name, value in own.items()}
+
+
+def hidden(images: ImageSet) -> torch.Tensor:
+    """The images with a mask, (N, 3, S, S), grey outside of it: so IC-LPIPS sees their defects and no background."""
+    some = torch.from_numpy(images.masks.any((1, 2)))
+    return to_tensor(images.pixels)[some] * torch.from_numpy(images.masks)[some][:, None]
 
 
 def images_of(images: Images, prompts: list[str]) -> tuple[ImageSet, ImageSet, ImageSet | None]:

@@ -34,9 +34,11 @@ CLAIMS = {  # folder.module of evidence/claims: title, in the order of the page
     "fine_tuning.logo": "DreamBooth, LoRA, Textual Inversion: a logo",
     "fine_tuning.bayesian": "Bayesian weights (BNN)",
     "classifiers.gain": "A classifier that learns from samples",
+    "classifiers.filled": "Defects filled into masks",
     "classifiers.magnetic_tile": "A classifier of real photographs",
 }
 NAMES = {path.partition(".")[2]: path for path in CLAIMS}
+QUICK, UNMEASURED = "in the quick form, which says nothing", "not measured"
 PHOTOGRAPHED = "magnetic_tile"  # the claim that needs photographs which do not ship
 
 
@@ -82,7 +84,7 @@ def made(quick: bool) -> str:
     """When and on what, for the foot of a section."""
     threads, autocast = torch.get_num_threads(), bf16("auto", torch.device("cpu"))
     return (
-        f"{date.today()}{', in the quick form, which says nothing' if quick else ''}: {processor()}, {threads} "
+        f"{date.today()}{f', {QUICK}' if quick else ''}: {processor()}, {threads} "
         f"thread{'s' * (threads > 1)}, {'bfloat16 autocast' if autocast else 'float32'}"
     )
 
@@ -113,6 +115,13 @@ def page(folder: Path) -> str:
             continue
         stored, module, title = read_json(folder / f"{name}.json"), module_of(name), CLAIMS[path]
         claim, _, setup = module.__doc__.strip().partition("\n\n")
+        if QUICK in stored["made"]:  # the numbers show that the command runs, and nothing else
+            summary.append([f"[{title}](#{anchor(title)})", claim, UNMEASURED, "none yet"])
+            command = f"`python -m evidence --claim {name}`"
+            sections.append(
+                f"## {title}\n\nVerdict: **{UNMEASURED}**.\n\nClaim: *{claim}*\n\n{setup}\n\n{command} measures it.\n"
+            )
+            continue
         statements, details = module.result(stored["numbers"])
         first = statements[0]
         numbers = f"{first.text}: {first.numbers}"

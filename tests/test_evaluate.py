@@ -133,7 +133,12 @@ def test_lpips_tells_samples_that_vary_from_copies():
     numbers = evaluate.lpips_distances(network, fake, train)
     assert numbers["samples"] == numbers["train"] == 5 and numbers["pairwise_lpips"] > 0
     assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 5
-    twice = train._replace(pixels=train.pixels.repeat(2, 0), labels=train.labels.repeat_interleave(2))
+    pixels, masks = train.pixels.repeat(2, 0), train.masks.repeat(2, 0)
+    twice = train._replace(pixels=pixels, labels=train.labels.repeat_interleave(2), masks=masks)
+    assert (
+        numbers["masked_clusters"] + numbers["masked_single"] + numbers["masked_empty"] == 4
+    )  # a good one has no mask
+    assert evaluate.lpips_distances(network, twice, train)["masked_intra_cluster"] < 1e-9
     assert (
         evaluate.lpips_distances(network, twice, train)["intra_cluster"]
         < 1e-9

@@ -116,9 +116,12 @@ def augmented(x: Tensor, generator: torch.Generator, strong: bool = False) -> Te
     return altered(x, generator) if strong else x
 
 
-def altered(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Images (B, 3, S, S), each scaled by 0.8 to 1.25 and moved by up to an eighth of its side, with the contrast times
-    0.7 to 1.4, the brightness plus up to 0.2 either way, and a grey square of a quarter of the side on it."""
+def altered(x: Tensor, generator: torch.Generator, lit: int | None = None) -> Tensor:
+    """Images (B, C, S, S), each scaled by 0.8 to 1.25 and moved by up to an eighth of its side, with the contrast times
+    0.7 to 1.4, the brightness plus up to 0.2 either way, and a grey square of a quarter of the side on it.
+
+    lit: so many first channels change their light and are covered, all by default; the others, as a mask, move alone.
+    """
 
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(x), generator=generator)
@@ -130,13 +133,15 @@ def altered(x: Tensor, generator: torch.Generator) -> Tensor:
     )  # (B, 2, 3)
     grid = F.affine_grid(theta, x.shape, align_corners=False)
     x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+    x, still = x[:, :lit], x[:, lit:] if lit else x[:, :0]
     middle = x.mean((1, 2, 3), keepdim=True)
     x = (x - middle) * uniform(0.7, 1.4)[:, None, None, None] + middle + uniform(-0.2, 0.2)[:, None, None, None]
     side = x.shape[-1]
     places = torch.arange(side)
     top, left = (uniform(0, 0.75 * side)[:, None] for _ in range(2))
     down, across = ((at <= places) & (places < at + side / 4) for at in (top, left))  # (B, S)
-    return torch.where((down[:, :, None] & across[:, None])[:, None], 0.0, x).clamp(-1, 1)
+    x = torch.where((down[:, :, None] & across[:, None])[:, None], 0.0, x).clamp(-1, 1)
+    return torch.cat([x, still], dim=1)
 
 
 @torch.no_grad()
