@@ -20,10 +20,14 @@ from metrics.networks import lpips
 from metrics.statistics.clusters import intra_cluster, pairwise_diversity
 from metrics.statistics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
 from metrics.statistics.scores import load_scorer, means
-from metrics.table import as_text, measure, without_nan
+from metrics.table import class_accuracy, measure, without_nan
+from metrics.text import as_text
+from metrics.textures.table import measure_patches
+from metrics.verdict import verdict
 from ops.device import choose_device
 
 SIDE = 64  # of generated images
+PATCHES = "patches"  # measured without a network
 
 
 @dataclass
@@ -45,7 +49,9 @@ class Images:
 class Measures:
     """The measures"""
 
-    features: list[str] = option(["tiny-features"], "network, or file of one, to measure in; repeat")
+    features: list[str] = option(
+        [], "network, or file of one, to measure in; repeat; patches: none, as for photographs of one's own by default"
+    )
     lpips: str = option("", "linear weights of LPIPS, file or downloaded name: how far apart are the samples")
     prompt: list[str] = option([], "that the samples were made of, repeat; a {red|blue} box: with alternatives")
     scorer: list[str] = option([], "function of the samples, module:NAME or file.py:NAME; repeat")
@@ -68,19 +74,25 @@ def main(argv: list[str] | None = None) -> None:
     measures, device = config[Measures], choose_device(config[Output].device)
     scorers = [load_scorer(text) for text in measures.scorer]
     choices = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in measures.prompt]
-    loaded = [networks.load_network(spec, device) for spec in measures.features]
-    if any(len(texts) > 1 for texts in choices) and not any(network.texts for network in loaded):
+    generated = config[Images].real.startswith(GENERATED)
+    features = measures.features or ["tiny-features" if generated else PATCHES]
+    loaded = {spec: None if spec == PATCHES else networks.load_network(spec, device) for spec in features}
+    if any(len(texts) > 1 for texts in choices) and not any(network and network.texts for network in loaded.values()):
         raise ValueError(
             f"alternatives in a prompt need a network that reads texts, such as CLIP, and --features "
-            f"{', '.join(measures.features)} reads none"
+            f"{', '.join(features)} reads none"
         )
     samples, real, train = images_of(config[Images], [texts[0] for texts in choices])
     tell([], describe_shared(train, real) if train else "")
     fake, real, train = with_shared_classes(samples, real, train)
     tables, classifier = [], networks.load_network("tiny-features", device)
-    for network in loaded:
+    for network in loaded.values():
+        if network is None:
+            tables.append(measure_patches(fake, real, train) | class_accuracy(classifier, fake))
+            continue
         of_prompts = measure_prompts(network, samples, choices) if network.texts else {}
         tables.append(measure(network, fake, real, train, classifier) | of_prompts)
+    said = verdict(tables)
     if measures.lpips:
         distances = lpips_distances(lpips.load_lpips(measures.lpips).to(device), fake, train)
         tables.append(without_nan({"network": f"LPIPS ({measures.lpips})"} | distances))
@@ -88,7 +100,7 @@ def main(argv: list[str] | None = None) -> None:
         tables.append(without_nan({"scorer": text, "samples": len(fake.pixels)} | means(scorer(fake.pixels))))
     if config[Output].out:  # before they are printed, which may fail
         write_atomic(config[Output].out, to_json(tables, indent=2).encode() + b"\n")
-    print("\n\n".join(map(as_text, tables)))
+    print("\n\n".join([*map(as_text, tables), said]))
 
 
 def measure_prompts(network: networks.Network, samples: ImageSet, choices: list[list[str]]) -> dict:

@@ -267,6 +267,15 @@ class Stopping:
 
 
 @dataclass
+class Features:
+    """What samples are measured in"""
+
+    features: str = option(
+        "", "network, or file of one, as of evaluate.py; patches: none; empty: patches for photographs of one's own"
+    )
+
+
+@dataclass
 class Measure:
     """The metrics at the end"""
 

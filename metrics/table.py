@@ -27,6 +27,7 @@ NEIGHBOURS = 5  # training images in the ratio of distances, or all of them if t
 REASONS = dict.fromkeys(  # for numbers that are not finite
     ("diversity", "intra_cluster"), "no training image is the nearest to two samples"
 )
+ENOUGH = 50  # images of a class in both sets below which its FID ranks nothing
 SMALL = 64  # pixels a side at which pixels are compared, at most
 
 
@@ -39,7 +40,7 @@ def measure(
     of these classes.
     """
     f, f_real = (network.embed(to_tensor(images.pixels)) for images in (fake, real))  # (N, D), (M, D)
-    numbers = {"network": network.name, "samples": len(f), "real": len(f_real)}
+    numbers = {"network": network.name, "width": f.shape[1], "samples": len(f), "real": len(f_real)}
     left_out = {}
 
     def add(name: str, statistic: Callable[..., float | dict], *sets: Tensor | ImageSet) -> None:
@@ -61,6 +62,8 @@ def measure(
         add("copies", copies, f, f_real, f_train)
         add("copies_pixels", pixel_copies, fake, real, train)
     add("by_class", by_class, f_real, real, f, fake)
+    if any("fid" not in row for row in numbers.get("by_class", {}).values()):
+        left_out["fid by class"] = f"FID of fewer than {ENOUGH} images ranks nothing; it takes {ENOUGH} of each class"
     if classifier is not None:
         numbers |= class_accuracy(classifier, fake)
     return without_nan(numbers | ({"left_out": left_out} if left_out else {}))
@@ -106,12 +109,13 @@ def pixel_copies(fake: ImageSet, real: ImageSet, train: ImageSet) -> dict[str, f
 
 
 def by_class(f_real: Tensor, real: ImageSet, f: Tensor, fake: ImageSet) -> dict[str, dict]:
-    """{class: its FID and KID with the counts of images}, for classes with two images at least in both sets."""
+    """{class: its KID and counts of images}, for classes with two images at least in both sets; FID from ENOUGH on."""
     rows = {}
     for label, name in enumerate(real.classes if len(real.classes) > 1 else []):
         x, y = f_real[real.labels == label], f[fake.labels == label]
         if min(len(x), len(y)) > 1:
-            rows[name] = {"fid": frechet(x, y), "kid_x1000": 1000 * kid(x, y), "samples": len(y), "real": len(x)}
+            own = {"fid": frechet(x, y)} if min(len(x), len(y)) >= ENOUGH else {}
+            rows[name] = own | {"kid_x1000": 1000 * kid(x, y), "samples": len(y), "real": len(x)}
     return {"by_class": rows} if rows else {}
 
 
@@ -135,24 +139,3 @@ def class_accuracy(classifier: Network, images: ImageSet) -> dict:
         "class_accuracy_by_class": shares,
         "inception_score": inception_score(logits)[0],
     }
-
-
-def as_text(numbers: dict) -> str:
-    """Two columns, name and value; classes, and what was left out, are indented under their name."""
-    lines = []
-    for name, value in numbers.items():
-        if isinstance(value, dict):
-            lines += [] if name == "class_accuracy_by_class" else [name]
-            lines += [f"  {key:<26}{formatted(inner)}" for key, inner in value.items()]
-        else:
-            lines.append(f"{name:<28}{formatted(value)}")
-    return "\n".join(lines)
-
-
-def formatted(value: float | int | str | dict) -> str:
-    """A value of the table; numbers fill a column of 8 characters."""
-    if isinstance(value, dict):
-        return " ".join(f"{key} {formatted(inner).strip()}" for key, inner in value.items())
-    if isinstance(value, str):
-        return f"{value:>8}"
-    return f"{value:8.3f}" if isinstance(value, float) else f"{value:8}"

@@ -36,6 +36,7 @@ DIT, NEW_DIT, SD, NEW_SD = "a DiT", "a new DiT", "a Stable Diffusion", "a new St
 _PIXELS = (part.Run, part.Base, part.Images, part.HeldOut, part.Adapter, part.Loop)
 _LATENTS = (part.Run, part.Base, part.Images, part.Latents, part.Loop, part.Grid)
 _DENOISING = (part.Denoising, part.Sampling)
+_WATCHED = (*_DENOISING, part.Stopping, part.Features)
 _CLASSES = (
     *_LATENTS,
     part.Autoencoder,
@@ -43,12 +44,11 @@ _CLASSES = (
     part.Adapter,
     part.Superclasses,
     part.NoiseSchedule,
-    *_DENOISING,
-    part.Stopping,
+    *_WATCHED,
     part.Measure,
 )
 _SHAPED = (part.Buckets, part.Captions, part.Prompts, part.TextRate)
-_WORD = (*_LATENTS, part.HeldOut, *_SHAPED, part.NewWord, *_DENOISING, part.Stopping)
+_WORD = (*_LATENTS, part.HeldOut, *_SHAPED, part.NewWord, *_WATCHED)
 _DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
 _FILLING = (*_LATENTS, part.Adapter, part.Filling, *_DENOISING)
 _MASKED_DIT = (*_FILLING, part.Autoencoder, part.ClassRows)
@@ -67,7 +67,7 @@ RECIPES = {
     "dreambooth": Recipe(dreambooth, _captioned(*_WORD, part.Adapter, part.Prior), "tiny-sd"),
     "textual_inversion": Recipe(textual_inversion, _captioned(*_WORD), "tiny-sd"),
     "consistency": Recipe(
-        consistency, {DIT: (*_DISTILLING, part.Autoencoder, part.Measure), SD: (*_DISTILLING, *_SHAPED)}
+        consistency, {DIT: (*_DISTILLING, part.Autoencoder, part.Features, part.Measure), SD: (*_DISTILLING, *_SHAPED)}
     ),
     "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
     "inpaint": Recipe(inpaint, {DIT: _MASKED_DIT, SD: _MASKED_SD}),

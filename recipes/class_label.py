@@ -56,13 +56,13 @@ def class_label(config: Config, compute: Compute) -> Job:
         loss_options.noise_offset,
         loss_options.min_snr,
     )
-    count = config[part.Grid].count
-    measure = watched(condition, count, config[part.Stopping].acts)
+    count, features = config[part.Grid].count, config[part.Features].features
+    measure = watched(condition, count, config[part.Stopping].acts, features)
     evaluate = evaluation(condition, loss, condition.held_out(), sampling, count, seed, measure)
 
     def finish(run: Path) -> None:
         save(run, condition, specs, config[part.Images].data, header_settings(config))
-        measure_classes(run, config[part.Measure].measure, condition, sampling, seed)
+        measure_classes(run, config[part.Measure].measure, condition, sampling, seed, features)
 
     batches = condition.batches(loss_options, superclass=superclass)
     return Job(model, specs, condition.names, batches, loss, evaluate, finish, made_of=condition.made_of())

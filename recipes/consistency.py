@@ -49,7 +49,7 @@ def consistency(config: Config, compute: Compute) -> Job:
             show_captioned(run, condition, STUDENT, seed + 1)
         weights.save_adapter(run / "adapter.safetensors", model, header)
         if not captioned:
-            measure_classes(run, config[part.Measure].measure, condition, STUDENT, seed)
+            measure_classes(run, config[part.Measure].measure, condition, STUDENT, seed, config[part.Features].features)
 
     batches, made_of = condition.batches(), condition.made_of(config[part.StartFiles].init)
     turns = condition.turns if captioned else []

@@ -16,7 +16,7 @@ from recipes.job import HeldOut, Loss
 from recipes.latents import sample_images
 from recipes.masks import mask_images
 from sampling import batched_cfg
-from training.monitor import monitor
+from training.monitor import features_of, monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
 from unet import VAE
@@ -52,13 +52,18 @@ def evaluation(
     return evaluate
 
 
-def watched(condition: Classes | Captions, count: int, decides: bool) -> Callable[[np.ndarray], dict]:
+def watched(condition: Classes | Captions, count: int, decides: bool, features: str) -> Callable[[np.ndarray], dict]:
     """measure(samples): how alike samples, `count` a column, are to the training images (training/monitor.py)."""
     shown = [name for name in condition.columns for _ in range(count)]
-    return monitor(condition.images.pixels, condition.kinds(), shown, decides, condition.compute.device)
+    features, decode = features_of(features, condition.settings.data), partial(reconstruct, condition.vae)
+    return monitor(
+        condition.images.pixels, condition.kinds(), shown, decides, condition.compute.device, features, decode
+    )
 
 
-def measure_classes(run: Path, count: int, condition: Classes, settings: Sampling, seed: int) -> None:
+def measure_classes(
+    run: Path, count: int, condition: Classes, settings: Sampling, seed: int, features: str = ""
+) -> None:
     """`count` samples of each class beside the images in run/grid.png, their table in run/metrics.json; 0: none."""
     if not count:
         return
@@ -66,8 +71,8 @@ def measure_classes(run: Path, count: int, condition: Classes, settings: Samplin
     def sample(labels: Tensor, apart: int) -> np.ndarray:
         return condition.sample(labels, settings, seed + apart)
 
-    through = partial(reconstruct, condition.vae)
-    show_and_measure(run, count, sample, through, condition.images, condition.val, condition.compute.device)
+    through, features = partial(reconstruct, condition.vae), features_of(features, condition.settings.data)
+    show_and_measure(run, count, sample, through, condition.images, condition.val, condition.compute.device, features)
 
 
 def show_captioned(run: Path, condition: Captions, settings: Sampling, seed: int) -> None:

@@ -54,5 +54,5 @@ class HeldOut(NamedTuple):
 
 def header_settings(config: Config) -> dict:
     """The settings that an adapter file keeps: not where and how often the run started, nor what decided nothing."""
-    idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted")
+    idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted", "features")
     return {key: value for key, value in config.values.items() if key not in (*OF_A_CALL, *idle)}

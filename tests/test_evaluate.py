@@ -15,6 +15,7 @@ from data.transforms import Transform
 from metrics.networks.lpips import LPIPS
 
 STATES = ("good", "crack")
+KNOWN = ("--features", "tiny-features")  # for images in folders it must be asked for
 
 
 def write(folder, split, count, flat=False, states=STATES):
@@ -34,11 +35,11 @@ def test_real_images_as_samples_are_right_near_and_no_copies_and_copies_are(tmp_
     real, few = write(tmp_path / "real", "test", 8), write(tmp_path / "few", "few", 8)
     good = write(tmp_path / "fake", "oracle", 8, flat=True)
     save_image(tmp_path / "fake" / "grid.png", np.zeros((200, 300, 3), np.uint8))  # as sample.py leaves one
-    (numbers,) = run(tmp_path, "--real", real, "--fake", good, "--train", few)
+    (numbers,) = run(tmp_path, "--real", real, "--fake", good, "--train", few, *KNOWN)
     assert numbers["samples"] == numbers["real"] == numbers["train"] == 16
     assert numbers["class_accuracy"] > 0.7 and set(numbers["by_class"]) == {"hazelnut/good", "hazelnut/crack"}
     assert numbers["copies_pixels"] < 0.3 and numbers["coverage"] > 0.5
-    (copied,) = run(tmp_path, "--real", real, "--fake", few, "--train", few)
+    (copied,) = run(tmp_path, "--real", real, "--fake", few, "--train", few, *KNOWN)
     assert copied["copies"] == copied["copies_pixels"] == 1 and copied["authentic"] == 0
 
 
@@ -168,7 +169,8 @@ def test_what_is_no_number_is_left_out_with_its_reason(tmp_path):
     folder = write(tmp_path / "real", "test", 4, states=("crack",))
     for i in range(2):
         save_image(tmp_path / "fake" / "hazelnut" / "crack" / f"{i}.png", image("hazelnut", "crack", "test", i)[0])
-    evaluate.main(["--real", folder, "--fake", str(tmp_path / "fake"), "--train", folder, "--out", str(tmp_path / "n")])
+    fake = str(tmp_path / "fake")
+    evaluate.main(["--real", folder, "--fake", fake, "--train", folder, *KNOWN, "--out", str(tmp_path / "n")])
     (numbers,) = json.loads((tmp_path / "n").read_text(), parse_constant=pytest.fail)
     assert "diversity" not in numbers and numbers["clusters"] == 0
     assert numbers["left_out"]["diversity"] == "no training image is the nearest to two samples"

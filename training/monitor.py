@@ -13,23 +13,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.source import GENERATED
 from data.transforms import to_tensor
-from metrics.networks import features
-from metrics.statistics.corruption import best, deviation, feature_similarity, noise_residual, stage
+from metrics.networks import Network, load_network
+from metrics.statistics.corruption import Own, best, deviation, feature_similarity, noise_residual, stage
+from metrics.textures.likeness import Likeness
 from training.log import read_log
-from weights.formats.published import SHIPPED
 
 KNOWN = 500  # training images that samples are compared with, at most
+PATCHES = "patches"  # the distance of textures, which needs no network
+
+
+def features_of(features: str, data: str) -> str:
+    """What samples are measured in: as asked for, else tiny-features for the generated products, which it knows."""
+    return features or ("tiny-features" if data.startswith(GENERATED) else PATCHES)
 
 
 def monitor(
-    pixels: np.ndarray, known: list[str], shown: list[str], decides: bool, device: torch.device
+    pixels: np.ndarray,
+    known: list[str],
+    shown: list[str],
+    decides: bool,
+    device: torch.device,
+    features: str = "tiny-features",
+    decode: Callable[[Tensor], Tensor] = lambda x: x,
 ) -> Callable[[np.ndarray], dict]:
-    """measure(samples) -> feature similarity and noise residual of samples uint8 (N, S, S, 3), each with its deviation.
+    """measure(samples) -> likeness and noise residual of samples uint8 (N, S, S, 3), each with its deviation.
 
     pixels (M, S, S, 3), known: the training images and the class or caption of each. shown: those of the samples, which
-    are compared with images of the same, or with all if there is none. The statistics are those of
-    metrics/statistics/corruption.py, in features of tiny-features; the residual is a multiple of the images' own.
+    are compared with images of the same, or with all if there is none. features: "patches" (textures/likeness.py), or a
+    network of metrics/networks, in which the similarity is that of statistics/corruption.py. decode: see Likeness.
+    The residual is a multiple of the images' own. Beside both stand the numbers of the least like and the noisiest of
+    the training images, and by what it was measured.
 
     {} for a single sample, which does not tell how far another might be from it; ValueError if anything `decides` by
     the numbers.
@@ -41,39 +56,84 @@ def monitor(
                 "give a higher --count"
             )
         return lambda samples: {}
-    network = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")[0].to(device)
-
-    def describe(images: np.ndarray) -> tuple[Tensor, Tensor]:
-        parts = [to_tensor(images[i : i + 64]).to(device) for i in range(0, len(images), 64)]
-        f = torch.cat([features.embed(network, x)[0] for x in parts])  # (N, D)
-        return f, torch.cat([noise_residual(x) for x in parts])  # (N,)
-
     every = -(-len(pixels) // KNOWN)
-    train, noise = describe(pixels[::every])
-    same = torch.tensor([[name == other for other in known[::every]] for name in shown], device=device)
+    pixels, known = pixels[::every], known[::every]
+    same = torch.tensor([[name == other for other in known] for name in shown])
     same |= ~same.any(1, keepdim=True)  # (N, M)
-    usual = same.float() @ noise / same.sum(1)  # (N,)
+    residual = residuals(pixels, device)  # (M,)
+    usual = same.float() @ residual / same.sum(1)  # (N,)
+    noisiest = (same * residual / usual[:, None]).max().item()
+    unlike = distance_of_patches if features == PATCHES else similarity_in(load_network(features, device))
+    likeness = unlike(pixels, known, shown, same, device, decode)
 
     def measure(samples: np.ndarray) -> dict:
-        f, noise = describe(samples)
-        similarity, noise = feature_similarity(f, train, same), noise / usual
-        return {
-            "feature_similarity": similarity.mean().item(),
-            "feature_similarity_deviation": deviation(similarity),
+        noise = residuals(samples, device) / usual
+        return likeness(samples) | {
             "noise_residual": noise.mean().item(),
             "noise_residual_deviation": deviation(noise),
+            "noise_residual_noisiest": noisiest,
         }
 
     return measure
 
 
-def measurements(run: Path) -> tuple[list, list, list, list]:
-    """Steps, similarities, residuals and their deviations, of all evaluations in the log (statistics/corruption.py)."""
-    lines = [line for line in read_log(run) if "feature_similarity" in line]
-    names = "step", "feature_similarity", "noise_residual"
-    steps, similarities, residuals = ([line[name] for line in lines] for name in names)
-    deviations = [(line["feature_similarity_deviation"], line["noise_residual_deviation"]) for line in lines]
-    return steps, similarities, residuals, deviations
+def residuals(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """The noise residual of images uint8 (N, S, S, 3) -> (N,) on the CPU."""
+    parts = [to_tensor(pixels[i : i + 64]).to(device) for i in range(0, len(pixels), 64)]
+    return torch.cat([noise_residual(x).cpu() for x in parts])
+
+
+def distance_of_patches(
+    pixels: np.ndarray, known: list[str], shown: list[str], same: Tensor, device: torch.device, decode: Callable
+) -> Callable[[np.ndarray], dict]:
+    """measure(samples) -> their distance of textures, that of the images being 1."""
+    distance = Likeness(to_tensor(pixels).to(device), known, shown, decode)
+
+    def measure(samples: np.ndarray) -> dict:
+        mean, deviation = distance(to_tensor(samples).to(device))
+        numbers = {"patch_distance": mean, "patch_distance_deviation": deviation}
+        return numbers | {"patch_distance_farthest": distance.farthest, "measured_in": "patches, no network"}
+
+    return measure
+
+
+def similarity_in(network: Network) -> Callable:
+    """As `distance_of_patches`, of the feature similarity in a network."""
+
+    def likeness(pixels: np.ndarray, known: list, shown: list, same: Tensor, *_: object) -> Callable:
+        train = network.embed(to_tensor(pixels))  # (M, D)
+        among = torch.tensor([[a == b for b in known] for a in known]).fill_diagonal_(False)
+        among |= ~among.any(1, keepdim=True)
+        own = feature_similarity(train, train, among.fill_diagonal_(False)).min().item() if len(train) > 1 else -1.0
+
+        def measure(samples: np.ndarray) -> dict:
+            similarity = feature_similarity(network.embed(to_tensor(samples)), train, same)
+            numbers = {"feature_similarity": similarity.mean().item()}
+            numbers |= {"feature_similarity_deviation": deviation(similarity), "feature_similarity_least": own}
+            return numbers | {"measured_in": network.name}
+
+        return measure
+
+    return likeness
+
+
+def measurements(run: Path) -> tuple[list, list, list, list, Own]:
+    """Steps, similarities, residuals and their deviations, of all evaluations in the log, and the images' own.
+
+    The similarity is minus the distance where patches were compared. Of evaluations measured in two ways, as by an
+    older version before a resumption, only those measured as the last one was.
+    """
+    lines = [line for line in read_log(run) if "noise_residual" in line]
+    lines = [line for line in lines if ("patch_distance" in line) == ("patch_distance" in lines[-1])]
+    name, sign = ("patch_distance", -1) if lines and "patch_distance" in lines[0] else ("feature_similarity", 1)
+    steps, similarities = [line["step"] for line in lines], [sign * line[name] for line in lines]
+    residuals = [line["noise_residual"] for line in lines]
+    deviations = [(line[f"{name}_deviation"], line["noise_residual_deviation"]) for line in lines]
+    own = Own()
+    if lines and "noise_residual_noisiest" in lines[-1]:
+        least = lines[-1].get(f"{name}_least", -(lines[-1].get(f"{name}_farthest", 0) or float("inf")))
+        own = Own(least, -1.0 if sign < 0 else float("inf"), lines[-1]["noise_residual_noisiest"])
+    return steps, similarities, residuals, deviations, own
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metrics.statistics.corruption import best, stage
+from metrics.statistics.corruption import NONE, Own, best, stage
 from training.log import read_log
 from training.monitor import measurements
 
@@ -15,13 +15,18 @@ def plot(run: Path) -> None:
     """run/loss.png from run/log.jsonl: the training loss, its running mean, and the held-out loss with fixed noise.
 
     Where samples were measured, below it their similarity to the images and their noise; the corruption stage is grey,
-    and a ring is around the best evaluation.
+    and a ring is around the best evaluation. Says so where none was near the images.
     """
     evaluations = measurements(run)
     corrupted = stage(*evaluations)
     if corrupted:
         print(
             f"corruption stage: from step {corrupted[0]} to {corrupted[1]} the samples are noisy and unlike the images"
+        )
+    if evaluations[0] and max(evaluations[1]) < evaluations[-1].least:
+        print(
+            "no evaluation is the best: in all of them the samples are less like the images than the oddest image is "
+            f"like the others ({max(evaluations[1]):.2f}, and {evaluations[-1].least:.2f} for that one)"
         )
     try:
         from matplotlib.figure import Figure
@@ -50,16 +55,17 @@ def losses(axes: "Axes", lines: list[dict]) -> None:
     axes.legend()
 
 
-def samples(axes: "Axes", steps: list, similarity: list, residual: list, deviations: list) -> None:
+def samples(axes: "Axes", steps: list, similarity: list, residual: list, deviations: list, own: Own = NONE) -> None:
     of_similarity, of_residual = zip(*deviations)
     axes.errorbar(steps, similarity, of_similarity, fmt="o-", color="C0", capsize=2)
-    at = steps.index(best(steps, similarity, residual, deviations))
+    at = steps.index(best(steps, similarity, residual, deviations, own))
     axes.plot(steps[at], similarity[at], "o", ms=12, mfc="none", color="C0")
-    found = stage(steps, similarity, residual, deviations)
+    found = stage(steps, similarity, residual, deviations, own)
     if found:
         axes.axvspan(*found, color="0.85", lw=6)  # a stage of one look would have no width
         axes.text(sum(found) / 2, 1.02, "corruption stage", ha="center", transform=axes.get_xaxis_transform())
-    axes.set_ylabel("similarity to the training images", color="C0")
+    words = "similarity to the training images" if max(similarity) > 0 else "minus the distance, the images' own = 1"
+    axes.set_ylabel(words, color="C0")
     other = axes.twinx()
     other.errorbar(steps, residual, of_residual, fmt="s--", lw=1, ms=3, color="C3", capsize=2)
     other.set_ylabel("noise, that of the images = 1", color="C3")

@@ -13,7 +13,11 @@ from data.output.atomic import write_atomic
 from data.output.grid import grid, save_image, sections
 from data.transforms import to_tensor, to_uint8
 from metrics import networks
-from metrics.table import as_text, class_accuracy, measure
+from metrics.table import class_accuracy, measure
+from metrics.text import as_text
+from metrics.textures.table import measure_patches
+from metrics.verdict import verdict
+from training.monitor import PATCHES
 
 ROWS, COLUMNS = 4, 8  # of the picture
 SEED_APART = 1000  # between the seeds of these samples and of those that were watched during training
@@ -27,11 +31,13 @@ def show_and_measure(
     images: ImageSet,
     val: ImageSet | None,
     device: torch.device,
+    features: str = "tiny-features",
 ) -> None:
     """`count` samples of each class -> run/grid.png, and with held-out images `val` run/metrics.json.
 
     sample(labels, seed) -> uint8 (N, S, S, 3). reconstruct(x): images encoded and decoded again. No sample of a latent
     model can surpass them, so the share of them that the classifier recognises stands beside that of the samples.
+    features: what is measured in, "patches" or a network of metrics/networks.
     """
     labels = torch.arange(len(images.classes)).repeat_interleave(count)
     samples = sample(labels, SEED_APART)
@@ -40,13 +46,17 @@ def show_and_measure(
         print("no metrics.json: distances need real images that were not trained on (--val)")
         return
     judge = networks.load_network("tiny-features", device)
-    numbers = measure(judge, images._replace(pixels=samples, labels=labels), val, images, judge)
+    fake = images._replace(pixels=samples, labels=labels)
+    if features == PATCHES:
+        numbers = measure_patches(fake, val, images) | class_accuracy(judge, fake)
+    else:
+        numbers = measure(networks.load_network(features, device), fake, val, images, judge)
     decoded = val._replace(pixels=to_uint8(reconstruct(to_tensor(val.pixels).to(device))))
     for name, real in (("class_accuracy_real", val), ("class_accuracy_decoded", decoded)):
         if share := class_accuracy(judge, real):
             numbers[name] = share["class_accuracy"]
     write_atomic(run / "metrics.json", to_json(numbers, indent=2).encode() + b"\n")
-    print(as_text(numbers))
+    print(f"{as_text(numbers)}\n{verdict([numbers])}")
 
 
 def show(run: Path, images: ImageSet, samples: np.ndarray, labels: torch.Tensor) -> None:

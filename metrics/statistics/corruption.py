@@ -2,16 +2,21 @@
 
     r(x) = mean over pixels of (x - median_3x3 x)^2       noise residual: what a median takes away; edges stay
     f(x) = max_j cos(phi(x), phi(train_j))                feature similarity to the nearest training image of its class
-    evaluation t is corrupted:   f_b - f_t > 3 s_f  and  r_t - r_b > 3 s_r,      b = argmax_{u < t} f_u
+    evaluation t is corrupted:   f_b - f_t > 3 s_f,  r_t - r_b > 3 s_r,  r_t > max_j r(train_j),   b = argmax_{u<t} f_u
 
 f_t and r_t are means over the N samples of evaluation t. s is the standard deviation of their difference under other
 samples: s^2 is the sum of var / N of both evaluations, which is what the bootstrap comes to. All evaluations sample
-the same seeds, so the change that other seeds would bring is smaller than s.
+the same seeds, so the change that other seeds would bring is smaller than s. Samples with no more noise than the
+noisiest training image has are not noisy: a smooth base that learns a texture is no corruption. Instead of f, with any
+other similarity the rule is the same: without a network, f is minus the distance of textures/likeness.py.
 
 Fine-tuning on few images first makes samples similar to them, then for a while noisy and dissimilar, then copies. The
 middle part is the corruption stage (Wu et al. 2024, arXiv 2405.19931), which the training loss does not show. It lasts
 from the first corrupted evaluation to the last one before an evaluation that is not corrupted.
 """
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -61,21 +66,39 @@ def deviation(values: Tensor) -> float:
     return (values.double().std(correction=0) / len(values) ** 0.5).item()
 
 
-def corrupted(similarity: list[float], residual: list[float], deviations: list[tuple[float, float]]) -> list[bool]:
-    """Whether each evaluation is corrupted, from its feature similarity, its noise residual and both deviations."""
+class Own(NamedTuple):
+    """What the training images are to one another: an evaluation is not blamed, nor praised, for being as they are."""
+
+    least: float = -math.inf  # similarity of the one that is least like the others: below it, no evaluation is the best
+    enough: float = math.inf  # similarity of a few of them to the others: above it, all evaluations are as good
+    noisiest: float = 0.0  # residual of the noisiest: up to it, none is corrupted
+
+
+NONE = Own()  # where nothing is known of the training images
+
+
+def corrupted(
+    similarity: list[float], residual: list[float], deviations: list[tuple[float, float]], own: Own = NONE
+) -> list[bool]:
+    """Whether each evaluation is corrupted, from its similarity, its noise residual and both deviations."""
     flags, b = [], 0
     for t in range(len(similarity)):
         s_f, s_r = (SIGMAS * (x**2 + y**2) ** 0.5 for x, y in zip(deviations[b], deviations[t]))
-        flags.append(similarity[b] - similarity[t] > s_f and residual[t] - residual[b] > s_r)
+        noisier = residual[t] - residual[b] > s_r and residual[t] > own.noisiest
+        flags.append(similarity[b] - similarity[t] > s_f and noisier)
         b = t if similarity[t] > similarity[b] else b
     return flags
 
 
 def stage(
-    steps: list[int], similarity: list[float], residual: list[float], deviations: list[tuple[float, float]]
+    steps: list[int],
+    similarity: list[float],
+    residual: list[float],
+    deviations: list[tuple[float, float]],
+    own: Own = NONE,
 ) -> tuple[int, int] | None:
     """(first, last) step of the corruption stage, the first stage if there are several; None if there is none."""
-    flags = corrupted(similarity, residual, deviations)
+    flags = corrupted(similarity, residual, deviations, own)
     if True not in flags:
         return None
     first = flags.index(True)
@@ -84,11 +107,18 @@ def stage(
 
 
 def best(
-    steps: list[int], similarity: list[float], residual: list[float], deviations: list[tuple[float, float]]
+    steps: list[int],
+    similarity: list[float],
+    residual: list[float],
+    deviations: list[tuple[float, float]],
+    own: Own = NONE,
 ) -> int:
-    """The step with the highest feature similarity among evaluations that are not corrupted, the first of equals.
+    """The step of the highest similarity among evaluations that are not corrupted, the first of equals.
 
-    Step 0, before which nothing was learned, is the best only if all others are corrupted.
+    Of evaluations that are as similar as the images are to one another none is better than another. Step 0, before
+    which nothing was learned, is never the best, unless it is the only one. Where all others are corrupted or less
+    similar than any image, there is no best, and the last stands for it.
     """
-    evaluations = zip(steps, similarity, corrupted(similarity, residual, deviations))
-    return max(evaluations, key=lambda one: (not one[2], one[0] > 0, one[1]))[0]
+    flags = corrupted(similarity, residual, deviations, own)
+    fit = [i for i, step in enumerate(steps) if step > 0 and not flags[i] and similarity[i] >= own.least]
+    return steps[max(fit, key=lambda i: min(similarity[i], own.enough)) if fit else -1]

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from data import ImageSet
+from metrics import table
 from metrics.statistics.frechet import frechet
 from metrics.statistics.kid import kid
-from metrics.table import as_text, by_class, measure
+from metrics.table import by_class, measure
+from metrics.text import as_text, doubts
 
 
 class Colours(NamedTuple):
@@ -81,6 +83,7 @@ def test_every_number_says_of_how_many_and_of_what():
         "nearest_pixels",
     } <= numbers.keys()
     assert numbers["clusters"] + numbers["single"] + numbers["empty"] == 20 and "left_out" not in numbers
+    assert numbers["width"] == 3
 
 
 def test_without_training_images_nothing_is_said_of_copies():
@@ -132,7 +135,8 @@ def features(count, seed=0):
     return torch.randn(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_classes_are_measured_apart_with_their_counts():
+def test_classes_are_measured_apart_with_their_counts(monkeypatch):
+    monkeypatch.setattr(table, "ENOUGH", 2)
     x, y = features(12), features(9, 1)
     real, fake = images(12, 0, ("a", "b"), [1] * 5 + [0] * 7), images(9, 1, ("a", "b"), [0, 1, 1] * 3)
     rows = by_class(x, real, y, fake)["by_class"]
@@ -167,11 +171,32 @@ def test_text_has_two_columns_and_classes_under_their_mean():
     }
     lines = as_text(numbers).splitlines()
     assert [line.split() for line in lines] == [
-        ["network", "tiny-features"],
+        ["measured", "in", "tiny-features"],
         ["samples", "8"],
-        ["class_accuracy", "0.500"],
+        "samples that show their class 0.500 by a classifier that knows the classes".split(),
         ["crack", "0.250"],
-        ["by_class"],
+        ["by", "class"],
         ["crack", "fid", "1.500", "samples", "4"],
     ]
-    assert lines[3].startswith("  ") and len(lines[1]) == len(lines[2]) == len(lines[3])
+    assert lines[3].startswith("  ") and len(lines[1]) == len(lines[3]) == lines[2].index("0.500") + 5
+
+
+def test_fid_by_class_of_fewer_than_fifty_images_is_left_out_with_the_reason():
+    few, many = (images(2 * n, 3, ("a", "b"), [0, 1] * n) for n in (49, 50))
+    real = images(120, 1, ("a", "b"), [0, 1] * 60)
+    numbers = measure(Colours(), few, real)
+    assert all("fid" not in row and "kid_x1000" in row for row in numbers["by_class"].values())
+    assert "it takes 50 of each class" in numbers["left_out"]["fid by class"]
+    assert all("fid" in row for row in measure(Colours(), many, real)["by_class"].values())
+
+
+def test_what_so_few_images_cannot_tell_is_said_with_how_many_it_would_take():
+    few = {"samples": 13, "real": 20, "width": 64, "kid_x1000": 4.0, "kid_deviation_x1000": 328.0, "fid": 1.0}
+    kid_words, fid_words = doubts(few)
+    assert "KID 4 +- 328 (x 1000) of 13 images tells no difference" in kid_words and "about 3,000 of each" in kid_words
+    assert "FID of 13 images in 64 features ranks nothing: it takes 65 of each at least" == fid_words
+    assert "only more could tell one" in doubts(few | {"kid_x1000": -1.0})[0]
+    (share,) = doubts({"samples": 25, "real": 300, "copies": 0.2})
+    assert "known to +-0.20 (two deviations); 100 would make it +-0.10" in share
+    enough = {"samples": 500, "real": 500, "width": 64, "kid_x1000": 40.0, "kid_deviation_x1000": 3.0, "fid": 1.0}
+    assert doubts(enough | {"copies": 0.2}) == []

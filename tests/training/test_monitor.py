@@ -156,7 +156,7 @@ def test_what_decides_nothing_is_not_in_the_file(tiny, photos, tmp_path):
         train.main(flags(tiny, photos, tmp_path / keep, "--steps", "1", "--adapter", "bitfit", "--keep", keep))
     told = [weights.load_adapter(tmp_path / keep / "adapter.safetensors")[1]["config"] for keep in ("last", "best")]
     assert "keep" not in told[0] and "stop_corrupted" not in told[0]
-    assert told[1] == told[0] | {"keep": "best", "stop_corrupted": False}
+    assert told[1] == told[0] | {"keep": "best", "stop_corrupted": False, "features": ""}
 
 
 @pytest.mark.parametrize("recipe", ["text", "dreambooth"])

@@ -8,6 +8,7 @@ from data import load
 from data.transforms import Transform, to_tensor
 from metrics.statistics.corruption import (
     ROUNDING,
+    Own,
     best,
     corrupted,
     deviation,
@@ -90,7 +91,7 @@ def test_the_deviation_is_the_bootstraps():
         ([0.5, 0.8, 0.6, 0.5, 0.7], [1, 1, 0.5, 0.4, 0.5], None, 10),  # the samples grow dull, not noisy
         ([0.5, 0.8, 0.77, 0.76, 0.8], [1, 1, 2, 3, 2], None, 10),  # a fall within three deviations
         ([0.5, 0.8, 0.6, 0.6, 0.8], [1, 1, 1.05, 1.08, 1], None, 10),  # noise within three deviations
-        ([0.8, 0.7, 0.6, 0.5], [1, 2, 2, 2], (10, 30), 0),  # from the first look on: keep the model
+        ([0.8, 0.7, 0.6, 0.5], [1, 2, 2, 2], (10, 30), 30),  # from the first look on: there is no best
         ([0.8, 0.7, 0.75, 0.75], [1, 1, 1, 1], None, 20),  # step 0 is not kept for being alike
         ([0.5, 0.8, 0.5, 0.8, 0.5], [1, 1, 2, 1, 2], (20, 20), 10),  # the first of two
         ([0.8], [1], None, 0),
@@ -98,6 +99,19 @@ def test_the_deviation_is_the_bootstraps():
 )
 def test_a_planted_stage_is_found(similarity, residual, found, kept):
     assert stage(*looks(similarity, residual)) == found and best(*looks(similarity, residual)) == kept
+
+
+def test_the_best_is_never_step_0_nor_less_alike_than_the_oddest_image_nor_later_for_being_nearer_than_images_are():
+    steps, flat = [0, 10, 20, 30], ([1, 1, 1, 1], [(0.01, 0.02)] * 4)
+    assert best(steps, [0.9, 0.7, 0.8, 0.75], *flat, Own(least=0.6)) == 20
+    assert best(steps, [0.9, 0.4, 0.5, 0.45], *flat, Own(least=0.6)) == 30  # none is: the last
+    assert best(steps, [0.9, 0.4, 0.9, 0.95], *flat, Own(least=0.6, enough=0.85)) == 20  # copies are no better
+
+
+def test_samples_with_no_more_noise_than_a_training_image_are_not_corrupted():
+    looked = looks([0.5, 0.8, 0.6, 0.5, 0.7], [0.2, 0.3, 0.8, 1.5, 0.6])
+    assert stage(*looked) == (20, 40)
+    assert stage(*looked, Own(noisiest=1.2)) == (30, 30) and stage(*looked, Own(noisiest=2.0)) is None
 
 
 def test_flat_curves_have_no_stage_however_long_they_are_watched():
