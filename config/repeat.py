@@ -1,6 +1,7 @@
 """A call of sample.py as its images keep it: its settings in each PNG, and the same call from a PNG again."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from data.output.about import read_about
 
 OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
 IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
+NOISE = "(seed, class or prompt, number)"  # what decides it; before 0.3 it was the place in the whole list
 PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image", "mask")  # those that may be paths
 
 
@@ -27,6 +29,7 @@ def about_call(config: Config, path: str, files: list[tuple[str, float]], names:
         "steps": values["steps"],
         "guidance": values["guidance"],
         "sampler": values["sampler"],
+        "noise": NOISE,
         "model": anchored(path),
         "adapters": [[anchored(file), strength] for file, strength in files],
         "settings": {name: anchored(value, name) for name, value in values.items()},
@@ -51,6 +54,12 @@ def settings_like(path: str, parts: list[type]) -> tuple[dict, int]:
     settings, number = about.get("settings"), about.get("number")
     if not isinstance(settings, dict) or type(number) is not int:
         raise ValueError(f"{path}: does not say how it was sampled; --like takes a PNG of sample.py as it was written")
+    if about.get("noise") != NOISE:
+        print(
+            f"{path} is of an earlier version, whose noise depended on the other classes or prompts of the call: what "
+            "follows has all its settings, and other noise",
+            file=sys.stderr,
+        )
     lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
     words = [f"--{name}={value}" for name, items in lists.items() for value in items]
     try:

@@ -257,7 +257,7 @@ class Output:
     """The images"""
 
     count: int = option(8, "images of each class or prompt", at_least=1)
-    seed: int = option(0, "image i of the list has the noise of (seed, i), whatever the batch", at_least=0)
+    seed: int = option(0, "image i of a class or prompt has the noise of (seed, its name, i)", at_least=0)
     batch: int = option(16, "images sampled at once", at_least=1)
     precision: str = option("auto", "bf16 computes in bfloat16 by autocast", choices=PRECISIONS)
     device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")

@@ -23,7 +23,7 @@ from data.transforms import resize, to_tensor
 from dit import MaskedDiT
 from inference.request import Request
 from ops.device import Compute
-from sampling import Resampled, blended, cleanest, sample_noise, timesteps_of
+from sampling import Resampled, blended, cleanest, sample_noise, sample_seeds, timesteps_of
 from unet import MaskedText
 from unet.inpaint import hint_of, touched
 
@@ -66,10 +66,13 @@ class Fill:
         steps = steps if self.start is None else cleanest(steps, start.strength)
         schedule, before = request.schedule, request.on_step
 
+        shown = [name for name in request.names for _ in range(output.count)]
+        seeds, apart = sample_seeds(output.seed, shown), sample_seeds(output.seed + APART, shown)
+
         def on_step(here: slice) -> Callable[[Tensor, int], Tensor]:
             numbers, z = range(here.start, here.stop), self.z[here]
-            eps = sample_noise(output.seed, numbers)(z)
-            blend = blended(z, self.masks[here], eps, schedule, steps, sample_noise(output.seed + APART, numbers))
+            eps = sample_noise(seeds, numbers)(z)
+            blend = blended(z, self.masks[here], eps, schedule, steps, sample_noise(apart, numbers))
             if before is None:
                 return blend
             more = before(here)

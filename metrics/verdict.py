@@ -8,10 +8,15 @@ COPIES = 0.15  # share of copies; 0.05 without any
 
 
 def verdict(tables: list[dict]) -> str:
+    """The four sentences under a heading, a line each."""
+    return "\n".join(("verdict:", *(f"  {line}" for line in sentences(tables))))
+
+
+def sentences(tables: list[dict]) -> list[str]:
     """Four sentences of the tables of one set of samples, as `measure` and `measure_patches` give them."""
     numbers = {key: value for table in reversed(tables) for key, value in table.items()}
     by = {key: table["network"] for table in reversed(tables) if "network" in table for key in table}
-    return "\n".join(("verdict:", *(f"  {line(numbers, by)}" for line in (asked_for, like_real, varied, copied))))
+    return [line(numbers, by) for line in (asked_for, like_real, varied, copied)]
 
 
 def asked_for(numbers: dict, by: dict) -> str:

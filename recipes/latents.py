@@ -85,7 +85,7 @@ def sample_images(
     schedule: Schedule,
     vae: VAE,
     settings: Sampling,
-    seed: int,
+    seed: int | list[tuple[int, int, int]],
     compute: Compute,
 ) -> np.ndarray:
     """The samples of these numbers, uint8 (N, S, S, 3): what sample.py gives for the same conditions and seed.

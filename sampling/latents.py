@@ -1,6 +1,9 @@
 """Sample latents in batches. The noise of a sample depends on its own number, not on the batch."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from hashlib import sha256
+from itertools import count
 
 import numpy as np
 import torch
@@ -17,12 +20,19 @@ from sampling.schedule import Schedule
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm, "lcm": lcm}
 
 
-def sample_noise(seed: int, indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """noise(x): standard normal numbers of x's shape (B,...), row b from a generator of its own for (seed, indices[b]).
+def sample_seeds(seed: int, shown: Sequence[str]) -> list[tuple[int, int, int]]:
+    """(seed, its name as a number, how many before it have the name), of each sample, by what it is `shown`."""
+    places = defaultdict(count)
+    return [(seed, int.from_bytes(sha256(name.encode()).digest()[:8]), next(places[name])) for name in shown]
+
+
+def sample_noise(seed: int | Sequence[Sequence[int]], indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """noise(x): normal numbers of x's shape (B,...), row b of a generator for seed[i] or (seed, i), i indices[b].
 
     They are float32 from the CPU, so that a sample does not depend on the device, the batch size or its neighbours.
     """
-    keys = [np.random.SeedSequence([seed, i]).generate_state(1, np.uint64)[0] for i in indices]
+    seeds = [(seed, i) if isinstance(seed, int) else seed[i] for i in indices]
+    keys = [np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] for entropy in seeds]
     generators = [torch.Generator().manual_seed(int(key)) for key in keys]
     return lambda x: torch.stack([torch.randn(x.shape[1:], generator=g) for g in generators]).to(x)
 
@@ -35,7 +45,7 @@ def sample_latents(
     schedule: Schedule,
     sampler: str | Callable = "ddim",
     steps: int | Sequence[int] = 50,
-    seed: int = 0,
+    seed: int | Sequence[Sequence[int]] = 0,
     batch: int = 16,
     image: Tensor | None = None,
     strength: float = 0.8,
@@ -46,7 +56,8 @@ def sample_latents(
 
     denoiser(here): the denoiser of the samples numbered `here`; batched_cfg() makes one for a list of conditions.
     sampler: a name in SAMPLERS, or a function with their arguments, such as partial(ddim, eta=1.0).
-    Sample i has the noise of (seed, i), so a long list may be sampled in parts, on several devices, in any batch.
+    Sample i has the noise of (seed, i), or of seed[i], so a long list may be sampled in parts, on several devices, in
+    any batch.
     image (C,H,W), or one of each sample (N,C,H,W): a latent to start from, noised to the timestep at `strength` of the
     way from clean to noise (SDEdit, Meng 2022, arXiv 2108.01073); strength 1 keeps none of it. Without one every sample
     starts from noise.

@@ -33,6 +33,8 @@ def test_a_picture_depends_on_its_place_and_seed_and_not_on_the_batch(run, tmp_p
     sample.main([*common, "--out", str(tmp_path / "a"), "--batch", "1"])
     sample.main([*common, "--out", str(tmp_path / "b"), "--batch", "5"])
     sample.main([*common, "--out", str(tmp_path / "c"), "--seed", "1"])
+    sample.main([*common, "--classes", "hole", "--out", str(tmp_path / "d"), "--batch", "1"])  # of no other class
+    assert np.array_equal(*(read(tmp_path / x / "hazelnut_hole_001.png") for x in "ad"))
     a, b, c = (read(tmp_path / x / "hazelnut_hole_001.png").astype(int) for x in "abc")
     assert np.abs(a - b).max() <= 1 and np.abs(a - c).max() > 1
     assert sorted(path.name for path in (tmp_path / "a").glob("hazelnut_good*")) == [

@@ -22,7 +22,7 @@ from recipes.made_of import made_of
 from recipes.masks import mask_hints, mask_weights
 from recipes.pixels import transform
 from recipes.sizes import image_sizes
-from sampling import batched_cfg
+from sampling import batched_cfg, sample_seeds
 from unet import TextConditioned, encode_prompts
 from unet.prompt import escape
 from unet.row import nothing, sized
@@ -156,9 +156,9 @@ class Captions:
             height, width = (side * self.vae.factor for side in self.latent_shape[1:])
             cond = sized(cond, (height, width, 0, 0, height, width))
             denoiser = batched_cfg(self.model, cond, nothing(states[-1:]), settings.guidance)
-        numbers = numbers or range(len(prompts))
+        numbers, seeds = numbers or range(len(prompts)), sample_seeds(seed, prompts)
         return sample_images(
-            denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seed, self.compute
+            denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seeds, self.compute
         )
 
     def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:

@@ -27,7 +27,7 @@ from recipes.loading import load_autoencoder, load_dit, new_dit
 from recipes.made_of import made_of
 from recipes.masks import mask_images, mask_weights
 from recipes.pixels import train_and_val
-from sampling import Schedule, batched_cfg, dit_schedule
+from sampling import Schedule, batched_cfg, dit_schedule, sample_seeds
 from unet import VAE
 
 COLUMNS = 8  # classes in a grid
@@ -121,9 +121,9 @@ class Classes:
         null = self.null if self.superclass_row is None else self.superclass_row[labels]
         guidance = settings.guidance if null is not None else 1.0
         denoiser = batched_cfg(self.model, self.rows[labels].to(self.compute.device), null, guidance)
-        numbers = range(len(labels))
+        seeds, numbers = sample_seeds(seed, [self.images.classes[i] for i in labels]), range(len(labels))
         return sample_images(
-            denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seed, self.compute
+            denoiser, numbers, self.latent_shape, self.schedule, self.vae, settings, seeds, self.compute
         )
 
     def sample_columns(self, count: int, settings: Sampling, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from sampling import SAMPLERS, Schedule, batched_cfg, cfg, conditional, ddim, sample_latents, sample_noise
+from sampling import SAMPLERS, Schedule, batched_cfg, cfg, conditional, ddim, sample_latents, sample_noise, sample_seeds
 
 SCHEDULE = Schedule.linear()
 SHAPE = (4, 2, 2)
@@ -141,3 +141,11 @@ def test_from_an_image_it_takes_the_cleanest_steps_and_starts_in_the_noise_of_th
     noise = sample_noise(3, range(2))(torch.empty(2, *SHAPE))
     alpha_bar = SCHEDULE.alpha_bar[40].item()
     torch.testing.assert_close(seen[0][1], alpha_bar**0.5 * image + (1 - alpha_bar) ** 0.5 * noise)
+
+
+def test_the_noise_of_a_class_does_not_depend_on_the_others():
+    both, one = sample_seeds(3, ["crack", "hole", "crack", "hole"]), sample_seeds(3, ["hole", "hole"])
+    assert len(set(both)) == 4 and [both[1], both[3]] == one and sample_seeds(4, ["hole"])[0] not in both
+    draw = torch.empty(2, *SHAPE)
+    assert torch.equal(sample_noise(both, [1, 3])(draw), sample_noise(one, [0, 1])(draw))
+    assert not torch.equal(sample_noise(both, [0, 1])(draw)[0], sample_noise(both, [0, 1])(draw)[1])

@@ -13,7 +13,8 @@ from border import read_table
 from config import training as settings
 from data.output.atomic import write_atomic
 from metrics.statistics.corruption import best, stage
-from metrics.table import as_text
+from metrics.text import as_text
+from metrics.verdict import sentences
 from training.log import read_log, read_numbers
 from training.monitor import measurements
 from training.page.chart import Chart, thinned
@@ -115,7 +116,9 @@ def verdict(values: dict, lines: list[dict], run: Path) -> list[str]:
     seen, numbers = measurements(run), read_numbers(run)
     if len(seen[0]) > 1:
         chosen, spoiled = best(*seen), stage(*seen)
-        said.append(f"The samples were most like the images at step {chosen}, of {len(seen[0])} looks.")
+        near = max(seen[1]) >= seen[-1].least
+        words = f"The samples were most like the images at step {chosen}, of {len(seen[0])} looks."
+        said.append(words if near else "At no step were the samples as like the images as the oddest image is.")
         if spoiled:
             said.append(f"From step {spoiled[0]} to {spoiled[1]} they were noisy and unlike the images (corruption).")
         if values.get("keep") == "best":
@@ -128,14 +131,16 @@ def verdict(values: dict, lines: list[dict], run: Path) -> list[str]:
             f"The held-out loss was lowest at step {min(held_out)[1]} ({min(held_out)[0]:.4f}, and "
             f"{held_out[-1][0]:.4f} at the end): the model has begun to learn its images by heart."
         )
-    if "class_accuracy" in numbers:
+    if "class_accuracy" in numbers and "swd" not in numbers:
         real = f", {numbers['class_accuracy_real']:.2f} of real images" if "class_accuracy_real" in numbers else ""
         said.append(f"{numbers['class_accuracy']:.2f} of the samples show their class{real}.")
     if "copies" in numbers:
         share = numbers["copies"]
         judged = "more than chance: look at the pairs below" if share > 0.15 else "no sign of copying"
         said.append(f"{share:.2f} of the samples are very near a training image, 0.05 by chance: {judged}.")
-    if ended and "measure" in values and "fid" not in numbers and "kid_x1000" not in numbers:
+    if "swd" in numbers:
+        said += [sentence[0].upper() + sentence[1:] for sentence in sentences([numbers])]
+    elif ended and "measure" in values and "fid" not in numbers and "kid_x1000" not in numbers:
         said.append("No distances were measured: they need held-out images (--val) and --measure.")
     return said
 
