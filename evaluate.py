@@ -14,6 +14,7 @@ from data import ImageSet, load
 from data.output.atomic import write_atomic
 from data.output.samples import file_names, read_samples, smallest_side
 from data.source import GENERATED, describe_shared, tell
+from data.split import parse as parse_part
 from data.transforms import Transform, to_tensor
 from metrics import networks
 from metrics.networks import lpips
@@ -157,7 +158,7 @@ def images_of(images: Images, prompts: list[str]) -> tuple[ImageSet, ImageSet, I
 
 def read_images(source: str, side: int, classes: list[str] = ()) -> ImageSet:
     """The images; those of sample.py have the classes that it wrote into their names, if they are among `classes`."""
-    if source.startswith(GENERATED):
+    if source.startswith(GENERATED) or parse_part(source)[1]:
         return load(source, Transform(side))
     images = read_samples(source, Transform(side))
     known = dict(zip(file_names(classes), classes))

@@ -92,7 +92,11 @@ class Buckets:
 class HeldOut:
     """Held-out images"""
 
-    val: str = option("", "images of the same classes that are not trained on; empty: the val split of generated data")
+    val: str = option(
+        "",
+        "images of the same classes that are not trained on; 0.2 or 4: that share or number of each class of --data, "
+        "0.2:PATTERN keeps objects together (data/split.py); empty: the val split of generated data",
+    )
 
 
 @dataclass

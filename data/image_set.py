@@ -16,3 +16,12 @@ class ImageSet(NamedTuple):
     masks: np.ndarray | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
     parents: dict[str, str] = {}  # class -> superclass, where the source has them
     origins: np.ndarray | None = None  # (N, 4): height, width of the original, top, left of the crop; None: no crop
+
+    def at(self, index: torch.Tensor) -> "ImageSet":
+        """The images of these numbers; the classes stay."""
+        chosen = index.numpy()
+        own = {
+            name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in ("masks", "origins")
+        }
+        names = [self.names[i] for i in index]
+        return self._replace(pixels=self.pixels[chosen], labels=self.labels[index], names=names, **own)

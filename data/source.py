@@ -22,6 +22,7 @@ from data.generated import makers
 from data.generated.photographs import SPLITS
 from data.image_set import ImageSet
 from data.images import decode_all, decode_mask, looks_like_mask
+from data.split import parse as parse_part
 from data.transforms import Transform
 
 GENERATED = "generated:"
@@ -29,7 +30,14 @@ LOST = ((1.0, 2.0), (0.5, 1.0), (0.01, 0.5))  # shares of a mask: all of it, ove
 
 
 def load(source: str, transform: Transform) -> ImageSet:
-    """The images of a source at the transform's size. ValueError names every file that cannot be used."""
+    """The images of a source at the transform's size. ValueError names every file that cannot be used.
+
+    SOURCE#train:SHARE and SOURCE#val:SHARE are its two parts (split.py).
+    """
+    source, part = parse_part(source)
+    if part is not None:
+        images = load(source, transform)
+        return images.at(part.of(images.names, images.labels.tolist()))
     if source.startswith(GENERATED):
         return load_generated(source, transform.size)
     layout = recognise(source)
@@ -39,8 +47,15 @@ def load(source: str, transform: Transform) -> ImageSet:
 
 
 def load_captioned(source: str, transform: Transform, template: str = "") -> tuple[ImageSet, Captions]:
-    """The images of a source and their captions; the classes are the distinct captions. See folders/captions.py for
-    `template`. Prints where the captions come from."""
+    """The images of a source, or of its part, and their captions; the classes are the distinct captions.
+
+    template: see folders/captions.py. Prints where the captions come from.
+    """
+    source, part = parse_part(source)
+    if part is not None:
+        images, captions = load_captioned(source, transform, template)
+        index = part.of(images.names, [0] * len(images.names))
+        return images.at(index), captions._replace(items=tuple(captions.items[i] for i in index))
     if source.startswith(GENERATED):
         images = load_generated(source, transform.size)
         captions = generated_captions(images.names)
@@ -53,13 +68,15 @@ def load_captioned(source: str, transform: Transform, template: str = "") -> tup
 
 def classes_of(source: str) -> list[str]:
     """The classes of `load` in its order; no image is decoded."""
+    source = parse_part(source)[0]
     if source.startswith(GENERATED):
         return [f"{product}/{state}" for product in parse(source)[0] for state in makers.states(product)]
     return recognise(source).classes
 
 
 def captions_of(source: str, template: str = "") -> list[str]:
-    """The captions of `load_captioned`; no image is decoded."""
+    """The captions of `load_captioned`, of all parts; no image is decoded."""
+    source = parse_part(source)[0]
     if source.startswith(GENERATED):
         products, _, count = parse(source)
         return [makers.caption(p, state) for p in products for state in makers.states(p)] * count

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from config.training import Sampling
 from data.output.grid import grid, save_image, sections
+from data.source import tell
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
@@ -40,6 +41,13 @@ def evaluation(
 
     measure(samples): further numbers, of the samples uint8 (N, S, S, 3), column by column.
     """
+    if held_out is None:
+        tell(
+            [
+                "without held-out images the samples are compared with the training images alone: no held-out loss, no "
+                "distance to real images and no line of real ones beside copies; --val 0.2 holds out a share"
+            ]
+        )
     pairs = beside_nearest(condition.images.pixels, condition.compute.device)
 
     def evaluate(run: Path, step: int) -> dict:

@@ -10,7 +10,8 @@ from pathlib import Path
 import adapters
 import weights
 from config import Config, check_unread, given, read_toml, usage
-from config.training import Base, Origin, Run
+from config.training import Base, Images, Origin, Run
+from data.split import SOURCE, parts, share
 from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
 from recipes.job import OF_A_CALL
 
@@ -26,7 +27,7 @@ def configure(argv: list[str] | None, title: str) -> Config:
     if "-h" in argv or "--help" in argv:
         print(help_page([word for word in argv if word not in ("-h", "--help")], title))
         sys.exit(0)
-    values = given(argv, all_parts())
+    values = with_parts(given(argv, all_parts()))
     if not values.get("resume", False):
         return check(values)
     out = values.get("out", "")
@@ -44,6 +45,14 @@ def configure(argv: list[str] | None, title: str) -> Config:
             )
     call = {key: value for key, value in values.items() if key in OF_A_CALL}
     return config.replace(**call | {"out": str(stored.parent) if moved else out})
+
+
+def with_parts(values: dict) -> dict:
+    """The values with `data` and `val` as the two parts of one source, where `val` is a share of it."""
+    if not share(values.get("val", "")):
+        return values
+    train, val = parts(values.get("data", Images.data), values["val"])
+    return values | {"data": train, "val": val}
 
 
 def check(values: dict) -> Config:
@@ -80,8 +89,9 @@ def settings_from_here(run: Path) -> dict:
     values, folder = read_toml(run / "config.toml", all_parts(), stored=True), started_in(run)
 
     def from_here(text: str) -> str:
-        path = Path(folder) / text
-        return str(path) if folder not in ("", os.getcwd()) and text and path.exists() else text
+        part = SOURCE.fullmatch(text)
+        path, rest = Path(folder) / (part["source"] if part else text), text[len(part["source"]) :] if part else ""
+        return f"{path}{rest}" if folder not in ("", os.getcwd()) and text and path.exists() else text
 
     def moved(value: str | list[str]) -> str | list[str]:
         return [from_here(text) for text in value] if isinstance(value, list) else from_here(value)

@@ -27,9 +27,9 @@ KERNEL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 def pyramid(x: Tensor) -> list[Tensor]:
-    """Images x (N, 3, S, S) -> their Laplacian pyramid, finest scale first, down to a side of 16 to 31 pixels."""
+    """Images x (N, 3, H, W) -> their Laplacian pyramid, finest scale first, down to a short side of 16 to 31 pixels."""
     scales = []
-    while x.shape[-1] >= 2 * COARSEST:
+    while min(x.shape[-2:]) >= 2 * COARSEST:
         small = blur(x)[..., ::2, ::2]
         scales.append(x - F.interpolate(small, x.shape[-2:], mode="bilinear", align_corners=False))
         x = small
@@ -51,8 +51,8 @@ class Projections:
 
     def __init__(self, real: Tensor, seed: int = 0):
         """real (M, 3, S, S), whose means and deviations, of each colour on each scale, patches are measured in."""
-        if real.shape[-1] < PATCH:
-            raise ValueError(f"patches of {PATCH} pixels a side need images as large, found {real.shape[-1]}")
+        if min(real.shape[-2:]) < PATCH:
+            raise ValueError(f"patches of {PATCH} pixels a side need images as large, found {min(real.shape[-2:])}")
         self.seed = seed
         self.moments = [(x.mean((0, 2, 3)), x.std((0, 2, 3)).clamp(min=1 / 255)) for x in pyramid(real)]
 
@@ -60,7 +60,7 @@ class Projections:
         """x (N, 3, S, S) -> (N, scales, PATCHES, DIRECTIONS)."""
         generator, scales = torch.Generator().manual_seed(self.seed), []
         for scale, (mean, deviation) in zip(pyramid(x), self.moments):
-            top, left = torch.randint(scale.shape[-1] - PATCH + 1, (2, PATCHES), generator=generator)
+            top, left = (torch.randint(n - PATCH + 1, (PATCHES,), generator=generator) for n in scale.shape[-2:])
             w = F.normalize(torch.randn(3 * PATCH**2, DIRECTIONS, generator=generator), dim=0)  # (147, W)
             scale = (scale - mean[:, None, None]) / deviation[:, None, None]
             windows = scale.unfold(2, PATCH, 1).unfold(3, PATCH, 1)[:, :, top, left]  # (N, 3, PATCHES, 7, 7)
