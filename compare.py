@@ -4,6 +4,7 @@ The config gives settings of train.py and sample.py, those that all methods shar
 
     seeds = 3                                    # runs of each method
     real = "generated:hazelnut/test/20"          # images that none of them trains on
+    unrelated = ["a photo of a bottle"]          # optional, of a text model: prompts whose pictures it is to keep
     [train]                                      # settings of every run
     data = "generated:hazelnut/few/20"
     [sample]                                     # settings of every sampling

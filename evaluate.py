@@ -5,8 +5,11 @@ generated:hazelnut/test/20. Prints a table for each network, and with --out writ
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from border import to_json
 from config import option, read, run_script
@@ -17,10 +20,12 @@ from data.source import GENERATED, describe_shared, tell
 from data.split import parse as parse_part
 from data.transforms import Transform, to_tensor
 from metrics import networks
+from metrics.downstream.folders import gain_table
 from metrics.networks import lpips
 from metrics.statistics.clusters import intra_cluster, pairwise_diversity
 from metrics.statistics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
 from metrics.statistics.scores import load_scorer, means
+from metrics.statistics.subject import drift
 from metrics.table import class_accuracy, measure, without_nan
 from metrics.text import as_text
 from metrics.textures.table import measure_patches
@@ -47,6 +52,18 @@ class Images:
 
 
 @dataclass
+class Kept:
+    """What was not trained"""
+
+    before: str = option("", "pictures of unrelated prompts or classes by the model before training: did they change")
+    after: str = option("", "the same pictures, of the same seed, by the trained model")
+
+    def check(self) -> None:
+        if bool(self.before) != bool(self.after):
+            raise ValueError("--before and --after are two folders of the same pictures, give both")
+
+
+@dataclass
 class Measures:
     """The measures"""
 
@@ -55,6 +72,7 @@ class Measures:
     )
     lpips: str = option("", "linear weights of LPIPS, file or downloaded name: how far apart are the samples")
     prompt: list[str] = option([], "that the samples were made of, repeat; a {red|blue} box: with alternatives")
+    gain: int = option(0, "trainings of a classifier with and without the samples: do they teach it", at_least=0)
     scorer: list[str] = option([], "function of the samples, module:NAME or file.py:NAME; repeat")
 
 
@@ -71,7 +89,7 @@ class Output:
 
 def main(argv: list[str] | None = None) -> None:
     """Images, networks, one table for each."""
-    config = read(argv, Images, Measures, Output, title=__doc__)
+    config = read(argv, Images, Kept, Measures, Output, title=__doc__)
     measures, device = config[Measures], choose_device(config[Output].device)
     scorers = [load_scorer(text) for text in measures.scorer]
     choices = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in measures.prompt]
@@ -93,7 +111,15 @@ def main(argv: list[str] | None = None) -> None:
             continue
         of_prompts = measure_prompts(network, samples, choices) if network.texts else {}
         tables.append(measure(network, fake, real, train, classifier) | of_prompts)
-    said = verdict(tables)
+    said, kept = verdict(tables), config[Kept]
+    if kept.before:
+        pictures = paired(kept.before, kept.after, fake.pixels.shape[1])
+        for network in list(filter(None, loaded.values())) or [networks.load_network("pixels", device)]:
+            tables.append({"network": network.name} | drift(*map(network.embed, pictures)))
+    if measures.gain:
+        if train is None:
+            raise ValueError("--gain compares classifiers of the training images: give --train")
+        tables.append(gain_table(real, fake, train, measures.gain))
     if measures.lpips:
         distances = lpips_distances(lpips.load_lpips(measures.lpips).to(device), fake, train)
         tables.append(without_nan({"network": f"LPIPS ({measures.lpips})"} | distances))
@@ -154,6 +180,15 @@ def images_of(images: Images, prompts: list[str]) -> tuple[ImageSet, ImageSet, I
     if prompts:
         return read_samples(images.fake, Transform(side), prompts), real, train
     return read_images(images.fake, side, real.classes), real, train
+
+
+def paired(before: str, after: str, side: int) -> list[Tensor]:
+    """The pictures of two folders that have the same names, (N, 3, side, side) each. ValueError unless all have."""
+    sets = [read_samples(folder, Transform(side)) for folder in (before, after)]
+    names = [[Path(name).name for name in images.names] for images in sets]
+    if odd := sorted(set(names[0]) ^ set(names[1])):
+        raise ValueError(f"{before} and {after} hold other pictures, {odd[0]} is in one of them only")
+    return [to_tensor(images.pixels)[np.argsort(of)] for images, of in zip(sets, names)]
 
 
 def read_images(source: str, side: int, classes: list[str] = ()) -> ImageSet:

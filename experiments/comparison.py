@@ -9,15 +9,16 @@ from data import ImageSet, load
 from data.output.atomic import write_atomic
 from data.output.samples import GRID, read_samples, smallest_side
 from data.source import classes_of
-from data.transforms import Transform
+from data.transforms import Transform, to_tensor
 from experiments.log import costs
 from experiments.page import html
 from experiments.plan import Plan
 from experiments.run import is_finished, sample_once, train
-from experiments.settings import training_images
+from experiments.settings import base_model, training_images
 from experiments.table import markdown
 from metrics import networks
 from metrics.statistics.scores import load_scorer, means
+from metrics.statistics.subject import drift
 from metrics.table import measure
 from ops.device import choose_device
 
@@ -46,6 +47,8 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
                     for key, value in means(scorer(samples.pixels)).items()
                 }
                 numbers = costs(run) | measure(network, samples, real, few, classifier) | {"scores": scores}
+                if plan.unrelated:
+                    numbers |= drift_of(plan, out, run, method, seed, network)
                 rows.append({"method": method, "variant": variant, "seed": seed} | numbers)
                 grids.setdefault(", ".join(filter(None, (method, variant))), folder / GRID)
             write_atomic(out / "numbers.json", to_json(rows, indent=1).encode() + b"\n")
@@ -70,6 +73,17 @@ def sample_variant(plan: Plan, run: Path, variant: str, seed: int) -> Path:
         content = {"classes": ",".join(classes_of(plan.real))}
     folder = run / ("drawn" + (f"-{variant}" if variant else ""))
     return sample_once(folder, {"run": str(run), "seed": seed} | content | plan.sample_settings(variant))
+
+
+def drift_of(plan: Plan, out: Path, run: Path, method: str, seed: int, network: networks.Network) -> dict:
+    """How much a run changed the pictures of the plan's unrelated prompts, of the same seeds as the base's."""
+    settings = {"prompt": plan.unrelated, "seed": seed} | plan.sample_settings(next(iter(plan.variants)))
+    base = base_model(plan.train_settings(out, method, seed))
+    before = sample_once(out / f"unrelated-{Path(base).name}-{seed}", {"model": base} | settings)
+    after = sample_once(run / "unrelated", {"run": str(run)} | settings)
+    transform = Transform(smallest_side(after))
+    pictures = [read_samples(folder, transform, plan.unrelated).pixels for folder in (before, after)]
+    return drift(*(network.embed(to_tensor(pixels)) for pixels in pictures))
 
 
 def samples_of(plan: Plan, folder: Path, transform: Transform, real: ImageSet) -> ImageSet:

@@ -27,6 +27,7 @@ class Plan:
     variants: dict[str, dict] = field(default_factory=lambda: {"": {}})
     scorers: dict[str, str] = field(default_factory=dict)
     classes_of_prompts: dict[str, str] = field(default_factory=dict)
+    unrelated: list[str] = field(default_factory=list)
 
     def variants_of(self, method: str) -> list[str]:
         """The names of the sampling variants of a method."""
@@ -79,7 +80,7 @@ def check_tables(table: dict, path: str | Path) -> None:
     """ValueError for an unknown key of a plan, a value of another type, and a variant of an unknown method."""
     if "methods" not in table and table.keys() - Plan.__dataclass_fields__.keys():
         raise ValueError(f"{path}: a comparison has a table [methods.NAME] for each of its rows, and this has none")
-    types = {"seeds": int, "real": str}
+    types = {"seeds": int, "real": str, "unrelated": list}
     for key, value in table.items():
         known(key, Plan.__dataclass_fields__, f"{path}: ")
         if type(value) is not types.get(key, dict):

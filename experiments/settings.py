@@ -5,9 +5,9 @@ from typing import TypeVar
 
 from config import Config
 from config.read import read_flags
-from config.training import Images
+from config.training import Base, Images
 from inference import settings as call_settings
-from recipes.settings import all_parts, check, recipe_and_model, row_of, rows
+from recipes.settings import all_parts, check, recipe_and_model, row_of, rows, with_parts
 
 Value = TypeVar("Value", bool, int, float, str, list[str])  # of a setting
 
@@ -26,7 +26,7 @@ def train_fields() -> set[str]:
 
 def check_train(settings: dict) -> Config:
     """The settings of train.py; ValueError for one that its recipe does not read, or that has another type or range."""
-    return check(read_flags(flags(settings), all_parts()))
+    return check(with_parts(read_flags(flags(settings), all_parts())))
 
 
 def check_sample(settings: dict) -> None:
@@ -37,6 +37,11 @@ def check_sample(settings: dict) -> None:
 def training_images(settings: dict) -> str:
     """The source of the images that train.py trains on with these settings."""
     return check_train(settings)[Images].data
+
+
+def base_model(settings: dict) -> str:
+    """The model that train.py trains with these settings."""
+    return check_train(settings)[Base].model
 
 
 def flags(settings: dict) -> list[str]:

@@ -33,6 +33,9 @@ COLUMNS = (
     Column("density", "density", ".2f", "how many real neighbourhoods hold a sample, 1 for equal distributions"),
     Column("coverage", "coverage", ".2f", "share of real images with a sample in their neighbourhood", 1),
     Column("diversity", "diversity", ".2f", "mean distance between the samples nearest to one training image", 1),
+    Column("clip_i", "CLIP-I", ".3f", "mean cosine of samples to the real images in CLIP, as published", 1),
+    Column("dino", "DINO", ".3f", "the same in DINO", 1),
+    Column("drift", "drift", ".2f", "change of the pictures of unrelated prompts, 1: as two of them differ", -1),
     Column("copies", "copies", ".2f", "share nearer to a training image than the nearest 5 % of real ones are", -1),
     Column("copies_pixels", "copies, pixels", ".2f", "the same in pixels", -1),
     Column(

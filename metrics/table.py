@@ -21,6 +21,7 @@ from metrics.statistics.kid import kid, kid_interval
 from metrics.statistics.nearest import authentic, by_image, copy_report, ratio, turned
 from metrics.statistics.neighbours import density_coverage, precision_recall
 from metrics.statistics.rows import distances
+from metrics.statistics.subject import subject_score
 
 VIEWS = 8  # of a training image: four quarter turns, mirrored or not
 NEIGHBOURS = 5  # training images in the ratio of distances, or all of them if there are fewer
@@ -61,6 +62,9 @@ def measure(
         add("diversity", diversity, f, f_train)
         add("copies", copies, f, f_real, f_train)
         add("copies_pixels", pixel_copies, fake, real, train)
+    if getattr(network, "score", ""):
+        names = network.score, f"{network.score}_real"
+        add(network.score, lambda *sets: dict(zip(names, subject_score(*sets))), f, f_real)
     add("by_class", by_class, f_real, real, f, fake)
     if any("fid" not in row for row in numbers.get("by_class", {}).values()):
         left_out["fid by class"] = f"FID of fewer than {ENOUGH} images ranks nothing; it takes {ENOUGH} of each class"

@@ -174,3 +174,36 @@ def test_what_is_no_number_is_left_out_with_its_reason(tmp_path):
     (numbers,) = json.loads((tmp_path / "n").read_text(), parse_constant=pytest.fail)
     assert "diversity" not in numbers and numbers["clusters"] == 0
     assert numbers["left_out"]["diversity"] == "no training image is the nearest to two samples"
+
+
+def test_folders_are_measured_without_a_network_and_the_table_ends_in_four_sentences(tmp_path, capsys):
+    real, few = write(tmp_path / "real", "test", 6), write(tmp_path / "few", "few", 6)
+    good = write(tmp_path / "fake", "oracle", 6, flat=True)
+    (numbers,) = run(tmp_path, "--real", real, "--fake", good, "--train", few)
+    said = capsys.readouterr().out
+    assert numbers["network"] == "patches, no network" and numbers["patch_distance"] < 1.3
+    assert numbers["copies_patches"] <= 0.3 and 0.7 < numbers["varied"] < 1.3 and "nearest_class_real" in numbers
+    words = [line.strip().split(":")[0] for line in said.split("verdict:")[1].strip().splitlines()]
+    assert words == ["asked for", "like the real ones", "varied", "copied"]
+    assert "like the real ones: yes" in said and "a share of 12 images is known to +-0.29" in said
+    (copied,) = run(tmp_path, "--real", real, "--fake", few, "--train", few)
+    assert copied["copies_patches"] == 1 and copied["nearest_patches"] < 1e-3 < copied["nearest_patches_real"]
+    assert "copied: yes, in part, 1.00 of the samples" in capsys.readouterr().out
+    for i in range(6):
+        grey = np.full((64, 64, 3), 100 + i, np.uint8)
+        save_image(tmp_path / "fog" / f"hazelnut_good_{i:03d}.png", grey)
+        save_image(tmp_path / "fog" / f"hazelnut_crack_{i:03d}.png", grey)
+    (fog,) = run(tmp_path, "--real", real, "--fake", str(tmp_path / "fog"), "--train", few)
+    assert fog["patch_distance"] > 2 and fog["varied"] < 0.5
+
+
+def test_pictures_that_were_not_to_change_are_compared_one_by_one(tmp_path, capsys):
+    sources = ["--real", "generated:hazelnut/test/2", "--fake", "generated:hazelnut/val/2"]
+    before, after = write(tmp_path / "a", "val", 2, flat=True), write(tmp_path / "b", "test", 2, flat=True)
+    same, other = (run(tmp_path, *sources, "--before", before, "--after", x)[-1] for x in (before, after))
+    assert same["drift"] == pytest.approx(0, abs=1e-6) and 0.2 < other["drift"] and same["network"] == "tiny-features"
+    (tmp_path / "b" / "hazelnut_good_001.png").unlink()
+    with pytest.raises(ValueError, match="hold other pictures, hazelnut_good_001.png is in one of them only"):
+        evaluate.main([*sources, "--before", before, "--after", after])
+    with pytest.raises(ValueError, match="give both"):
+        evaluate.main([*sources, "--before", before])

@@ -41,6 +41,7 @@ class Network(NamedTuple):
     classes: tuple[str, ...] = ()  # names of the logits, if the file has them
     texts: Callable[[list[str]], Tensor] | None = None  # CLIP: N texts -> features (N, D) in the space of the images
     scale: float | None = None  # CLIP: logits are this times the cosines of images and texts
+    score: str = ""  # the name of the mean cosine to a subject's photographs in it: clip_i, dino, dinov2
 
 
 def load_network(spec: str | Path, device: str | torch.device = "cpu") -> Network:
@@ -60,7 +61,11 @@ def load_network(spec: str | Path, device: str | torch.device = "cpu") -> Networ
     if dino.layout_of(backbone):
         network = dino.build(backbone, metadata, path).to(device)
         name = f"{dino.name_of(network)} ({path.name})"
-        return Network(name, batched(lambda x: dino.features(network, x), device))
+        return Network(
+            name,
+            batched(lambda x: dino.features(network, x), device),
+            score="dinov2" if name.startswith("DINOv2") else "dino",
+        )
     raise ValueError(f"{path}: expected {KNOWN}, found {describe_unknown(tensors)}")
 
 
@@ -124,7 +129,8 @@ def clip_network(network: clip.CLIP, path: Path, device: str | torch.device) -> 
 
     image = network.image.config
     name = f"CLIP {image.name} at {image.grid * image.patch} px, {image.activation} ({path.name})"
-    return Network(name, batched(network.images, device), texts=texts, scale=network.logit_scale.exp().item())
+    scale, images = network.logit_scale.exp().item(), batched(network.images, device)
+    return Network(name, images, texts=texts, scale=scale, score="clip_i")
 
 
 def find_tokenizer(path: Path, rows: int) -> Tokenizer:
