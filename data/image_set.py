@@ -20,8 +20,8 @@ class ImageSet(NamedTuple):
     def at(self, index: torch.Tensor) -> "ImageSet":
         """The images of these numbers; the classes stay."""
         chosen = index.numpy()
-        own = {
-            name: None if getattr(self, name) is None else getattr(self, name)[chosen] for name in ("masks", "origins")
-        }
+        masks, origins = (None if x is None else x[chosen] for x in (self.masks, self.origins))
         names = [self.names[i] for i in index]
-        return self._replace(pixels=self.pixels[chosen], labels=self.labels[index], names=names, **own)
+        return self._replace(
+            pixels=self.pixels[chosen], labels=self.labels[index], names=names, masks=masks, origins=origins
+        )

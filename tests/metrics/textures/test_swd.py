@@ -37,8 +37,7 @@ def test_it_is_the_mean_of_scipys_wasserstein_distances_of_the_projections(image
     ours = swd(test, few)
     expected, generator = [], torch.Generator().manual_seed(0)
     for real, fake in zip(pyramid(few), pyramid(test)):
-        side = real.shape[-1]
-        top, left = torch.randint(side - 6, (2, PATCHES), generator=generator).numpy()
+        top, left = (torch.randint(real.shape[-1] - 6, (PATCHES,), generator=generator).numpy() for _ in range(2))
         w = torch.randn(147, DIRECTIONS, generator=generator).numpy()
         w /= np.linalg.norm(w, axis=0)
         mean, deviation = real.numpy().mean((0, 2, 3)), real.numpy().std((0, 2, 3), ddof=1)
