@@ -21,7 +21,5 @@ class ImageSet(NamedTuple):
         """The images of these numbers; the classes stay."""
         chosen = index.numpy()
         masks, origins = (None if x is None else x[chosen] for x in (self.masks, self.origins))
-        names = [self.names[i] for i in index]
-        return self._replace(
-            pixels=self.pixels[chosen], labels=self.labels[index], names=names, masks=masks, origins=origins
-        )
+        pixels, labels, names = self.pixels[chosen], self.labels[index], [self.names[i] for i in index]
+        return self._replace(pixels=pixels, labels=labels, names=names, masks=masks, origins=origins)

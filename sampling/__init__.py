@@ -12,10 +12,11 @@ from sampling.ddpm import ddpm
 from sampling.dpm import dpm
 from sampling.fill import Resampled, blended
 from sampling.guidance import batched_cfg, cfg, composed, conditional, limited_interval, superclass_cfg, two_stage
-from sampling.latents import SAMPLERS, cleanest, sample_latents, sample_noise, sample_seeds, timesteps_of
+from sampling.latents import SAMPLERS, cleanest, sample_latents, sample_noise, timesteps_of
 from sampling.loss import diffusion_loss
 from sampling.progressive import dit_schedule
 from sampling.schedule import Schedule
+from sampling.seeds import sample_seeds
 
 __all__ = [
     "SAMPLERS",

@@ -1,9 +1,6 @@
 """Sample latents in batches. The noise of a sample depends on its own number, not on the batch."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from hashlib import sha256
-from itertools import count
 
 import numpy as np
 import torch
@@ -18,12 +15,6 @@ from sampling.schedule import Schedule
 
 # each: (denoise, x, schedule, steps, noise, on_step=) -> latents
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm, "lcm": lcm}
-
-
-def sample_seeds(seed: int, shown: Sequence[str]) -> list[tuple[int, int, int]]:
-    """(seed, its name as a number, how many before it have the name), of each sample, by what it is `shown`."""
-    places = defaultdict(count)
-    return [(seed, int.from_bytes(sha256(name.encode()).digest()[:8]), next(places[name])) for name in shown]
 
 
 def sample_noise(seed: int | Sequence[Sequence[int]], indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
@@ -56,8 +47,7 @@ def sample_latents(
 
     denoiser(here): the denoiser of the samples numbered `here`; batched_cfg() makes one for a list of conditions.
     sampler: a name in SAMPLERS, or a function with their arguments, such as partial(ddim, eta=1.0).
-    Sample i has the noise of (seed, i), or of seed[i], so a long list may be sampled in parts, on several devices, in
-    any batch.
+    Sample i has the noise of (seed, i), or of seed[i], so a long list may be sampled in parts, in any batch.
     image (C,H,W), or one of each sample (N,C,H,W): a latent to start from, noised to the timestep at `strength` of the
     way from clean to noise (SDEdit, Meng 2022, arXiv 2108.01073); strength 1 keeps none of it. Without one every sample
     starts from noise.
