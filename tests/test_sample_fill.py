@@ -13,7 +13,7 @@ from data import load
 from data.__main__ import main as inspect
 from data.place.changed import Changed, changed
 from data.transforms import Transform
-from sampling import sample_noise
+from sampling import sample_noise, sample_seeds
 from unet import TextConditioned
 from unet.inpaint import take_mask
 
@@ -120,7 +120,7 @@ def theirs(folder, photos, mask, strength=1.0):
     pipeline = diffusers.StableDiffusionInpaintPipeline.from_pretrained(folder, safety_checker=None)
     moments = pipeline.vae.quant_conv  # its encoder's distribution becomes its mean, which sample.py takes
     moments.weight.data[4:], moments.bias.data[4:] = 0, -60
-    noise = sample_noise(0, [0])(torch.empty(1, 4, 4, 4))
+    noise = sample_noise(sample_seeds(0, ["a hazelnut with a hole"]), [0])(torch.empty(1, 4, 4, 4))
     return pipeline(
         "a hazelnut with a hole",
         image=Image.open(photos / "good" / "1.png"),

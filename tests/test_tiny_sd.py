@@ -11,7 +11,7 @@ import weights
 from data.generated.photographs import BASE, caption, image
 from data.output.samples import file_names
 from metrics.networks import features
-from sampling import batched_cfg, sample_latents, sample_noise
+from sampling import batched_cfg, sample_latents, sample_noise, sample_seeds
 from unet import TextConditioned, encode_prompts
 from weights import convert
 from weights.formats.published import resolve
@@ -28,7 +28,7 @@ def ours(tmp_path, prompt, *flags):
 
 def theirs(pipeline, prompt, **more):
     """The same by diffusers, 0 .. 255."""
-    noise = sample_noise(0, [0])(torch.empty(1, 6, 16, 16))
+    noise = sample_noise(sample_seeds(0, [prompt]), [0])(torch.empty(1, 6, 16, 16))
     return (
         255
         * pipeline(

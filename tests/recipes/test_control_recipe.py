@@ -12,7 +12,7 @@ import train
 import weights
 from ops.device import Compute
 from recipes.control import control
-from sampling import sample_noise
+from sampling import sample_noise, sample_seeds
 
 DATA = "generated:hazelnut/few/1"
 FEW = f"--batch 2 --sample-steps 2 --count 1 --cache= --warmup 0 --precision fp32 --data {DATA}".split()
@@ -68,7 +68,7 @@ def test_diffusers_draws_the_same_image_with_it(guidance, runs, tiny_sd, tmp_pat
     hint = torch.zeros(1, 1, 16, 16)
     hint[..., 8:] = 1
     pipeline.control_image_processor.config.do_convert_rgb = False
-    noise = sample_noise(0, [0])(torch.empty(1, 4, 4, 4))
+    noise = sample_noise(sample_seeds(0, ["a hazelnut"]), [0])(torch.empty(1, 4, 4, 4))
     theirs = pipeline(
         "a hazelnut", image=hint, num_inference_steps=3, guidance_scale=guidance, latents=noise, output_type="np"
     ).images[0]
