@@ -26,7 +26,7 @@ def plot(run: Path) -> None:
     if evaluations[0] and max(evaluations[1]) < evaluations[-1].least:
         print(
             "no evaluation is the best: in all of them the samples are less like the images than the oddest image is "
-            f"like the others ({max(evaluations[1]):.2f}, and {evaluations[-1].least:.2f} for that one)"
+            f"like the others ({abs(max(evaluations[1])):.2f}, and {abs(evaluations[-1].least):.2f} for that one)"
         )
     try:
         from matplotlib.figure import Figure
