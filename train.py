@@ -31,7 +31,7 @@ from training.estimate import cost, estimate, rehearse, smaller
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
-from training.optimizer import ema_decay, lr_factor, param_groups
+from training.optimizer import StepInBackward, adamw, average, clip, ema_decay, lr_factor, param_groups
 from training.page import write_page
 from training.plot import plot
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
@@ -107,8 +107,7 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
                 numbers = one_step(options, config[Run], step, job, state.optimizer)
             except FloatingPointError as error:
                 sys.exit(f"{error} {verdict(run)}")
-            for name, average in state.ema.items():
-                average.lerp_(state.parameters[name].detach(), 1 - ema_decay(options.ema, step))
+            average(state.parameters, state.ema, ema_decay(options.ema, step))
             log({"step": step + 1, **numbers, "seconds": round(time.monotonic() - began, 2)})
             bar.set_postfix_str(f"loss {numbers['loss']:.4f}", refresh=False)
             bar.update()
@@ -141,7 +140,9 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
 
     Raises FloatingPointError, before the update, for a loss or a norm that is not finite.
     """
-    total, numbers, seen = 0.0, {}, []
+    total, numbers, seen, factor = 0.0, {}, [], lr_factor(options, step)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
     compute = Compute(next(job.model.parameters()).device, settings.precision)
     for micro in range(options.accumulate):
         number = step * options.accumulate + micro
@@ -157,16 +158,13 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
         total += loss.item() / options.accumulate
         numbers = {key: numbers.get(key, 0) + float(value) / options.accumulate for key, value in own.items()}
         seen += [job.names[i] for i in index]
-    trained = [p for p in job.model.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, options.clip or math.inf).item()
+    norm = clip(job.model, optimizer, options.clip)
     if not math.isfinite(total) or not math.isfinite(norm):
+        done = "saved" if isinstance(optimizer, StepInBackward) else "updated"
         raise FloatingPointError(
-            f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was updated. "
+            f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was {done}. "
             f"Images of the batch: {', '.join(sorted(set(seen)))}."
         )
-    factor = lr_factor(options, step)
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * factor
     optimizer.step()
     optimizer.zero_grad()
     return {"loss": total, **numbers, "lr": options.lr * factor, "grad": norm}
@@ -176,7 +174,7 @@ def first_state(config: Config, job: Job) -> State:
     """What trains, its average if it has one, its best if that is kept, and the optimizer."""
     parameters, options = adapters.trainable_parameters(job.model), config[Loop]
     groups = param_groups(parameters, job.rates, options.lr)
-    optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay, fused=True)
+    optimizer = adamw(groups, options)
     best = Stopping in config and config[Stopping].keep == "best"
     ema, kept = (
         {name: p.detach().clone() for name, p in parameters.items()} if wanted else {} for wanted in (options.ema, best)

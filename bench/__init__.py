@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each a command: python -m bench.NAME."""
+"""Measurements of speed and memory, all by one command: python -m bench."""

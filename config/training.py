@@ -18,7 +18,7 @@ class Run:
     recipe: str = option("class_label", "what conditions the model and which loss it learns by")
     seed: int = option(0, "seed of everything random", at_least=0)
     precision: str = option(
-        "auto", "bf16 computes in bfloat16 by autocast; the weights stay float32", choices=PRECISIONS
+        "auto", "bf16 computes in bfloat16 and stores frozen weights so; what trains stays float32", choices=PRECISIONS
     )
     device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
     attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
@@ -104,6 +104,15 @@ class Latents:
     """Encoded images"""
 
     cache: str = option(".cache", "folder that encoded images are kept in; empty: memory only")
+
+
+@dataclass
+class Blocks:
+    """The blocks of the network"""
+
+    checkpoint: str = option(
+        "none", "blocks: each is computed twice and keeps its input alone, for less memory", choices=("none", "blocks")
+    )
 
 
 @dataclass
@@ -297,7 +306,9 @@ class Loop:
     weight_decay: float = option(0.0, "weight decay of AdamW", at_least=0)
     lr_schedule: str = option("cosine", "learning rate after the warm-up", choices=("constant", "cosine", "cooldown"))
     warmup: int = option(20, "steps of linear warm-up", at_least=0)
-    clip: float = option(1.0, "largest norm of the gradient; 0: no clipping", at_least=0)
+    clip: float = option(
+        1.0, "largest norm of the gradient; 0: no limit, and many weights update in the backward pass", at_least=0
+    )
     ema: float = option(0.99, "decay of the averaged weights, reached gradually; 0: none", at_least=0, below=1)
     save_every: int = option(150, "steps between checkpoints", at_least=1)
     sample_every: int = option(300, "steps between evaluations: samples and held-out loss", at_least=1)

@@ -6,7 +6,7 @@ Throughout, x (B, T, D) are the tokens and c (B, D) is the condition: timestep p
 from einops import rearrange
 from torch import Tensor, nn
 
-from ops import attention
+from ops import attention, normed
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         """x (B, T, D), c (B, D) -> (B, T, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)  # (B, D) each
-        x = x + gate1[:, None] * self.attn(modulate(self.norm1(x), shift1, scale1))  # (B, T, D) + (B, 1, D) (B, T, D)
-        x = x + gate2[:, None] * self.mlp(modulate(self.norm2(x), shift2, scale2))  # (B, T, D) + (B, 1, D) (B, T, D)
+        x = x + gate1[:, None] * self.attn(normed(self.norm1, modulate, x, shift1, scale1))
+        x = x + gate2[:, None] * self.mlp(normed(self.norm2, modulate, x, shift2, scale2))
         return x
 
 

@@ -14,10 +14,12 @@ from config import sampling as part
 from data.images import decode
 from data.transforms import Transform, Variant, to_tensor
 from dit.classes import row_of, split_names
+from dit.table import tabulate, worthwhile
 from inference.hints import control_of, in_turn, pictures
 from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
 from recipes.masks import mask_hints, mask_images, read_masks
+from recipes.store import store_frozen
 from sampling import Schedule, dit_schedule, timesteps_of
 from sampling.latents import cleanest
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
@@ -77,7 +79,13 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
     check_steps(config, schedule)
-    model = model.to(compute.device)
+    model = store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
+    sampler = config[part.Sampler]
+    steps = timesteps_of(sampler.sampler, schedule, sampler.steps)
+    conditions = {*labels, *(label for label, _ in extra), *([] if null is None else [null])}
+    conditions |= set() if superclass is None else set(superclass.tolist())
+    if compute.dtype != torch.float32 and worthwhile(model, steps, conditions):  # in float32 the last bits would differ
+        tabulate(model, steps, conditions)
     return Request(model, vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
 
 
@@ -132,9 +140,8 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     superclass = others[len(extra)] if kinds else None
     check_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
-    return Request(
-        model.to(device), vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint
-    )
+    model = store_frozen(model.to(device).requires_grad_(False), compute.dtype)
+    return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 
 def check_steps(config: Config, schedule: Schedule) -> None:

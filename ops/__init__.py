@@ -2,5 +2,7 @@
 
 from ops.attention import attention
 from ops.embed import timestep_embedding
+from ops.layout import channels_last
+from ops.recompute import by_shape, normed, recomputed
 
-__all__ = ["attention", "timestep_embedding"]
+__all__ = ["attention", "by_shape", "channels_last", "normed", "recomputed", "timestep_embedding"]

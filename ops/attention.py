@@ -17,12 +17,14 @@ interpreter; it has not been timed on a GPU. So auto does not choose it.
 """
 
 import os
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ops.recompute import recomputed
 
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -43,26 +45,30 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bo
 def grouped(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False, scores: int = 2**22
 ) -> Tensor:
-    """`reference`, a few heads at a time, so that at most so many scores exist at once (or one head's)."""
+    """`reference`, a few heads at a time, so that at most so many scores exist at once (or one head's).
+
+    The scores are not kept: the backward pass computes them again.
+    """
     # very large results are fresh pages from the system on every call, which cost as much as the arithmetic;
     # limits below 2**22 (8 MiB of bfloat16) gained little and make more calls
     shape = (*q.shape[:-1], k.shape[-2])  # B, N, T, S
     heads = max(1, scores // (shape[2] * shape[3]))
     parts = [x.flatten(0, 1).split(heads) for x in (q, k, v)]  # each (heads, T or S, K)
     masks = [None] * len(parts[0]) if mask is None else mask.expand(shape).flatten(0, 1).split(heads)
-    out = [reference(*each, causal) for each in zip(*parts, masks, strict=True)]
+    out = [recomputed(partial(reference, mask=m, causal=causal), *qkv) for *qkv, m in zip(*parts, masks, strict=True)]
     return torch.cat(out).unflatten(0, shape[:2])  # (B, N, T, K)
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """`grouped` for up to 2048 tokens of bfloat16 on a CPU, else `sdpa`."""
-    # Torch's CPU kernel gains nothing from bfloat16 and loses by it in the backward pass. On one thread of an AMD EPYC
-    # (Zen 5, AVX512 with bf16), in bfloat16 from 64 to 2048 tokens, `grouped` takes 0.59 to 0.74 of its forward time
-    # and 0.16 to 0.64 of its training time; at 4096, 0.72 and 1.08, with the scores kept for the backward pass on top.
+    """`grouped` for up to 2048 tokens of bfloat16 on a CPU, if it has no AMX or a gradient is wanted; else `sdpa`."""
+    # Torch's CPU kernel multiplies bfloat16 fast by AMX instructions alone, and is slow in every backward pass. On one
+    # thread of an AMD EPYC (Zen 5, no AMX), in bfloat16 from 64 to 2048 tokens, `grouped` takes 0.59 to 0.74 of its
+    # forward time and 0.16 to 0.64 of its training time; on an Intel Xeon with AMX 1.14 to 1.93 and 0.13 to 0.77.
     # In float32 `sdpa` is the faster one at every length measured.
-    short = max(q.shape[-2], k.shape[-2]) <= 2048
-    backend = grouped if q.device.type == "cpu" and q.dtype == torch.bfloat16 and short else sdpa
-    return backend(q, k, v, mask, causal)
+    by_hand = q.device.type == "cpu" and q.dtype == torch.bfloat16 and max(q.shape[-2], k.shape[-2]) <= 2048
+    if by_hand and has_amx():
+        by_hand = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return (grouped if by_hand else sdpa)(q, k, v, mask, causal)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
@@ -93,6 +99,12 @@ set_backend(os.environ.get("GRAFT_ATTENTION") or "auto")
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(K)) v by the backend of `set_backend`."""
     return _backend(q, k, v, mask, causal)
+
+
+@cache
+def has_amx() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 by AMX."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 @cache

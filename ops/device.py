@@ -23,6 +23,11 @@ class Compute(NamedTuple):
         """The module's `autocast` here."""
         return autocast(self.precision, self.device)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """What matrix products run in."""
+        return torch.bfloat16 if bf16(self.precision, self.device) else torch.float32
+
 
 def choose_device(name: str) -> torch.device:
     """ "auto" -> cuda, mps or cpu, the first that is available; any other name -> the device of that name.

@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
 DIT, NEW_DIT, SD, NEW_SD = "a DiT", "a new DiT", "a Stable Diffusion", "a new Stable Diffusion"
 
 _PIXELS = (part.Run, part.Base, part.Images, part.HeldOut, part.Adapter, part.Loop)
-_LATENTS = (part.Run, part.Base, part.Images, part.Latents, part.Loop, part.Grid)
+_LATENTS = (part.Run, part.Base, part.Images, part.Latents, part.Blocks, part.Loop, part.Grid)
 _DENOISING = (part.Denoising, part.Sampling)
 _WATCHED = (*_DENOISING, part.Stopping, part.Features)
 _CLASSES = (

@@ -13,6 +13,7 @@ from recipes.conditions.classes import Classes, new_classes
 from recipes.evaluation import evaluation, measure_classes, watched
 from recipes.job import Job, header_settings
 from recipes.objectives.denoise import denoising
+from recipes.store import for_training
 from sampling import dit_schedule
 
 
@@ -48,7 +49,7 @@ def class_label(config: Config, compute: Compute) -> Job:
     if changing != "fixed":
         model.noise_schedule = changing  # what the tuned model is sampled with, and its file says so
     specs = condition.methods(specs)
-    adapters.attach(model, specs, generator_for(seed, -2))
+    for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks].checkpoint)
     fixed = condition.schedule
     loss = denoising(
         model,

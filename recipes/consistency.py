@@ -18,6 +18,7 @@ from recipes.evaluation import evaluation, measure_classes, show_captioned
 from recipes.job import Job, header_settings
 from recipes.loading import load_sd
 from recipes.objectives.consistency import distillation
+from recipes.store import for_training
 
 STUDENT = part.Sampling(sampler="lcm", sample_steps=4, guidance=1.0)  # how the student samples: guidance is inside
 
@@ -32,7 +33,7 @@ def consistency(config: Config, compute: Compute) -> Job:
     model, specs = condition.model, config[part.Adapter].adapter
     specs = condition.methods(specs) if captioned else specs  # the student of a DiT learns no class row
     teacher = adapters.layer_classes(model)
-    adapters.attach(model, specs, generator_for(seed, -2))
+    for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks].checkpoint)
     adapters.check_detachable(model)
     null = condition.null if captioned or guidance != 1 else None
     if guidance != 1 and null is None:

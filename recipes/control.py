@@ -27,6 +27,7 @@ from recipes.loading import load_sd
 from recipes.masks import check_masks
 from recipes.objectives.denoise import denoising
 from recipes.sizes import image_sizes
+from recipes.store import for_training
 from unet import ControlledText, ControlNet, encode_prompts
 from unet.prompt import escape
 from unet.row import nothing, sized
@@ -41,7 +42,7 @@ def control(config: Config, compute: Compute) -> Job:
     """
     loss_options, captioned = config[part.Denoising], part.Captions in config
     condition = (with_captions if captioned else with_classes)(config, compute)
-    adapters.attach(condition.model, SPEC)
+    for_training(adapters.attach(condition.model, SPEC), compute, config[part.Blocks].checkpoint)
     schedule = condition.schedule
     loss = denoising(condition.model, lambda progress: schedule, loss_options.noise_offset, loss_options.min_snr)
     batches = condition.batches(loss_options, {"hint": condition.hints})

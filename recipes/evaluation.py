@@ -55,7 +55,8 @@ def evaluation(
         save_image(run / "samples" / f"step_{step:06d}.png", grid(by_column(condition.columns, samples)))
         save_image(run / NEAREST, grid(by_column(condition.columns, pairs(samples))))
         numbers = {"step": step} | measure(samples)
-        return numbers | ({"val": held_out.loss(loss, condition.compute.device)} if held_out else {})
+        with condition.compute.autocast():
+            return numbers | ({"val": held_out.loss(loss, condition.compute.device)} if held_out else {})
 
     return evaluate
 

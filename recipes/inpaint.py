@@ -31,6 +31,7 @@ from recipes.loading import load_sd
 from recipes.masks import check_masks, mask_hints
 from recipes.objectives.inpaint import Terms, filling
 from recipes.sizes import image_sizes
+from recipes.store import for_training
 from unet import VAE, encode_prompts
 from unet.attend import token_indices
 from unet.prompt import escape
@@ -47,6 +48,7 @@ def inpaint(config: Config, compute: Compute) -> Job:
     model, specs = condition.model, condition.methods(config[part.Adapter].adapter)
     specs += [spec for spec in first if not {"full", f"{first[0].partition('.')[0]}.full"} & set(specs)]
     adapters.attach(model, specs, generator_for(config[part.Run].seed, -2))
+    for_training(model, compute, config[part.Blocks].checkpoint, specs)
     word, of_defect = of_the_word(condition, config[part.DefectWord].word) if captioned else (None, None)
     attention = config[part.DefectWord].attention_weight if word else 0.0
     loss = filling(

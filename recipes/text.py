@@ -27,6 +27,7 @@ from recipes.loading import load_sd, new_sd
 from recipes.new_word import add_word, word_report
 from recipes.objectives.denoise import denoising
 from recipes.objectives.prior import prior_preservation, with_prior
+from recipes.store import for_training, leaves_whole_model
 from unet import TextConditioned
 from unet.pair import encoders
 
@@ -66,6 +67,7 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     specs = condition.methods(specs) + learned
     adapters.attach(model, specs, generator_for(seed, -2))
     check_text_rate(model, text_lr)
+    for_training(model, compute, config[part.Blocks].checkpoint, specs)
     batches = condition.batches(loss_options)
     loss = denoising(model, lambda progress: sd.schedule, loss_options.noise_offset, loss_options.min_snr)
     if class_images is not None:
@@ -100,7 +102,7 @@ def check_text_rate(model: TextConditioned, text_lr: float) -> None:
 def save(run: Path, condition: Captions, header: dict) -> None:
     """The run's model/, the folder of a whole Stable Diffusion, where all of a part trained, else its adapter file."""
     sd = condition.sd
-    if any(adapters.split(spec)[1] == "full" for spec in header["adapter"]):
+    if leaves_whole_model(header["adapter"]):
         adapters.merge(condition.model)
         for encoder in encoders(sd.text).values():
             encoder.config = replace(encoder.config, vocab_size=encoder.token_embedding.num_embeddings)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ops import attention
+from ops import attention, by_shape, normed, recomputed
 
 
 class TimeResBlock(nn.Module):
@@ -25,9 +25,9 @@ class TimeResBlock(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, C, H, W), emb (B, E) after its SiLU -> (B, out, H, W)."""
-        h = self.conv1(F.silu(self.norm1(x)))  # (B, out, H, W)
+        h = by_shape(self.conv1, normed(self.norm1, F.silu, x))  # (B, out, H, W)
         h = h + self.time_emb_proj(emb)[:, :, None, None]
-        return self.shortcut(x) + self.conv2(F.silu(self.norm2(h)))
+        return self.shortcut(x) + by_shape(self.conv2, normed(self.norm2, F.silu, h))
 
 
 class Attention(nn.Module):
@@ -65,8 +65,12 @@ class GEGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, T, D) -> (B, T, hidden)."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+
+        def gated(h: Tensor) -> Tensor:
+            value, gate = h.chunk(2, dim=-1)
+            return value * F.gelu(gate)
+
+        return recomputed(gated, self.proj(x))
 
 
 class FeedForward(nn.Module):

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops import timestep_embedding
+from ops import channels_last, timestep_embedding
 from unet.block import SpatialTransformer, TimeResBlock
 from unet.row import SINUSOID, SIZE_NUMBERS, split_row
 
@@ -165,7 +165,7 @@ class UNetEncoder(nn.Module):
 
         hint_embedding (B, C, H, W) is added to conv_in(x).
         """
-        first = self.conv_in(x)  # (B, C, H, W)
+        first = self.conv_in(channels_last(x))  # (B, C, H, W)
         features = [first if hint_embedding is None else first + hint_embedding]
         for level in self.down:
             features += level(features[-1], emb, states)

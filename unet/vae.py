@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops import attention
+from ops import attention, channels_last
 
 
 @dataclass
@@ -164,7 +164,7 @@ class VAE(nn.Module):
         """x (B, 3, H, W) in [-1, 1] -> mean, logvar (B, c, H/f, W/f). ValueError if f does not divide H and W."""
         if x.shape[2] % self.factor or x.shape[3] % self.factor:
             raise ValueError(f"image sides {tuple(x.shape[2:])} are not multiples of {self.factor}")
-        mean, logvar = self.quant_conv(self.encoder(x)).chunk(2, dim=1)
+        mean, logvar = self.quant_conv(self.encoder(channels_last(x))).chunk(2, dim=1)
         return mean, logvar.clamp(-30, 20)
 
     @staticmethod
@@ -174,7 +174,7 @@ class VAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """z (B, c, h, w) unscaled -> (B, 3, f h, f w), about [-1, 1]."""
-        return self.decoder(self.post_quant_conv(z))
+        return self.decoder(self.post_quant_conv(channels_last(z)))
 
     @torch.no_grad()
     def images(self, latents: Tensor, batch: int = 16) -> Tensor:

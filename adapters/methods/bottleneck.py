@@ -29,6 +29,7 @@ class Bottleneck:
     """f and its parameters. It has no `merge`, so `merge(model)` leaves it on its layer, and every mixin over it."""
 
     added = ("bottleneck_down", "bottleneck_down_bias", "bottleneck_up", "bottleneck_up_bias", "bottleneck_scale")
+    through_super = True
 
     def setup(self, like: torch.Tensor, width: int, scale: float, generator: torch.Generator | None) -> None:
         """like: a tensor (D, ...) with the branch's D, dtype and device."""

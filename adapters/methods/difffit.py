@@ -24,7 +24,7 @@ BRANCH_ENDS = r"\b(attn\.proj|mlp\.fc2|attn[12]\.to_out\.0|ff\.net\.2)$"
 class Gamma:
     """y = gamma * (W x + b), gamma (D,). Merges to gamma W, gamma b."""
 
-    added = ("gamma",)
+    added, through_super = ("gamma",), True
 
     def setup(self) -> None:
         self.gamma = nn.Parameter(torch.ones_like(self.weight[:, 0]))

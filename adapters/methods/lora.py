@@ -32,7 +32,7 @@ ATTENTION = r"\b(attn\.qkv|attn[12]?\.(to_q|to_k|to_v|to_out(\.0)?))$"
 class LoRA:
     """A mixin: y = W x + b + (alpha / r) B A x, over an nn.Linear. Merges to W + (alpha / r) B A."""
 
-    added = ("lora_down", "lora_up", "lora_scale")
+    added, through_super = ("lora_down", "lora_up", "lora_scale"), True
 
     def setup(self, rank: int, alpha: float, generator: torch.Generator | None) -> None:
         self.lora_down, self.lora_up = factors(self.weight, rank, generator)

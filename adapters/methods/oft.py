@@ -22,7 +22,7 @@ from adapters.methods.lora import ATTENTION
 class OFT:
     """y = W R^T x + b, on a Linear. Merges to W R^T."""
 
-    added = ("oft_m", "oft_blocks", "oft_eps")
+    added, through_super = ("oft_m", "oft_blocks", "oft_eps"), True
 
     def setup(self, blocks: int, share: bool, eps: float) -> None:
         side = self.in_features // blocks

@@ -1,0 +1,54 @@
+"""The rows of the bench: what is done, by whom, and what is asked of the ratio ours / the other's.
+
+A side is "file:function" of this folder, called as function(size, device) in a process of its own; what it returns is
+one step, which is timed. A side that begins with "-" is the arguments of a Python process, timed as a whole.
+"""
+
+from typing import NamedTuple
+
+DIFFUSERS = "diffusers"
+
+
+class Row(NamedTuple):
+    """One row: two sides, and the most that is asked of ours / other (the least, where it is negative)."""
+
+    what: str
+    ours: str
+    other: str
+    named: str  # whom the other side is
+    time: float | None = None  # asked of the ratio of times
+    memory: float | None = None  # asked of the ratio of peaks
+    gib: float = 4.0  # that both sides may hold together; with less free memory they run one after the other
+    option: dict = {}  # of both sides
+
+
+ROWS = {
+    "dit_fp32": Row("DiT forward B2, fp32", "ours:dit", "peers:dit", DIFFUSERS, 1.0, gib=8, option={"bf16": False}),
+    "dit_bf16": Row("DiT forward B2, bf16", "ours:dit", "peers:dit", DIFFUSERS, 0.80, option={"bf16": True}),
+    "dit_original": Row(
+        "DiT forward B2, bf16", "ours:dit", "plain:original", "the original's arithmetic", option={"bf16": True}
+    ),
+    "ddim": Row("guided DDIM, B1, with decoding, bf16", "ours:ddim", "peers:ddim", DIFFUSERS, 0.80, gib=6),
+    "bitfit": Row("BitFit step B4, bf16", "ours:bitfit", "peers:bitfit", DIFFUSERS, 0.90, 0.60, 8),
+    "lora": Row("LoRA r8 step B4, bf16", "ours:lora", "peers:lora", "diffusers, peft", 0.90, 0.60, 8),
+    "full": Row("full step B1, bf16, float32 weights", "ours:full", "peers:full", DIFFUSERS, 0.90, 0.70, 22),
+    "full_bitfit": Row("full step / BitFit step, B4, bf16", "ours:full_b4", "ours:bitfit", "ours", -1.7, gib=17),
+    "sd_lora": Row(
+        "Stable Diffusion 1.5, LoRA r4 step B1, the other encodes image and text in each, bf16",
+        "ours:sd_lora",
+        "peers:sd_lora",
+        "diffusers, peft",
+        0.60,
+        0.70,
+        10,
+    ),
+    "unet": Row("SD 1.5 UNet forward B2, bf16", "ours:unet", "peers:unet", DIFFUSERS, 0.95, gib=6),
+    "vae_decode": Row("VAE decode B1, bf16", "ours:vae_decode", "peers:vae_decode", DIFFUSERS, 0.80),
+    "sampler": Row("50 DDIM steps without a model", "ours:sampler", "peers:sampler", DIFFUSERS, 0.40),
+    "import_train": Row("import of train.py", "-c 'import train'", "-c 'import torch'", "torch alone", 1.2),
+    "import_sample": Row("import of sample.py", "-c 'import sample'", "-c 'import torch'", "torch alone", 1.2),
+    "import_evaluate": Row("import of evaluate.py", "-c 'import evaluate'", "-c 'import torch'", "torch alone", 1.2),
+    "read": Row("read a whole checkpoint of DiT", "ours:read", "plain:read", "the file's bytes", None, 1.05, 6),
+    "main": Row("train.py without arguments, per step", "main:here", "main:there", "--against COMMIT", 1 / 1.3),
+}
+"""The order is that of the table."""

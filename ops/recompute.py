@@ -1,0 +1,83 @@
+"""A backward pass that keeps little: cheap functions are computed twice, and what a gradient does not read is dropped.
+
+    recomputed(f, x)        f(x); its inputs are kept and f runs again in the backward pass, with the same numbers
+    by_shape(layer, x)      layer(x); where the layer's weight is frozen, the shape of x is kept and not x
+
+Norm, modulation, GELU and softmax cost memory and next to no arithmetic, so that they are worth computing twice; no
+matrix product of a layer is. A gradient with respect to the input of a frozen convolution reads no value of that input.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+
+class _Recomputed(torch.autograd.Function):
+    """function(*tensors), which keeps the tensors alone. own: parameters that the function reads by itself."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx, function: Callable, own: tuple[nn.Parameter, ...], *tensors: Tensor
+    ) -> Tensor:
+        kind, tensors = tensors[0].device.type, tensors[: len(tensors) - len(own)]
+        ctx.function, ctx.own = function, own
+        ctx.autocast = (kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind))
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        needed = ctx.needs_input_grad[2:]
+        given = [tensor.detach().requires_grad_(wanted) for tensor, wanted in zip(ctx.saved_tensors, needed)]
+        with torch.enable_grad(), torch.autocast(*ctx.autocast):
+            out = ctx.function(*given)
+        wanted = [tensor for tensor in (*given, *ctx.own) if tensor.requires_grad]
+        grads = iter(torch.autograd.grad(out, wanted, grad))
+        return None, None, *(next(grads) if needs else None for needs in needed)
+
+
+def recomputed(function: Callable[..., Tensor], *tensors: Tensor, own: tuple[nn.Parameter, ...] = ()) -> Tensor:
+    """function(*tensors), computed again in the backward pass. The function draws no randomness.
+
+    tensors: all that it reads and the gradient shall reach, but for `own`, parameters that train and that it reads by
+    itself.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return function(*tensors)
+    if not any(tensor.requires_grad for tensor in (*tensors, *own)):
+        return function(*tensors)
+    return _Recomputed.apply(function, own, *tensors, *own)
+
+
+def normed(norm: nn.Module, after: Callable[..., Tensor], x: Tensor, *others: Tensor) -> Tensor:
+    """after(norm(x), *others), of which x and the others are kept. norm: a LayerNorm or a GroupNorm.
+
+    A norm with another class, an adapted one, may draw numbers: it is computed once.
+    """
+    if type(norm) not in (nn.LayerNorm, nn.GroupNorm):
+        return after(norm(x), *others)
+    own = tuple(parameter for parameter in norm.parameters() if parameter.requires_grad)
+    return recomputed(lambda x, *others: after(norm(x), *others), x, *others, own=own)
+
+
+def by_shape(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """layer(x), without x in memory until the backward pass where the layer is a plain one with a frozen weight."""
+    if type(layer) is not nn.Conv2d or layer.weight.requires_grad or not x.requires_grad:
+        return layer(x)
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return layer(x)
+    kept = x.data_ptr()
+
+    def pack(tensor: Tensor) -> Tensor | tuple:
+        return (tensor.shape, tensor.stride(), tensor.dtype, tensor.device) if tensor.data_ptr() == kept else tensor
+
+    def unpack(packed: Tensor | tuple) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        shape, stride, dtype, device = packed
+        return torch.empty_strided(shape, stride, dtype=dtype, device=device)
+
+    with saved_tensors_hooks(pack, unpack):
+        return layer(x)

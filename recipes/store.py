@@ -1,0 +1,58 @@
+"""Frozen weights are stored in the precision that they are multiplied in; what trains stays in float32.
+
+Under autocast a layer with float32 weights computes x W^T with bf16(W), cast anew in every call. Stored as bf16(W) it
+computes the same numbers, in half the memory and without casts. Only Linears and Conv2ds are stored so: autocast leaves
+norms, embeddings and tables in float32.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+import adapters
+from ops.device import Compute
+from ops.pages import forget
+from recipes.checkpoint import checkpoint_blocks
+
+
+@torch.no_grad()
+def store_frozen(model: nn.Module, dtype: torch.dtype, specs: Sequence[str] = ()) -> nn.Module:
+    """The frozen weights and biases of the Linears and Conv2ds in `dtype`, in place; float32 changes nothing.
+
+    A layer with a mixin that reads its weights itself (not `through_super`, see adapters/core.py) keeps them as they
+    are, and so does a model that is saved whole, by the specs of its adapters. What stays in float32 is copied off the
+    map of the file that the model was read from, so that the map can go.
+    """
+    if dtype == torch.float32 or leaves_whole_model(specs):
+        return model
+    lowered = {
+        parameter
+        for layer in model.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d) and through_super(type(layer))
+        for parameter in (layer.weight, layer.bias)
+        if parameter is not None and not parameter.requires_grad and parameter.dtype == torch.float32
+    }
+    for parameter in model.parameters():
+        before = parameter.data
+        parameter.data = before.to(dtype) if parameter in lowered else before.clone()
+        forget([before])
+    return model
+
+
+def for_training(model: nn.Module, compute: Compute, checkpoint: str, specs: Sequence[str] = ()) -> None:
+    """The model with its adapters as it trains: frozen weights stored so, "blocks" computed twice."""
+    store_frozen(model, compute.dtype, specs)
+    if checkpoint == "blocks":
+        checkpoint_blocks(model)
+
+
+def through_super(layer_class: type) -> bool:
+    """Whether torch's own forward alone reads the weights of such a layer."""
+    own = [cls for cls in layer_class.mro() if "forward" in vars(cls) and not cls.__module__.startswith("torch.")]
+    return all(vars(cls).get("through_super", False) for cls in own)
+
+
+def leaves_whole_model(specs: Sequence[str]) -> bool:
+    """Whether all of a part trains, so that a run saves the model and no adapter file."""
+    return any(adapters.split(spec)[1] == "full" for spec in specs)

@@ -1,0 +1,105 @@
+"""What is computed twice has the gradients of what is computed once, to the bit, and keeps less in between."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from dit.block import Block, modulate
+from ops.attention import grouped, reference
+from ops.recompute import by_shape, normed, recomputed
+from unet.block import GEGLU, TimeResBlock
+
+
+def kept(call):
+    """(the result, bytes that its graph keeps, each tensor once)."""
+    seen = {}
+
+    def pack(tensor):
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        out = call()
+    return out, sum(seen.values())
+
+
+def grads(out, inputs):
+    return torch.autograd.grad(out.float().square().sum(), inputs)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_norm_and_what_follows(autocast):
+    torch.manual_seed(0)
+    x, shift, scale = (torch.randn(shape, requires_grad=True) for shape in ((2, 5, 8), (2, 8), (2, 8)))
+    norm, layer = nn.LayerNorm(8), nn.Linear(8, 8).requires_grad_(False)
+    inputs = [x, shift, scale, *norm.parameters()]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        once, much = kept(lambda: layer(modulate(norm(x), shift, scale)))
+        twice, little = kept(lambda: layer(normed(norm, modulate, x, shift, scale)))
+    assert torch.equal(once, twice) and little < much
+    for a, b in zip(grads(once, inputs), grads(twice, inputs), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_a_gradient_nothing_is_wrapped():
+    x = torch.randn(3)
+    assert recomputed(torch.exp, x).grad_fn is None
+    with torch.no_grad():
+        assert recomputed(torch.exp, x.requires_grad_()).grad_fn is None
+
+
+def test_an_input_that_needs_no_gradient_gets_none():
+    x, y = torch.randn(3, requires_grad=True), torch.randn(3)
+    (recomputed(torch.mul, x, y)).sum().backward()
+    assert torch.equal(x.grad, y) and y.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_grouped_attention_keeps_no_scores(dtype):
+    torch.manual_seed(0)
+    qkv = [torch.randn(2, 3, 64, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
+    once, much = kept(lambda: reference(*qkv))
+    twice, little = kept(lambda: grouped(*qkv, scores=2 * 64 * 64))
+    assert torch.equal(once, twice) and little < much / 3
+    for a, b in zip(grads(once, qkv), grads(twice, qkv), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_frozen_convolution_keeps_the_shape_alone():
+    torch.manual_seed(0)
+    layer, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(2, 4, 32, 32, requires_grad=True)
+    layer.weight.requires_grad_(False)
+    inputs = [x, layer.bias]
+    once, much = kept(lambda: layer(F.silu(x)))
+    twice, little = kept(lambda: by_shape(layer, recomputed(F.silu, x)))
+    assert torch.equal(once, twice)
+    for a, b in zip(grads(once, inputs), grads(twice, inputs), strict=True):
+        assert torch.equal(a, b)
+    trained = nn.Conv2d(4, 4, 3)
+    (by_shape(trained, F.silu(x)).sum()).backward()
+    assert trained.weight.grad is not None
+
+
+def test_blocks_keep_little():
+    """Bytes that the graph of a frozen block with trained biases keeps: no norm, no modulation, no gate's half."""
+    torch.manual_seed(0)
+    x, c = torch.randn(2, 64, 32, requires_grad=True), torch.randn(2, 32)
+    block = Block(32, 4).requires_grad_(False)
+    for name, parameter in block.named_parameters():
+        parameter.requires_grad_(name.endswith("bias"))
+    with torch.autocast("cpu", torch.bfloat16):
+        out, held = kept(lambda: block.to(torch.bfloat16)(x, c))
+    token = 2 * 64 * 32 * 2  # bytes of the tokens in bfloat16
+    # x and the tokens after attention in float32, q, k, v, both branches, 4 of the MLP; weights, gates and the rest
+    weights = sum(p.nbytes for p in block.parameters())
+    assert held < (2 + 2 + 3 + 1 + 1 + 4 + 1) * token + weights + 8 * token
+    h = torch.randn(2, 64, 32, requires_grad=True)
+    geglu = GEGLU(32, 128).requires_grad_(False)
+    _, held = kept(lambda: geglu(h))
+    assert held <= 2 * 64 * 256 * 4 + geglu.proj.weight.nbytes
+    res = TimeResBlock(32, 32, 16, 8).requires_grad_(False)
+    image = torch.randn(2, 32, 16, 16, requires_grad=True)
+    _, held = kept(lambda: res(image, torch.randn(2, 16)))
+    assert held <= 2 * image.nbytes + sum(p.nbytes for p in res.parameters()) + image.nbytes // 8

@@ -1,0 +1,104 @@
+"""Frozen weights stored in bfloat16 compute what autocast computes of float32 ones, to the bit, both ways."""
+
+import copy
+import os
+
+import pytest
+import torch
+from torch import nn
+
+import adapters
+import weights
+from dit import DiT, DiTConfig
+from ops.pages import forget
+from recipes.store import store_frozen, through_super
+from unet import TextConditioned
+from weights.formats import safe
+
+X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+T, Y = torch.tensor([1, 900]), torch.tensor([0, 2])
+
+
+def new_dit():
+    torch.manual_seed(0)
+    model = DiT(DiTConfig(depth=2, width=48, heads=4, patch=2, input_size=8, num_classes=3))
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+def learned(model, cond):
+    """The output under autocast, and the gradient of what trains."""
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model(X, T, cond)
+    out.float().square().sum().backward()
+    return out, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize(
+    "spec", ["bitfit", "norm", "lora:rank=2", "dora:rank=2", "oft", "difffit", "modulate:rank=2", "bottleneck:width=4"]
+)
+def test_the_numbers_of_a_dit_are_those_of_autocast(spec):
+    model = adapters.attach(new_dit(), spec, torch.Generator().manual_seed(0))
+    stored = store_frozen(copy.deepcopy(model), torch.bfloat16)
+    trained = adapters.trainable_parameters(stored)
+    assert trained.keys() == adapters.trainable_parameters(model).keys()
+    assert all(parameter.dtype == torch.float32 for parameter in trained.values())
+    lowered = {name for name, p in stored.named_parameters() if p.dtype == torch.bfloat16}
+    assert "blocks.0.mlp.fc1.weight" in lowered and "pos_embed" not in lowered
+    assert ("blocks.0.attn.qkv.weight" in lowered) == (not spec.startswith(("dora", "modulate")))
+    (out, grads), (out_stored, grads_stored) = learned(model, Y), learned(stored, Y)
+    assert torch.equal(out, out_stored) and grads.keys() == grads_stored.keys() == trained.keys()
+    for name, grad in grads.items():
+        torch.testing.assert_close(grads_stored[name], grad, atol=0, rtol=0, msg=name)
+
+
+def test_the_numbers_of_a_stable_diffusion_are_those_of_autocast():
+    sd = weights.load_sd("tiny-sd", dtype=torch.float32)
+    model = adapters.attach(TextConditioned(sd.unet, sd.text), "unet.lora:rank=2", torch.Generator().manual_seed(0))
+    stored = store_frozen(copy.deepcopy(model), torch.bfloat16)
+    assert stored.unet.conv_in.weight.dtype == torch.bfloat16
+    cond, shape = torch.tensor([[1, 2, 3], [4, 5, 6]]), (2, *model.latent_shape)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    outs = []
+    for each in (model, stored):
+        with torch.autocast("cpu", torch.bfloat16):
+            outs.append(each(x, T, cond))
+        outs[-1].float().sum().backward()
+    assert torch.equal(*outs)
+    for one, two in zip(*(adapters.trainable_parameters(each).values() for each in (model, stored))):
+        assert torch.equal(one.grad, two.grad)
+
+
+def test_float32_and_a_model_that_is_saved_whole_stay_as_they_are():
+    model = adapters.attach(new_dit(), "lora:rank=2")
+    before = {name: p.data_ptr() for name, p in model.named_parameters()}
+    store_frozen(store_frozen(model, torch.float32), torch.bfloat16, ["unet.full", "text.lora:rank=2"])
+    assert {name: p.data_ptr() for name, p in model.named_parameters()} == before
+
+
+def test_gaussian_layers_are_read_by_their_own_forward():
+    model = adapters.attach(new_dit(), "bnn")
+    classes = {type(layer) for layer in model.modules() if "adapted" in vars(type(layer))}
+    assert classes and not any(through_super(cls) for cls in classes)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="the system does not tell its maps")
+def test_no_parameter_keeps_the_map_of_the_file(tmp_path):
+    """Trained biases that are pieces of the map would hold all of it."""
+    path = tmp_path / "dit.safetensors"
+    weights.save_model(new_dit(), path)
+    model = adapters.attach(weights.load(path), "bitfit")
+    assert str(path) in open("/proc/self/maps").read()
+    store_frozen(model, torch.bfloat16)
+    assert str(path) not in open("/proc/self/maps").read()
+
+
+def test_forgotten_pages_come_back_from_the_file(tmp_path):
+    path, values = tmp_path / "a.safetensors", torch.randn(100, 1000)
+    safe.write(path, {"a": values}, {})
+    mapped = safe.read(path)[0]["a"]
+    own = mapped.clone()
+    forget([mapped, own])
+    assert torch.equal(mapped, values) and torch.equal(own, values)
