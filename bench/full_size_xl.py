@@ -107,10 +107,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def report(what: str, began: float) -> None:
-    """Seconds since then and the peak of this process in GiB, and the threads."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
-    seconds = time.perf_counter() - began
-    print(f"{what}: {seconds:.1f} s, peak {peak:.2f} GiB, {torch.get_num_threads()} threads", flush=True)
+    """Seconds since then, those of the processor and the peak of this process so far, and the threads."""
+    used, seconds = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter() - began
+    peak, processor = used.ru_maxrss * MAXRSS, used.ru_utime + used.ru_stime
+    words = f"{seconds:.1f} s, so far {processor:.0f} s of the processor, peak {peak:.2f} GiB"
+    print(f"{what}: {words}, {torch.get_num_threads()} threads", flush=True)
 
 
 if __name__ == "__main__":
