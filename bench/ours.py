@@ -23,8 +23,8 @@ from recipes.objectives.denoise import denoising
 from recipes.store import store_frozen
 from sampling import Schedule, batched_cfg, sample_latents
 from unet import VAE, TextConditioned, TextEncoder, UNet, VAEConfig
-from unet.model import SIZES as UNETS
-from unet.text import SIZES as TOWERS
+from unet.sizes import TEXT_ENCODERS as TOWERS
+from unet.sizes import UNETS
 
 BITFIT, LORA = ["bitfit"], [r"lora:rank=8,targets=attn\.(qkv|proj)$"]
 
