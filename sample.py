@@ -18,6 +18,7 @@ from inference.folder import Folder
 from inference.pairs import Pairs
 from inference.request import Request, encode_image, prepare_dit, prepare_sd
 from inference.settings import configure
+from ops import process
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
 from ops.memory import memory_in_a_sentence
@@ -31,7 +32,7 @@ LEVERS = "a smaller --batch or --size, or --precision bf16, takes less memory"
 def main(argv: list[str] | None = None) -> None:
     """Settings, model and conditions, then batches of samples, each into its file."""
     config, path, files, stored, only = configure(argv, __doc__)
-    with memory_in_a_sentence(LEVERS):
+    with process.processes(), memory_in_a_sentence(LEVERS):
         draw(config, path, files, stored, only)
 
 
@@ -65,7 +66,7 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     else:
         folder = Folder(out, request.names, kind, output, about, only)
     needless = only is not None and config[part.Source].weights != "sampled"  # batches of other images
-    for first in progress(range(0, total, output.batch), "batches"):
+    for first in progress(range(0, total, output.batch)[process.number() :: process.count()], "batches"):
         numbers = range(first, min(first + output.batch, total))
         if needless and only not in numbers:
             continue
@@ -75,7 +76,7 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
         for i, image in enumerate(images, first):
             if only in (None, i):
                 folder.add(i, fill.pasted(image, i) if fill else image)
-    print(folder.close())
+    print(process.by_first(folder.close))
 
 
 def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:

@@ -21,6 +21,7 @@ from data.output.atomic import write_atomic
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
 from ops.memory import memory_in_a_sentence
+from ops.process import by_first, is_first, processes
 from ops.progress import progress
 from ops.random import fold_in, generator_for
 from recipes import RECIPES, Job
@@ -28,15 +29,16 @@ from recipes.job import OF_A_CALL
 from recipes.settings import configure, in_folder, started_in
 from training.climb import Climb
 from training.estimate import cost, estimate, rehearse, smaller
+from training.finish import finish
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
 from training.optimizer import StepInBackward, adamw, average, clip, ema_decay, lr_factor, param_groups
 from training.page import write_page
-from training.plot import plot
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.stops import Stop, graceful_stop
-from training.turns import batch_index
+from training.together import loss_of, objective, own_part, summed, until_last
+from training.turns import batch_index, images_of
 
 LEVERS = (
     "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "
@@ -47,14 +49,14 @@ LEVERS = (
 def main(argv: list[str] | None = None) -> None:
     """Config, job, loop, files: what a run is."""
     config = configure(argv, __doc__)
-    with graceful_stop() as stop, memory_in_a_sentence(LEVERS):
+    with processes(), graceful_stop() as stop, memory_in_a_sentence(LEVERS):
         if config[Run].dry_run:
             dry_run(config)
             return
         with claimed(config[Run].out, config[Run].resume) as run:
             with in_folder(started_in(run) if config[Run].resume else ""):
                 train(config, run, stop)
-    print(f"everything is in {run}")
+        print(f"everything is in {run}")
 
 
 def train(config: Config, run: Path, stop: Stop) -> None:
@@ -67,15 +69,13 @@ def train(config: Config, run: Path, stop: Stop) -> None:
         first = load_state(run, state, config[Loop].steps, config[Run].allow_change)
     elif config[Run].resume:
         print(f"WARNING: {run} holds no checkpoint: the run begins again at step 0", file=sys.stderr)
-    check_room(run, state)
+    by_first(partial(check_room, run, state))
     about = dict.fromkeys(OF_A_CALL, False) | {"out": str(run), "allow_change": [], "started_in": os.getcwd()}
-    write_atomic(run / "config.toml", to_toml(config.values | about).encode())
+    if is_first():
+        write_atomic(run / "config.toml", to_toml(config.values | about).encode())
     loop(config, run, job, state, first, stop)
     stop.wait_for, stop.state = "", f"the training is done and saved; --resume --out {run} goes on with what is left"
-    plot(run)
-    with averaged(job.model, state.parameters, state.best or state.ema):
-        job.finish(run)
-    write_page(run)
+    by_first(partial(finish, run, job.model, state, job.finish))
 
 
 def begin(config: Config) -> tuple[Job, State]:
@@ -84,8 +84,9 @@ def begin(config: Config) -> tuple[Job, State]:
     if config[Run].attention != "auto":
         set_backend(config[Run].attention)
     compute = Compute(choose_device(config[Run].device), config[Run].precision)
+    own_part(config[Loop])  # an error, if it is one, before the images are read
     job = RECIPES[config[Run].recipe].build(config, compute)
-    return job, first_state(config, job)
+    return job._replace(loss=objective(job.model, job.loss)), first_state(config, job)
 
 
 def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: Stop) -> None:
@@ -98,9 +99,9 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
         for step in range(first, options.steps):
             if step % options.sample_every == 0:
                 stop.wait_for = f"the samples of step {step}"
-                if evaluate(config, run, job, state, step, log):
+                if by_first(partial(evaluate, config, run, job, state, step, log)):
                     break
-                if stop:
+                if stop.asked():
                     leave(run, state, step, stop.number)
             stop.wait_for = f"step {step + 1} and its checkpoint"
             try:
@@ -111,18 +112,18 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
             log({"step": step + 1, **numbers, "seconds": round(time.monotonic() - began, 2)})
             bar.set_postfix_str(f"loss {numbers['loss']:.4f}", refresh=False)
             bar.update()
-            if warning := climb.add(numbers["loss"]):
+            if (warning := climb.add(numbers["loss"])) and is_first():
                 print(f"\nWARNING: {warning}", file=sys.stderr)
             if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
                 save_state(run, state, step + 1)
-            if stop:
+            if stop.asked():
                 leave(run, state, step + 1, stop.number)
         else:
             step = options.steps
             stop.wait_for = f"the samples of step {step}, the last"
-            evaluate(config, run, job, state, step, log)
+            by_first(partial(evaluate, config, run, job, state, step, log))
         log({"step": step, **cost(job.model)})
-        if stop:
+        if stop.asked():
             leave(run, state, step, stop.number)
 
 
@@ -140,30 +141,29 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
 
     Raises FloatingPointError, before the update, for a loss or a norm that is not finite.
     """
-    total, numbers, seen, factor = 0.0, {}, [], lr_factor(options, step)
+    total, numbers, own_micros, factor = 0.0, {}, own_part(options), lr_factor(options, step)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     compute = Compute(next(job.model.parameters()).device, settings.precision)
-    for micro in range(options.accumulate):
+    for micro in own_micros:
         number = step * options.accumulate + micro
         index = batch_index(len(job.names), options.batch, number, settings.seed, job.buckets)
         generator = generator_for(settings.seed, step, micro)
         batch = {key: value.to(compute.device) for key, value in job.batch(index, generator).items()}
         torch.manual_seed(fold_in(settings.seed, step, micro))  # for layers that draw something themselves
-        with compute.autocast():
-            loss, own = job.loss(batch, generator, step / options.steps)
-            for name, extra in adapters.auxiliary_losses(job.model).items():
-                loss, own = loss + extra, own | {name: extra.detach()}
-        (loss / options.accumulate).backward()
+        with until_last(job.loss, micro == own_micros[-1]):
+            with compute.autocast():
+                loss, own = loss_of(job.model, job.loss, batch, generator, step / options.steps)
+            (loss / len(own_micros)).backward()
         total += loss.item() / options.accumulate
         numbers = {key: numbers.get(key, 0) + float(value) / options.accumulate for key, value in own.items()}
-        seen += [job.names[i] for i in index]
+    total, numbers = summed(total, numbers)
     norm = clip(job.model, optimizer, options.clip)
     if not math.isfinite(total) or not math.isfinite(norm):
         done = "saved" if isinstance(optimizer, StepInBackward) else "updated"
         raise FloatingPointError(
             f"step {step + 1}: loss {total}, gradient norm {norm}; nothing was {done}. "
-            f"Images of the batch: {', '.join(sorted(set(seen)))}."
+            f"Images of the batch: {', '.join(images_of(job.names, options, step, settings.seed, job.buckets))}."
         )
     optimizer.step()
     optimizer.zero_grad()

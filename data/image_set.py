@@ -1,19 +1,22 @@
-"""The images of one source in memory: what every part of the package passes on when it passes images on."""
+"""The images of one source: what every part of the package passes on when it passes images on."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from data.lazy import Lazy
+
 
 class ImageSet(NamedTuple):
     """N images of one size with their classes."""
 
-    pixels: np.ndarray  # (N, S, S, 3) uint8
+    pixels: np.ndarray | Lazy  # (N, S, S, 3) uint8
     labels: torch.Tensor  # (N,) long, positions in `classes`
     classes: list[str]  # "product/state", or the folder's name
-    names: list[str]  # where each image comes from
-    masks: np.ndarray | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
+    names: Sequence[str]  # where each image comes from
+    masks: np.ndarray | Lazy | None = None  # (N, S, S) bool: where the defect is; all False where an image has no mask
     parents: dict[str, str] = {}  # class -> superclass, where the source has them
     origins: np.ndarray | None = None  # (N, 4): height, width of the original, top, left of the crop; None: no crop
 

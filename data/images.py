@@ -110,9 +110,14 @@ def decode_all(items: Iterable, transform: Callable[[np.ndarray], np.ndarray] | 
             images.append(image if transform is None else transform(image))
         except ValueError as error:
             bad.append(f"{path}: {error}")
+    refuse(bad, count)
+    return images
+
+
+def refuse(bad: list[str], count: int) -> None:
+    """One ValueError that names all the bad files among `count` images, if there is any."""
     if bad:
         raise ValueError(f"{len(bad)} of {count} images cannot be used:\n  " + "\n  ".join(bad))
-    return images
 
 
 def decode_mask(path: str | Path) -> np.ndarray:

@@ -5,11 +5,11 @@ generated:hazelnut/few/20, generated:base/base (`base` is all six base products,
 generated:logo_on_black/few/12 (see generated/logos.py).
 """
 
-import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from data.folders.tree import describe_unread, first_few
 from data.generated import makers
 from data.generated.photographs import SPLITS
 from data.image_set import ImageSet
-from data.images import decode_all, decode_mask, looks_like_mask
+from data.images import decode, decode_mask, looks_like_mask, refuse
+from data.lazy import HELD, Lazy, Strings, made, row_digests, workers
 from data.split import parse as parse_part
 from data.transforms import Transform
 
 GENERATED = "generated:"
+SHOWN = 2_000  # images of which the progress is shown
 LOST = ((1.0, 2.0), (0.5, 1.0), (0.01, 0.5))  # shares of a mask: all of it, over half, some
 
 
@@ -83,66 +85,116 @@ def captions_of(source: str, template: str = "") -> list[str]:
     return [item.caption for item in read_captions(source, template).items]
 
 
+class Look(NamedTuple):
+    """What the first look at a photograph finds."""
+
+    image: np.ndarray | None = None  # (S, S, 3) uint8; None for one that cannot be used
+    mask: np.ndarray | None = None  # (S, S) bool
+    like_mask: bool = False
+    lost: float | None = None  # the share of a mask with anything in it that is cut away
+    origin: tuple[int, ...] = ()  # of Transform.original
+    fault: str = ""  # why the image cannot be used
+    mask_fault: str = ""
+
+
+def look(path: str, mask: str, transform: Transform) -> Look:
+    """The photograph of a file and its mask, "" for none, which must be as large as its image."""
+    try:
+        decoded = decode(path)
+    except ValueError as error:
+        return Look(fault=str(error))
+    try:
+        image, like, origin = transform(decoded), looks_like_mask(decoded), transform.original(decoded.shape[:2])
+    except ValueError as error:
+        return Look(fault=f"{path}: {error}")
+    if not mask:
+        return Look(image, np.zeros(transform.sides, bool), like, origin=origin)
+    try:
+        found = decode_mask(mask)
+    except ValueError as error:
+        return Look(image, None, like, mask_fault=str(error))
+    if found.shape != decoded.shape[:2]:
+        (height, width), (high, wide) = decoded.shape[:2], found.shape
+        fault = f"{mask}: a mask is as large as its image; {path} is {width}x{height}, the mask {wide}x{high}"
+        return Look(image, None, like, mask_fault=fault)
+    at_size = transform.mask(found) > 0
+    lost = (1.0 if not at_size.any() else transform.lost(found > 0)) if found.any() else None
+    return Look(image, at_size, like, lost, origin)
+
+
+def photograph(path: str, transform: Transform) -> np.ndarray:
+    """The image of `look`."""
+    return transform(decode(path))
+
+
+def mask_of(path: str, transform: Transform) -> np.ndarray:
+    """The mask of `look`."""
+    return transform.mask(decode_mask(path)) > 0 if path else np.zeros(transform.sides, bool)
+
+
 def load_items(
     items: Sequence[Item | Captioned], classes: list[str], transform: Transform, told: bool = False
 ) -> ImageSet:
-    """The images of N items at the transform's sides; `classes` (N,) names the class of each.
+    """The images of N items at the transform's sides; `classes` (N,) names the class of each. Masks (N, H, W) are True
+    where the file is not 0; None if no item has one.
 
-    told: what is worth knowing of them has been said before.
+    told: what is worth knowing of them has been said before. Raises ValueError that names all images that cannot be
+    used, and for a mask of another size than its image.
     """
-    names = sorted(set(classes))
+    names, count, sides = sorted(set(classes)), len(items), transform.sides
     number = {name: position for position, name in enumerate(names)}
-    sizes, origins, like_masks = [], [], []
-    pixels = np.empty((len(items), *transform.sides, 3), np.uint8)
-
-    def measured(image: np.ndarray) -> np.ndarray:
-        at = len(sizes)
-        sizes.append(image.shape[:2])
-        origins.append(transform.original(image.shape[:2]))
-        like_masks.extend([items[at].path] * looks_like_mask(image))
-        pixels[at] = transform(image)
-        return pixels[at]
-
-    decode_all(items, measured)
-    tell([], "" if told else describe_like_masks(like_masks, len(items)))
     labels = torch.tensor([number[name] for name in classes])
-    files, masks = [str(item.path) for item in items], load_masks(items, sizes, transform, told)
-    return ImageSet(pixels, labels, names, files, masks, origins=np.array(origins))
-
-
-def load_masks(
-    items: Sequence[Item | Captioned], sizes: Sequence[tuple[int, int]], transform: Transform, told: bool = False
-) -> np.ndarray | None:
-    """The masks (N, H, W) bool of N items, True where the file is not 0; None if no item has a mask.
-
-    sizes (N,): (height, width) of each item's image. Raises ValueError for a mask of another size than its image.
-    """
-    if all(item.mask is None for item in items):
-        return None
-    masks, lost = np.zeros((len(items), *transform.sides), bool), {}
-    for i, (item, (height, width)) in enumerate(zip(items, sizes)):
-        if item.mask is not None:
-            mask = decode_mask(item.mask)
-            if mask.shape != (height, width):
-                raise ValueError(
-                    f"{item.mask}: a mask is as large as its image; {item.path} is {width}x{height}, the "
-                    f"mask {mask.shape[1]}x{mask.shape[0]}"
-                )
-            masks[i] = transform.mask(mask) > 0
-            if mask.any():
-                lost[item.path] = 1.0 if not masks[i].any() else transform.lost(mask > 0)
+    paths, masked = Strings(str(item.path) for item in items), any(item.mask is not None for item in items)
+    masks = Strings(str(item.mask or "") for item in items) if masked else None
+    images = room(photograph, lambda i: (paths[i], transform), (count, *sides, 3), np.uint8)
+    shapes = masks and room(mask_of, lambda i: (masks[i], transform), (count, *sides), bool)
+    origins = np.zeros((count, 4), np.int64)
+    bad, like_masks, lost, mask_faults = [], [], {}, []
+    with workers(count if isinstance(images, Lazy) else 0) as pool:
+        arguments = ((paths[i], masks[i] if masks else "", transform) for i in range(count))
+        looks = made(look, arguments, pool)
+        for i, found in enumerate(tqdm(looks, "looking at the images", count, disable=count < SHOWN)):
+            bad += [found.fault] * bool(found.fault)
+            mask_faults += [found.mask_fault] * bool(found.mask_fault)
+            like_masks += [Path(paths[i])] * found.like_mask
+            if not bad and not mask_faults:
+                put(images, i, found.image)
+                origins[i] = found.origin
+                if masks:
+                    put(shapes, i, found.mask)
+            if found.lost is not None:
+                lost[paths[i]] = found.lost
+    refuse(bad, count)
+    tell([], "" if told else describe_like_masks(like_masks, count))
+    if mask_faults:
+        raise ValueError(mask_faults[0])
     tell([], "" if told else describe_lost(lost, transform.size))
-    return masks
+    return ImageSet(images, labels, names, paths, shapes, origins=origins)
 
 
-def describe_lost(lost: dict[Path, float], size: int) -> str:
+def room(make: Callable, arguments: Callable[[int], tuple], shape: tuple[int, ...], dtype: type) -> np.ndarray | Lazy:
+    """An array for rows make(*arguments(i)), to be filled by `put`; where it would be too large, rows that are made
+    when they are asked for."""
+    lazy = Lazy(make, arguments, shape, dtype)
+    return lazy if lazy.nbytes > HELD else np.empty(shape, dtype)
+
+
+def put(rows: np.ndarray | Lazy, i: int, row: np.ndarray) -> None:
+    """The next row is kept, or its digest alone."""
+    if isinstance(rows, Lazy):
+        rows.note(row)
+    else:
+        rows[i] = row
+
+
+def describe_lost(lost: dict[str, float], size: int) -> str:
     """What of the masks the crop cuts away, "" for nothing. lost: {image: share of its mask that is cut away}."""
     whole, most, some = ([path for path, share in lost.items() if low <= share < high] for low, high in LOST)
     if not whole and not most and not some:
         return ""
     parts = [(whole, "wholly"), (most, "by over half"), (some, "in part")]
     counts = ", ".join(f"{len(paths)} {words}" for paths, words in parts if paths)
-    first = first_few([path.name for path in whole + most + some])
+    first = first_few([Path(path).name for path in whole + most + some])
     return (
         f"of {len(lost)} masks these are cut away by the square crop, or by {size} pixels a side: {counts} ({first}); "
         "the images are trained on all the same: crop them around their masks"
@@ -162,8 +214,10 @@ def describe_like_masks(paths: list[Path], count: int) -> str:
 
 def describe_shared(train: ImageSet, held: ImageSet) -> str:
     """What is wrong with held-out images that are training images too, pixel by pixel; "" for none."""
-    known = {hashlib.sha256(image.tobytes()).digest(): name for image, name in zip(train.pixels, train.names)}
-    found = [known.get(hashlib.sha256(image.tobytes()).digest()) for image in held.pixels]
+    wanted = [bytes(digest) for digest in row_digests(held.pixels)]
+    ours, every = set(wanted), zip(map(bytes, row_digests(train.pixels)), train.names)
+    known = {digest: name for digest, name in every if digest in ours}
+    found = list(map(known.get, wanted))
     shared = [f"{name} is {other}" for name, other in zip(held.names, found) if other is not None]
     if not shared:
         return ""
@@ -184,15 +238,37 @@ def load_generated(source: str, size: int) -> ImageSet:
     products, split, count = parse(source)
     pairs = [(product, state) for product in products for state in makers.states(product)]
     classes, parents = ["/".join(pair) for pair in pairs], {"/".join(pair): pair[0] for pair in pairs}
-    wanted = [(label, index) for label in range(len(classes)) for index in range(count)]
-    pixels = np.empty((len(wanted), size, size, 3), np.uint8)
-    masks = np.empty((len(wanted), size, size), bool)
-    for i, (label, index) in enumerate(tqdm(wanted, desc=source, disable=len(wanted) < 2000)):
-        pixels[i], mask, _ = makers.image(*pairs[label], split, index, size)
-        masks[i] = mask > 0
-    labels = torch.tensor([label for label, _ in wanted])
-    names = [f"{classes[label]}/{split}/{index}" for label, index in wanted]
+    total = len(pairs) * count
+
+    def which(i: int) -> tuple:
+        return *pairs[i // count], split, i % count, size
+
+    pixels = room(generated_image, which, (total, size, size, 3), np.uint8)
+    masks = room(generated_mask, which, (total, size, size), bool)
+    with workers(total if isinstance(pixels, Lazy) else 0) as pool:
+        both = made(generated_both, map(which, range(total)), pool)
+        for i, (image, mask) in enumerate(tqdm(both, source, total, disable=total < SHOWN)):
+            put(pixels, i, image)
+            put(masks, i, mask)
+    labels = torch.arange(len(classes)).repeat_interleave(count)
+    names = Strings(f"{name}/{split}/{index}" for name in classes for index in range(count))
     return ImageSet(pixels, labels, classes, names, masks, parents)
+
+
+def generated_both(product: str, state: str, split: str, index: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """A generated photograph (S, S, 3) uint8 and where its defect is (S, S) bool."""
+    image, mask, _ = makers.image(product, state, split, index, size)
+    return image, mask > 0
+
+
+def generated_image(*which: str | int) -> np.ndarray:
+    """The image of `generated_both`."""
+    return generated_both(*which)[0]
+
+
+def generated_mask(*which: str | int) -> np.ndarray:
+    """The mask of `generated_both`."""
+    return generated_both(*which)[1]
 
 
 def generated_captions(names: Iterable[str]) -> Captions:

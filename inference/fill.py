@@ -21,6 +21,7 @@ from data.images import decode, decode_mask
 from data.place.window import pasted, window
 from data.transforms import resize, to_tensor
 from dit import MaskedDiT
+from inference.chosen import Chosen
 from inference.request import Request
 from ops.device import Compute
 from sampling import Resampled, blended, cleanest, sample_noise, sample_seeds, timesteps_of
@@ -52,7 +53,8 @@ class Fill:
         columns = len(request.cond) // self.count
         used = [self.number(i) for i in range(self.count)] * columns  # the job of each sample
         planes = [self.encoded(*self.jobs[job], request.shape) for job in range(max(used) + 1)]
-        self.z, self.masks, hints = (torch.stack(plane)[used] for plane in zip(*planes))  # (N, C or 1 or 1 + C, h, w)
+        # (N, C or 1 or 1 + C, h, w)
+        self.z, self.masks, hints = (Chosen(torch.stack(plane), used) for plane in zip(*planes))
         self.start = None if start.strength == 1 else self.z
         if isinstance(request.model, MaskedText | MaskedDiT):
             if fill.resample > 1 or request.on_step is not None:

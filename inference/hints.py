@@ -9,6 +9,7 @@ from config import Config
 from config import sampling as part
 from data.images import decode
 from data.transforms import Transform, to_tensor
+from inference.chosen import Chosen
 
 
 def control_of(config: Config) -> Path | None:
@@ -35,6 +36,6 @@ def pictures(files: list[str], sides: tuple[int, int]) -> Tensor:
     return torch.stack([to_tensor(Transform(sides)(decode(file))) for file in files]) / 2 + 0.5
 
 
-def in_turn(hints: Tensor, count: int, columns: int) -> Tensor:
+def in_turn(hints: Tensor, count: int, columns: int) -> Chosen:
     """The hints for the images of all columns, the `count` of each in turn: (N, ...)."""
-    return hints[torch.arange(count) % len(hints)].repeat(columns, 1, 1, 1)
+    return Chosen(hints, (torch.arange(count) % len(hints)).repeat(columns))

@@ -22,6 +22,7 @@ from data.output.grid import save_image
 from data.output.samples import file_names
 from data.place.changed import Changed, changed
 from inference.fill import Fill
+from ops import process
 
 LINES = "pairs.jsonl"
 ABOUT = ("seed", "steps", "guidance", "sampler", "model", "adapters")  # of a call, in each line
@@ -34,6 +35,8 @@ class Pairs:
         self, out: Path, names: list[str], kind: str, output: part.Output, about: dict, fill: Fill, settings: part.Fill
     ):
         """kind: "class" or "prompt". Raises ValueError for a folder that holds pairs of these defects already."""
+        if process.count() > 1:
+            raise ValueError("--product chooses among candidates that one process draws: start it without torchrun")
         self.out, self.names, self.kind, self.count, self.fill = out, names, kind, output.count, fill
         self.settings, self.about = settings, {key: about[key] for key in ABOUT}
         plain = file_names([name.rpartition("/")[2] for name in names])

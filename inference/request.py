@@ -15,6 +15,7 @@ from data.images import decode
 from data.transforms import Transform, Variant, to_tensor
 from dit.classes import row_of, split_names
 from dit.table import tabulate, worthwhile
+from inference.chosen import Chosen, each
 from inference.hints import control_of, in_turn, pictures
 from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
@@ -40,12 +41,12 @@ class Request:
     schedule: Schedule
     shape: tuple[int, int, int]  # of a latent
     names: list[str]
-    cond: Tensor  # labels (N,), text states (N, L, D) or XL's rows (N, M), of the columns' images in a row
+    cond: Tensor | Chosen  # labels (N,), text states (N, L, D) or XL's rows (N, M), of the columns' images in a row
     null: int | Tensor | None  # the condition that guidance leads away from
     extra_conditions: list[tuple[int | Tensor, float]]  # further conditions, each with its weight
     superclass: Tensor | None = None  # of each image, where guidance leads away from it
     on_step: Callable | None = None  # what changes the latents before each step
-    hint: Tensor | None = None  # what a ControlNet reads, for each image
+    hint: Tensor | Chosen | None = None  # what a ControlNet reads, for each image
 
 
 def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
@@ -118,25 +119,26 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     if sizes.given and not sd.unet.config.pooled:
         raise ValueError(f"{path}: sizes of the image are read by Stable Diffusion XL alone, not by version 1 or 2")
     states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D), or XL's rows (U, M)
-    cond, others = states[: len(names)].repeat_interleave(count, 0), states[len(names) :]
-    cond, null = sized(cond, sizes.six(*sides)), states[-1:] if texts.negative else nothing(states[-1:])
+    null = states[-1:] if texts.negative else nothing(states[-1:])
+    states, null = (sized(of, sizes.six(*sides)) for of in (states, null))
+    cond, others = each(states[: len(names)], count), states[len(names) :]
     extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
     on_step = None
     if texts.attend:
-        tokens = [
-            [token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names for _ in range(count)
-        ]
+        words = [[token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names]
+        tokens = [own for own in words for _ in range(count)]
         steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
         on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, steps)
     hint = None
     if control := control_of(config):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
-        shown, one_channel = config[part.Hints].hint, model.control.config.hint_channels == 1  # of the control recipe
-        sides = tuple(sides)
-        shown = (
-            mask_hints(read_masks(shown, sides, stored), [Variant()])[:, 0] if one_channel else pictures(shown, sides)
-        )
-        hint = in_turn(shown, count, len(names)).to(device)
+        shown, sides = config[part.Hints].hint, tuple(sides)
+        if model.control.config.hint_channels == 1:  # of the control recipe
+            masks = read_masks(shown, sides, stored)
+            shown = mask_hints(masks, [Variant()])[torch.arange(len(masks)), 0]
+        else:
+            shown = pictures(shown, sides)
+        hint = in_turn(shown.to(device), count, len(names))
     superclass = others[len(extra)] if kinds else None
     check_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)

@@ -1,5 +1,6 @@
 """Where a program computes and in which precision: the device, bfloat16 autocast and the peak of memory."""
 
+import os
 import sys
 from typing import NamedTuple
 
@@ -30,13 +31,18 @@ class Compute(NamedTuple):
 
 
 def choose_device(name: str) -> torch.device:
-    """ "auto" -> cuda, mps or cpu, the first that is available; any other name -> the device of that name.
+    """ "auto" -> cuda, mps or cpu, the first that is available; any other name -> the device of that name. Each of the
+    processes that torchrun starts on a machine has a GPU of its own.
 
     Raises ValueError for a name that torch does not know, and for a GPU that is not there.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return (
+                torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+                if "LOCAL_RANK" in os.environ
+                else torch.device("cuda")
+            )
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

@@ -6,6 +6,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from ops.process import is_first
+
 SECONDS = 10  # between two lines
 
 
@@ -28,9 +30,9 @@ class Lines:
 
 
 def progress(items: Iterable | None = None, desc: str = "", total: int | None = None, initial: int = 0) -> tqdm:
-    """tqdm over the items, or to be updated by hand up to `total`; on stderr."""
-    how = {}
+    """tqdm over the items, or to be updated by hand up to `total`; on stderr, of several processes by the first."""
+    how = {"disable": not is_first()}
     if not sys.stderr.isatty():
         form = "{desc}: {n_fmt}/{total_fmt}, {elapsed} so far, {remaining} to go{postfix}"
-        how = {"file": Lines(sys.stderr), "mininterval": SECONDS, "miniters": 1, "delay": SECONDS, "bar_format": form}
+        how |= {"file": Lines(sys.stderr), "mininterval": SECONDS, "miniters": 1, "delay": SECONDS, "bar_format": form}
     return tqdm(items, desc=desc, total=total, initial=initial, **how)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from config.training import Images
 from data import ImageSet, load
 from data.latents import LatentCache
+from data.lazy import blocks
 from data.transforms import to_tensor
 from dit import DiT, resize_classes
 from dit.classes import last_part, row_of
@@ -49,7 +50,8 @@ def fit_classes(
         return None
 
     def nearest() -> list[int]:
-        index = torch.cat([(images.labels == i).nonzero()[:NEAREST_IMAGES, 0] for i in range(len(images.classes))])
+        of_class = images.labels.argsort(stable=True).split(images.labels.bincount(minlength=count).tolist())
+        index = torch.cat([numbers[:NEAREST_IMAGES] for numbers in of_class])
         x0 = vae.config.scaling_factor * encoded.mean[index, 0].float().to(next(model.parameters()).device)
         return nearest_rows(model, x0, images.labels[index], rows, dit_schedule(model.noise_schedule))
 
@@ -155,7 +157,7 @@ def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None
 
 def class_means(network: features.Features, images: ImageSet) -> torch.Tensor:
     """Mean of each class's features, all of one length and as the classifier's head reads them -> (classes, dim)."""
-    f = F.relu(features.embed(network, to_tensor(images.pixels))[0])  # (N, dim)
+    f = F.relu(torch.cat([features.embed(network, to_tensor(block))[0] for block in blocks(images.pixels)]))  # (N, dim)
     return torch.stack([f[images.labels == i].mean(0) for i in range(len(images.classes))])
 
 

@@ -21,10 +21,10 @@ from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
-from recipes.evaluation import evaluate_masks
+from recipes.evaluation import evaluate_masks, largest
 from recipes.job import Job, header_settings
 from recipes.loading import load_sd
-from recipes.masks import check_masks
+from recipes.masks import Computed, check_masks
 from recipes.objectives.denoise import denoising
 from recipes.sizes import image_sizes
 from recipes.store import for_training
@@ -46,9 +46,18 @@ def control(config: Config, compute: Compute) -> Job:
     schedule = condition.schedule
     loss = denoising(condition.model, lambda progress: schedule, loss_options.noise_offset, loss_options.min_snr)
     batches = condition.batches(loss_options, {"hint": condition.hints})
-    cond, null, hints = (captions_of if captioned else classes_of)(condition)
+    shown = largest(condition.images.masks)
+    place = {number: at for at, number in enumerate(shown.tolist())}
+    cond, null = (captions_of if captioned else classes_of)(condition, shown)
     sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed
-    evaluate = evaluate_masks(condition, lambda rows: (cond[rows], null), hints, sampling, count, seed)
+    evaluate = evaluate_masks(
+        condition,
+        lambda rows: (cond[[place[number] for number in rows.tolist()]], null),
+        Computed(lambda rows: condition.hints[rows, 0]),
+        sampling,
+        count,
+        seed,
+    )
 
     def finish(run: Path) -> None:
         if captioned:
@@ -82,14 +91,14 @@ def with_captions(config: Config, compute: Compute) -> Captions:
     return condition
 
 
-def classes_of(condition: Classes) -> tuple[Tensor, int | None, Tensor]:
-    """For every image its class row, and its hint (N, C, h, w); the null row between them."""
-    return condition.rows[condition.images.labels], condition.null, condition.hints[:, 0]
+def classes_of(condition: Classes, index: Tensor) -> tuple[Tensor, int | None]:
+    """The class rows of the images (K,), and the null row."""
+    return condition.rows[condition.images.labels[index]], condition.null
 
 
-def captions_of(condition: Captions) -> tuple[Tensor, Tensor, Tensor]:
-    """For every image the states of its caption (N, L, D), and its hint (N, 1, S, S); those of no caption between."""
-    prompts = [escape(text) for text in condition.texts]
+def captions_of(condition: Captions, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The states of the images' captions (K, L, D), and those of no caption (1, L, D)."""
+    prompts = [escape(condition.texts[i]) for i in index.tolist()]
     states = encode_prompts(condition.sd.text, condition.sd.tokenizer, [*prompts, ""]).float()
-    cond = sized(states[:-1], image_sizes(condition.images, [Variant()])[:, 0])
-    return cond, nothing(states[-1:]), condition.hints[:, 0]
+    cond = sized(states[:-1], image_sizes(condition.images, [Variant()])[index, 0])
+    return cond, nothing(states[-1:])

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from config.training import Sampling
+from data.lazy import Lazy
 from data.output.grid import grid, save_image, sections
 from data.source import tell
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
 from recipes.latents import sample_images
-from recipes.masks import mask_images
+from recipes.masks import Computed, areas, mask_images
 from sampling import batched_cfg
 from training.monitor import features_of, monitor
 from training.page import NEAREST, beside_nearest
@@ -86,31 +87,36 @@ def measure_classes(
 
 def show_captioned(run: Path, condition: Captions, settings: Sampling, seed: int) -> None:
     """run/grid.png: one training image for each of the first captions, and below them samples of the columns."""
-    images = {text: [image] for text, image in zip(condition.texts[:COLUMNS], condition.images.pixels)}
+    images = {text: [image] for text, image in zip(condition.texts[:COLUMNS], condition.images.pixels[:COLUMNS])}
     samples = grid(by_column(condition.columns, condition.sample_columns(ROWS, settings, seed)))
     save_image(run / "grid.png", sections({"images": grid(images), "samples": samples}, beside=False))
+
+
+def largest(masks: np.ndarray | Lazy) -> Tensor:
+    """The numbers of the images with the largest masks (N, S, S), SHOWN at most."""
+    return areas(masks).argsort(descending=True, stable=True)[:SHOWN]
 
 
 def evaluate_masks(
     condition: Classes | Captions,
     cond: Callable[[Tensor], tuple[Tensor, int | Tensor | None]],
-    hints: Tensor,
+    hints: Tensor | Computed,
     settings: Sampling,
     count: int,
     seed: int,
 ) -> Callable[[Path, int], dict]:
     """evaluate(run, step): the images with the largest masks, their masks, and `count` samples for each.
 
-    cond(rows): the conditions of these images, and the one that guidance leads away from. hints: of every image.
+    cond(rows): the conditions of these images, and the one that guidance leads away from. hints[rows]: what a
+    model reads of them.
     """
     images, compute = condition.images, condition.compute
-    area = torch.from_numpy(images.masks).flatten(1).sum(1)
-    largest = area.argsort(descending=True, stable=True)[:SHOWN]
-    names = [f"{i} {images.classes[images.labels[index]]}" for i, index in enumerate(largest.tolist())]
-    rows = largest.repeat_interleave(count)
+    index = largest(images.masks)
+    names = [f"{i} {images.classes[images.labels[number]]}" for i, number in enumerate(index.tolist())]
+    rows = index.repeat_interleave(count)
     hint = hints[rows].to(compute.device)
     pairs = beside_nearest(images.pixels, compute.device)
-    real, masks = images.pixels[largest.numpy()], mask_images(images.masks[largest.numpy()])
+    real, masks = images.pixels[index.numpy()], mask_images(images.masks[index.numpy()])
 
     def evaluate(run: Path, step: int) -> dict:
         numbers, shape = range(len(rows)), condition.latent_shape

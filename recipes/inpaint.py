@@ -28,7 +28,7 @@ from recipes.conditions.classes import Classes, new_classes
 from recipes.evaluation import evaluate_masks
 from recipes.job import Batch, Job, header_settings
 from recipes.loading import load_sd
-from recipes.masks import check_masks, mask_hints
+from recipes.masks import areas, check_masks, mask_hints
 from recipes.objectives.inpaint import Terms, filling
 from recipes.sizes import image_sizes
 from recipes.store import for_training
@@ -109,7 +109,7 @@ def of_the_word(condition: Captions, word: str) -> tuple[list[int] | None, Tenso
     """
     if not word:
         return None, None
-    masked = condition.images.masks.any((1, 2))
+    masked = areas(condition.images.masks) > 0
     lost = next((text for text, has in zip(condition.texts, masked) if has and word.lower() not in text.lower()), None)
     if lost is not None:
         raise ValueError(f"--word {word} must stand in the caption of every image with a mask, found {lost!r}")
@@ -127,7 +127,7 @@ def planes(images: ImageSet, variants: list[Variant]) -> dict[str, Tensor]:
 @torch.no_grad()
 def image_hints(vae: VAE, images: ImageSet, shape: tuple[int, int], compute: Compute) -> Tensor:
     """What the model reads of every image and its own mask, (N, 1 + C, h, w)."""
-    pixels, masks = to_tensor(images.pixels), torch.from_numpy(images.masks)[:, None].float()
+    pixels, masks = to_tensor(images.pixels), torch.from_numpy(np.asarray(images.masks))[:, None].float()
     with compute.autocast():
         parts = [
             unet.inpaint.hint_of(vae, x.to(compute.device), mask.to(compute.device), shape)

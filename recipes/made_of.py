@@ -15,6 +15,7 @@ import numpy as np
 
 import weights
 from data import ImageSet
+from data.lazy import Lazy
 from unet import VAE
 
 
@@ -31,13 +32,13 @@ def made_of(
 
     captions: of the images, None where they are conditioned by their classes. tokens: what they become.
     """
-    masks = b"" if images.masks is None else buffer(images.masks)
-    names = [os.path.relpath(name, source) if os.path.isdir(source) else name for name in images.names]
+    inside = os.path.isdir(source)
+    names = (os.path.relpath(name, source) if inside else name for name in images.names)
     data = {
         "number of images": len(images.names),
-        "files": digest(*names),
-        "pixels": digest(buffer(images.pixels)),
-        "masks": digest(masks),
+        "files": digest_of(names),
+        "pixels": digest_of_rows(images.pixels),
+        "masks": digest(b"") if images.masks is None else digest_of_rows(images.masks),
         "labels": digest(buffer(images.labels.numpy())),
     }
     model = {
@@ -57,6 +58,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
+def digest_of_rows(rows: np.ndarray | Lazy) -> str:
+    """The digest of the bytes of all rows."""
+    return rows.digest[:16] if isinstance(rows, Lazy) else digest(buffer(rows))
+
+
 def buffer(values: np.ndarray) -> memoryview:
     """The bytes of an array, not copied."""
     return memoryview(np.ascontiguousarray(values)).cast("B")
@@ -64,6 +70,11 @@ def buffer(values: np.ndarray) -> memoryview:
 
 def digest(*parts: str | bytes | memoryview) -> str:
     """The first 16 hexadecimal digits of SHA-256 of the parts and their lengths."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[str | bytes | memoryview]) -> str:
+    """`digest` of parts that come one after the other."""
     total = hashlib.sha256()
     for part in parts:
         part = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part

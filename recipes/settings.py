@@ -12,6 +12,7 @@ import weights
 from config import Config, check_unread, given, read_toml, usage
 from config.training import Base, Images, Origin, Run
 from data.split import SOURCE, parts, share
+from ops.process import restarted
 from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
 from recipes.job import OF_A_CALL
 
@@ -19,7 +20,8 @@ PATHS = ("model", "vae", "init", "data", "val", "cache", "hierarchy")  # setting
 
 
 def configure(argv: list[str] | None, title: str) -> Config:
-    """The settings of train.py's command line. With --resume they are those of the run, and flags may only repeat them.
+    """The settings of train.py's command line. With --resume they are those of the run, and flags may only repeat them;
+    so it is too where torchrun started the processes again.
 
     title: what --help begins with.
     """
@@ -28,9 +30,13 @@ def configure(argv: list[str] | None, title: str) -> Config:
         print(help_page([word for word in argv if word not in ("-h", "--help")], title))
         sys.exit(0)
     values = with_parts(given(argv, all_parts()))
+    out = values.get("out", "")
+    if restarted() and not out:
+        raise ValueError("torchrun started the processes again, and only a run in --out can go on")
+    if restarted() and (Path(out) / "config.toml").is_file():
+        values["resume"] = True
     if not values.get("resume", False):
         return check(values)
-    out = values.get("out", "")
     stored = Path(out) / "config.toml"
     if not out or not stored.is_file():
         raise ValueError(f"--resume needs --out with the folder of a run to continue, found {out!r}")

@@ -166,7 +166,7 @@ def broadcast_to(null: int | Tensor, cond: Tensor) -> Tensor:
     if null.dim() and cond.dim() == 2 and null.shape[-1] < cond.shape[1]:
         null = torch.cat([null.expand(len(cond), -1), cond[:, null.shape[-1] :]], dim=1)
     try:
-        return null.expand_as(cond)
+        return null.expand(cond.shape)
     except RuntimeError:
         raise ValueError(
             f"null conditions of shape {tuple(null.shape)} do not fit conditions of shape {tuple(cond.shape)}"

@@ -67,7 +67,7 @@ def sample_latents(
         noise = sample_noise(seed, range(here.start, here.stop))
         x = noise(torch.empty((here.stop - here.start, *shape), device=device))  # (B, C, H, W)
         if image is not None:
-            z = image if image.dim() == 3 else image[here]
+            z = image if image.ndim == 3 else image[here]
             x = schedule.add_noise(z.expand_as(x), x, torch.full((len(x),), steps[-1], device=x.device))
         change = None if on_step is None else on_step(here)
         latents.append(run(denoiser(here), x, schedule, steps, noise, on_step=change))

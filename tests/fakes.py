@@ -14,7 +14,7 @@ def encoded(count=4, variants=2, logvar=-60.0):
     """Means that tell image and variant, 10 n + v, and next to no variance."""
     mean = 10.0 * torch.arange(count)[:, None] + torch.arange(variants)  # (N, V)
     mean = mean[..., None, None, None].expand(count, variants, 4, 4, 4).clone()  # (N, V, c, h, w)
-    return LatentCache(mean, torch.full_like(mean, logvar), "", None, False)
+    return LatentCache(mean, torch.full_like(mean, logvar), "", (), False)
 
 
 def labels(count=4):

@@ -11,6 +11,7 @@ from torch import nn
 
 import adapters
 from ops.device import peak_gib
+from ops.process import count
 from training.state import STATE, averaged, save_state
 
 GIB, MB = 2**30, 1e6
@@ -41,8 +42,10 @@ def smaller(values: dict) -> dict:
 def rehearse(start: Callable, step: Callable) -> DryRun:
     """Two steps, a checkpoint, an evaluation and the result of a run, in a temporary folder that goes again.
 
-    start() -> (job, state); step(number, job, optimizer): as in train.py.
+    start() -> (job, state); step(number, job, optimizer): as in train.py. ValueError for more than one process.
     """
+    if count() > 1:
+        raise ValueError("--dry-run says what one process takes: start it without torchrun")
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder)

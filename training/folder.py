@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data.output.atomic import remove_abandoned
+from ops.process import by_first
 from training.log import read_log
 from training.state import has_state
 
@@ -25,9 +26,18 @@ EARLY = ("config.toml", "log.jsonl", "index.html", "nearest.png", f"samples/step
 def claimed(out: str, resume: bool) -> Iterator[Path]:
     """The folder `out`, or the next free runs/NNN for "", made if it is missing, of this process alone in the block.
 
+    The processes of torchrun have one folder, which the first claims.
+
     Raises ValueError for a folder that another process holds or that cannot be written into, and unless `resume` for
     one that holds anything. A block that fails before the first step of its run leaves the folder as it found it.
     """
+    with contextlib.ExitStack() as stack:
+        yield by_first(lambda: stack.enter_context(held(out, resume)))
+
+
+@contextlib.contextmanager
+def held(out: str, resume: bool) -> Iterator[Path]:
+    """`claimed`, in the process that claims."""
     run, made = (Path(out), new_folders(Path(out))) if out else next_run()
     with contextlib.ExitStack() as stack:
         stack.callback(remove_empty, made)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from border import read_json, to_json
 from data.output.atomic import write_atomic
+from ops.process import is_first
 
 RENAMED = {  # key once -> key today
     "asked_state": "class_accuracy",
@@ -66,7 +67,11 @@ def open_log(run: Path, first: int) -> Iterator[Callable[[dict], None]]:
     """A function that appends a dict to the log; what an earlier try wrote after step `first` is dropped.
 
     A number that is not finite is left out, for JSON has none. OSError with the file's name where it cannot be written.
+    Of several processes the first writes.
     """
+    if not is_first():
+        yield lambda numbers: None
+        return
     kept = [line for line in read_log(run) if line["step"] < first + ("loss" in line)]  # its evaluation is done again
     write_atomic(run / "log.jsonl", "".join(to_json(line) + "\n" for line in kept).encode())
     path = run / "log.jsonl"

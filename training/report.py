@@ -64,7 +64,7 @@ def show(run: Path, images: ImageSet, samples: np.ndarray, labels: torch.Tensor)
     names = images.classes[:COLUMNS]
 
     def table(pixels: np.ndarray, of: torch.Tensor) -> Image.Image:
-        return grid({name: list(pixels[of.numpy() == i][:ROWS]) for i, name in enumerate(names)})
+        return grid({name: list(pixels[(of == i).nonzero()[:ROWS, 0].numpy()]) for i, name in enumerate(names)})
 
     before = Image.open(run / "samples" / f"step_{0:06d}.png").convert("RGB")
     parts = {"images": table(images.pixels, images.labels), "before": before, "after": table(samples, labels)}

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ops.pages import forget
+from ops.process import is_first
 from training.log import read_log
 from weights.formats import safe
 
@@ -63,8 +64,11 @@ class State(NamedTuple):
 def save_state(run: str | Path, state: State, step: int) -> None:
     """Write the file of `run` after `step` steps, in one atomic step; the former file becomes the one before.
 
-    Raises OSError, with file and bytes, where the disk has no room for it.
+    Of several processes, which have equal states, the first writes. Raises OSError, with file and bytes, where the disk
+    has no room for it.
     """
+    if not is_first():
+        return
     tensors = state.weights()
     for name, parameter in state.parameters.items():
         tensors |= {f"adam/{name}/{key}": value for key, value in state.optimizer.state[parameter].items()}
@@ -275,8 +279,9 @@ def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[st
 
 def leave(run: Path, state: State, step: int, number: int) -> None:
     """End the process by the signal that asked for it, with everything saved."""
-    if step and saved_steps(run)[0] != step:
+    if step and (not is_first() or saved_steps(run)[0] != step):
         save_state(run, state, step)
     left = f"continue with --resume --out {run}" if step else "nothing is left of it"
-    print(f"stopped after step {step}; {left}", file=sys.stderr)
+    if is_first():
+        print(f"stopped after step {step}; {left}", file=sys.stderr)
     sys.exit(128 + number)

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ops.process import highest
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -25,6 +27,11 @@ class Stop:
 
     def __bool__(self) -> bool:
         return bool(self.number)
+
+    def asked(self) -> bool:
+        """Whether a signal reached any of the processes: all leave after the same step."""
+        self.number = highest(self.number)
+        return bool(self)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """The handler of both signals. A third one kills the process, whatever it does."""

@@ -1,11 +1,12 @@
 """Which images are in a micro-batch: a function of its number and the seed, so that a resumed run goes on the same."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
+from config.training import Loop
 from ops.random import generator_for
 
 
@@ -26,8 +27,20 @@ def batch_index(n: int, batch: int, number: int, seed: int, buckets: Sequence[Te
 def row_of_passes(n: int, batch: int, number: int, seed: int, *bucket: int) -> Tensor:
     """Places number * batch .. (number + 1) * batch of an endless row of shuffled passes over 0 .. n - 1."""
     places = range(number * batch, (number + 1) * batch)
-    order = {k: torch.randperm(n, generator=generator_for(seed, -1 - k, *bucket)) for k in {p // n for p in places}}
-    return torch.stack([order[place // n][place % n] for place in places])
+    return torch.stack([shuffled(n, seed, place // n, *bucket)[place % n] for place in places])
+
+
+@lru_cache(maxsize=16)
+def shuffled(n: int, seed: int, number: int, *bucket: int) -> Tensor:
+    """0 .. n - 1 (n,) in the order of pass `number`, kept for the batches of the pass."""
+    return torch.randperm(n, generator=generator_for(seed, -1 - number, *bucket))
+
+
+def images_of(names: Sequence[str], options: Loop, step: int, seed: int, buckets: Sequence[Tensor] = ()) -> list[str]:
+    """The names of all images of a step, sorted."""
+    numbers = range(step * options.accumulate, (step + 1) * options.accumulate)
+    of_step = (batch_index(len(names), options.batch, number, seed, buckets) for number in numbers)
+    return sorted({names[i] for index in of_step for i in index})
 
 
 @cache

@@ -15,12 +15,23 @@ from data.source import load
 from data.transforms import Transform
 
 GRID = "grid.png"  # the overview beside the samples
+OVERVIEW = 2**25  # bytes of the samples in it, at most, as long as it has
+WIDE, HIGH = 12, 4  # columns and rows
+CELL = 128  # pixels a side that a sample has in it at least
 
 
 def file_names(columns: Sequence[str]) -> list[str]:
     """Names that a file may have, different for different columns; image i of a column is NAME_00i.png."""
     plain = [re.sub(r"[^A-Za-z0-9]+", "_", column).strip("_")[:60] for column in columns]
     return [f"{i:03d}_{name}" if plain.count(name) > 1 or not name else name for i, name in enumerate(plain)]
+
+
+def overview(columns: int, count: int, side: int) -> tuple[int, int]:
+    """(columns, rows) of the grid beside `count` samples of each of the columns: all, while they take no more than
+    OVERVIEW bytes, and then the first. side: pixels of a sample."""
+    cells = OVERVIEW // (3 * max(side, CELL) ** 2)
+    wide = min(columns, max(WIDE, cells))
+    return wide, min(count, max(HIGH, cells // wide))
 
 
 def check_folder(out: Path, names: set[str], same: Callable[[object], bool], replace: bool) -> None:

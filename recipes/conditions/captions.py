@@ -13,13 +13,14 @@ import adapters
 import weights
 from config.training import Denoising, Images, Sampling
 from data import ImageSet
+from data.lazy import Strings
 from data.source import describe_shared, held_out, load_captioned, tell
 from ops.device import Compute
 from recipes.buckets import bucketed, in_buckets, places_of
 from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
 from recipes.made_of import made_of
-from recipes.masks import mask_hints, mask_weights
+from recipes.masks import Computed, mask_hints, mask_weights
 from recipes.pixels import transform
 from recipes.sizes import image_sizes
 from sampling import batched_cfg, sample_seeds
@@ -28,6 +29,7 @@ from unet.prompt import escape
 from unet.row import nothing, sized
 
 COLUMNS = 8  # prompts in a grid
+STATES = 2**28  # bytes of text states that are kept; those of more captions are computed in each step
 
 
 class Captions:
@@ -58,11 +60,11 @@ class Captions:
             weights.add_words(sd.tokenizer, init)
             weights.apply_adapters(self.model, [(file, 1.0) for file in init])
         self.images, captions = self.load(settings.data)
-        self.texts = [item.caption for item in captions.items]
+        self.texts = Strings(item.caption for item in captions.items)
         self.places = torch.tensor(captions.places)  # the image at each place of a pass, repeats included
         self.buckets = in_buckets(settings, captions.items, self.images, sd) if buckets else []
         self.turns = places_of(self.buckets, self.places)
-        self.names = [self.images.names[i] for i in self.places]
+        self.names = Strings(self.images.names[i] for i in captions.places)
         self.columns = list(prompts or dict.fromkeys(self.texts))[:COLUMNS]
         # a caption is a text, in which no bracket weighs a word
         self.prompts = self.columns if prompts else [escape(text) for text in self.columns]
@@ -102,8 +104,8 @@ class Captions:
         return lambda index, generator: batches(self.places[index], generator)
 
     @property
-    def hints(self) -> Tensor:
-        """The images' masks in all variants, (N, V, 1, S, S) of 1 and 0."""
+    def hints(self) -> Computed:
+        """hints[index, variant]: the images' masks (B, 1, S, S) of 1 and 0."""
         return mask_hints(self.images.masks, self.settings.variants())
 
     def batches_of(
@@ -130,8 +132,8 @@ class Captions:
     def read(self, texts: list[str]) -> tuple[Tensor, Tensor]:
         """(one entry for each different text, the empty one the last; the entry of each text, (N,)).
 
-        An entry is a row of token ids (L,), or, where nothing trains in the text encoder, the states (L, D) of them. Of
-        XL both are rows without sizes (unet/row.py).
+        An entry is a row of token ids (L,), or, where nothing trains in the text encoder and there are few, the states
+        (L, D) of them. Of XL both are rows without sizes (unet/row.py).
         """
         distinct = [text for text in dict.fromkeys(texts) if text] + [""]
         number = {text: i for i, text in enumerate(distinct)}
@@ -141,6 +143,8 @@ class Captions:
         if any(p.requires_grad for p in text_encoder.parameters()):
             return tokens, rows
         with torch.no_grad():
+            if len(tokens) * text_encoder(tokens[:1].to(self.compute.device)).nbytes > STATES:
+                return tokens, rows
             states = [text_encoder(part.to(self.compute.device)).cpu() for part in tokens.split(16)]
         return torch.cat(states), rows  # (U, L, D)
 

@@ -25,7 +25,7 @@ from recipes.job import Batches, HeldOut
 from recipes.latents import encode, latent_batches, sample_images
 from recipes.loading import load_autoencoder, load_dit, new_dit
 from recipes.made_of import made_of
-from recipes.masks import mask_images, mask_weights
+from recipes.masks import Computed, mask_images, mask_weights
 from recipes.pixels import train_and_val
 from sampling import Schedule, batched_cfg, dit_schedule, sample_seeds
 from unet import VAE
@@ -54,8 +54,8 @@ class Classes:
         self.settings, self.cache, self.compute = settings, cache, compute
         self.images, self.val = data
         self.names, self.columns = self.images.names, self.images.classes[:COLUMNS]
-        known = class_names(model)
-        self.rows = torch.tensor([known.index(name) for name in self.images.classes])  # (classes,)
+        row = {name: i for i, name in enumerate(class_names(model))}
+        self.rows = torch.tensor([row[name] for name in self.images.classes])  # (classes,)
 
     @property
     def schedule(self) -> Schedule:
@@ -102,11 +102,11 @@ class Classes:
         return latent_batches(self.encoded, rows, scale, null, dropout, maps, self.superclass_row, superclass)
 
     @cached_property
-    def hints(self) -> Tensor:
-        """The scaled latents (N, V, C, h, w) of the images' masks in all variants, as white shapes on black."""
+    def hints(self) -> Computed:
+        """hints[index, variant]: the scaled latents (B, C, h, w) of the images' masks, as white shapes on black."""
         masks = self.images._replace(pixels=mask_images(self.images.masks))
         encoded = encode(self.vae, masks, self.settings.variants(), self.cache, self.compute)
-        return self.vae.config.scaling_factor * encoded.mean.float()
+        return Computed(lambda *which: self.vae.config.scaling_factor * encoded.mean[which].float())
 
     def held_out(self) -> HeldOut | None:
         """Batches of the held-out images, None without any."""
@@ -136,7 +136,7 @@ class Classes:
 
     def kinds(self) -> list[str]:
         """The class of each training image."""
-        return [self.images.classes[label] for label in self.images.labels]
+        return [self.images.classes[label] for label in self.images.labels.tolist()]
 
 
 def known_classes(
@@ -153,7 +153,7 @@ def known_classes(
     if init:
         weights.apply_adapters(dit, [(file, 1.0) for file in init])
     images, held = train_and_val(settings, val, side)
-    if new := [name for name in images.classes if name not in class_names(dit)]:
+    if new := sorted(set(images.classes) - set(class_names(dit))):
         raise ValueError(
             f"{model} does not know the class {new[0]!r}, and this recipe teaches none: fine-tune it first, and name "
             f"the adapter file by --init"

@@ -10,12 +10,17 @@ from recipes.masks import mask_hints, mask_weights
 from recipes.settings import check
 
 
+def in_all(values, count, variants):
+    """(N, V, ...) of what is computed for a batch."""
+    return torch.stack([values[torch.arange(count), variant] for variant in range(variants)], 1)
+
+
 def test_a_latent_pixel_weighs_more_if_the_mask_touches_it():
     images = load("generated:hazelnut/few/1", Transform(64))
     masks = np.zeros_like(images.masks)
     masks[1, 5, 62] = True  # one pixel, upper right
     options = variants("h", (0, 90))
-    weight = mask_weights(images._replace(masks=masks), 4.0, options, 4, "photos/")["weight"]
+    weight = in_all(mask_weights(images._replace(masks=masks), 4.0, options, 4, "photos/")["weight"], 5, 4)
     assert weight.shape == (5, 4, 1, 16, 16) and (weight[0] == 1).all()
     for number, variant in enumerate(options):
         row, column = {(False, 0): (1, 15), (True, 0): (1, 0), (False, 90): (0, 1), (True, 90): (15, 1)}[
@@ -34,7 +39,7 @@ def test_generated_masks_lie_where_the_defect_is():
 def test_the_hint_is_the_mask_in_the_variant_of_the_image():
     masks = load("generated:hazelnut/few/1", Transform(16)).masks
     options = variants("hv", (0.0, 90.0))
-    hints = mask_hints(masks, options)
+    hints = in_all(mask_hints(masks, options), len(masks), len(options))
     assert hints.shape == (len(masks), len(options), 1, 16, 16) and set(hints.unique().tolist()) == {0.0, 1.0}
     for i, option in enumerate(options):
         assert torch.equal(hints[:, i], apply_variant(torch.from_numpy(masks)[:, None].float(), option, nearest=True))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from data.folders.captions import describe_captions, read_captions
 from data.folders.tree import read_tree
-from data.source import generated_captions, load_generated, load_masks
+from data.source import generated_captions, load_generated, load_items
 from data.transforms import Transform
 
 
@@ -337,7 +337,7 @@ def test_a_mask_of_another_size_than_its_image_is_refused_when_decoded(tmp_path)
     picture(tmp_path / "masks" / "a.png", (4, 6))
     items = read_captions(tmp_path, "a photo").items
     with pytest.raises(ValueError, match=r"masks/a.png: .*a.png is 6x4, the mask 4x6"):
-        load_masks(items, [(4, 6)], Transform(4))
+        load_items(items, ["a photo"], Transform(4))
 
 
 def test_a_metadata_file_does_not_name_the_masks(tmp_path):

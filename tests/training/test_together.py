@@ -1,0 +1,128 @@
+"""Runs of two and four processes, started by torchrun: the losses of one process, one folder, resuming, a restart."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_train import flags
+
+import weights
+from config.training import Loop
+from ops import process
+from training import together
+
+ROOT = Path(__file__).parent.parent.parent
+STEP = ("--batch", "4", "--accumulate", "4", "--steps", "4", "--sample-every", "4")
+
+
+def torchrun(count, *argv, wait=True, script="train.py"):
+    """The script in so many processes, each of one thread."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ENABLE_FILE_TIMER": "0"}
+    how = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    started = subprocess.Popen([*command, script, *argv], **how)
+    if not wait:
+        return started
+    shown = started.communicate(timeout=240)[0]
+    return subprocess.CompletedProcess(command, started.returncode, shown)
+
+
+def losses(run):
+    lines = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [(line["loss"], line["grad"]) for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    """The same settings in one process, in two and in four."""
+    folder = tmp_path_factory.mktemp("together")
+    for count in (1, 2, 4):
+        done = torchrun(count, *flags(tiny, folder / str(count), *STEP, "--cache", str(folder / "cache")))
+        assert done.returncode == 0, done.stdout
+        (folder / f"{count}.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_any_number_of_processes_takes_the_same_steps(runs, count):
+    one, several = (torch.tensor(losses(runs / str(n))) for n in (1, count))
+    assert one.shape == (4, 2) and torch.allclose(one, several, rtol=1e-5)
+    ours, theirs = (weights.load_adapter(runs / str(n) / "adapter.safetensors")[0] for n in (1, count))
+    assert all(torch.allclose(ours[name], theirs[name], rtol=1e-3, atol=1e-5) for name in ours)
+
+
+def test_the_first_process_alone_writes_and_speaks(runs):
+    names = [sorted(str(path.relative_to(run)) for path in run.rglob("*")) for run in (runs / "1", runs / "2")]
+    assert names[0] == names[1]
+    assert [(runs / f"{n}.txt").read_text().count("parameters train") for n in (1, 2, 4)] == [1, 1, 1]
+    assert len(list((runs / "cache").glob("latents-*"))) == 2  # training and held-out images, one shard each
+
+
+def test_two_processes_resume_to_the_byte(runs, tiny, tmp_path):
+    """Stopped by a signal in the middle, both leave after the same step, and go on as the run left alone."""
+    argv = flags(tiny, tmp_path / "run", *STEP, "--cache", str(runs / "cache"))
+    half = torchrun(2, *argv, "--save-every", "1", wait=False)
+    log = tmp_path / "run" / "log.jsonl"
+    while half.poll() is None and not (log.exists() and '"loss"' in log.read_text()):
+        time.sleep(0.01)
+    half.send_signal(signal.SIGTERM)
+    half.communicate(timeout=120)
+    done = torchrun(2, *argv, "--save-every", "1", "--resume")
+    assert done.returncode == 0, done.stdout
+    assert losses(tmp_path / "run") == losses(runs / "2")
+    ours, theirs = (weights.load_adapter(run / "adapter.safetensors")[0] for run in (tmp_path / "run", runs / "2"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_torchrun_restarts_go_on(runs, tiny, tmp_path):
+    """One process is killed; torchrun starts both again, and the run ends as if it had not been."""
+    command = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    argv = flags(tiny, tmp_path / "run", *STEP, "--save-every", "1", "--cache", str(runs / "cache"))
+    code = (
+        "import os, signal, sys, train\n"
+        "from training import state\n"
+        "save = train.save_state\n"
+        "def dies(run, *rest):\n"
+        "    save(run, *rest)\n"
+        "    if rest[-1] == 2 and os.environ['RANK'] == '1' and os.environ['TORCHELASTIC_RESTART_COUNT'] == '0':\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "train.save_state = dies\n"
+        "train.main(sys.argv[1:])\n"
+    )
+    script = tmp_path / "dies.py"
+    script.write_text(code)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--max-restarts", "1", str(script), *argv], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run") == losses(runs / "2")
+
+
+def test_samples_are_shared_and_are_those_of_one_process(runs, tmp_path):
+    argv = ("--run", str(runs / "1"), "--count", "3", "--batch", "2", "--steps", "2", "--precision", "fp32", "--out")
+    for count in (1, 2):
+        done = torchrun(count, *argv, str(tmp_path / str(count)), script="sample.py")
+        assert done.returncode == 0 and done.stdout.count("images and grid.png") == 1, done.stdout
+    one, two = ({path.name: path.read_bytes() for path in (tmp_path / n).iterdir()} for n in "12")
+    assert len(one) == 16 and one == two
+
+
+def test_micro_batches_are_shared(monkeypatch):
+    for count, number, expected in ((1, 0, [0, 1, 2, 3]), (2, 1, [1, 3]), (4, 2, [2])):
+        monkeypatch.setattr(process, "count", lambda count=count: count)
+        monkeypatch.setattr(process, "number", lambda number=number: number)
+        assert list(together.own_part(Loop(accumulate=4))) == expected
+    with pytest.raises(ValueError, match="multiple of 4, found 2: for as many images, --batch 16 --accumulate 4"):
+        together.own_part(Loop(batch=32, accumulate=2))
+
+
+def test_one_process_is_what_one_process_was():
+    assert process.count() == 1 and process.number() == 0 and process.is_first() and process.highest(3) == 3
+    assert process.by_first(lambda: "made") == "made" and process.total([0.1, 2]) == [0.1, 2]
