@@ -42,6 +42,7 @@ _CLASSES = (
     part.Adapter,
     part.Superclasses,
     part.NoiseSchedule,
+    part.Objective,
     *_DENOISING,
     part.Stopping,
     part.Measure,
@@ -68,7 +69,7 @@ RECIPES = {
             SD: (*_DISTILLING, part.Captions, part.Prompts, part.TextRate),
         },
     ),
-    "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
+    "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder, part.Objective), SD: (*_CONTROL, part.Captions)}),
     "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}, "tiny-vae"),
     "classifier": Recipe(classifier, {"a classifier": _PIXELS}, "new:Features"),
 }
