@@ -45,8 +45,7 @@ def class_label(config: Config, compute: Compute) -> Job:
         config[part.Objective].objective,
     )
     model, specs = condition.model, condition.methods(specs)
-    changing = config[part.NoiseSchedule].noise_schedule
-    path = training_path(model, base, config[part.Objective], specs == ["full"], changing)
+    path = training_path(model, base, config[part.Objective], config[part.NoiseSchedule].noise_schedule, specs)
     adapters.attach(model, specs, generator_for(seed, -2))
     loss = denoising(model, path, loss_options.noise_offset, loss_options.min_snr)
     count = config[part.Grid].count

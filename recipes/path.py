@@ -1,6 +1,6 @@
 """The path of a DiT's training: its diffusion chain, one that changes meanwhile, or a flow's times in some density."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 
@@ -13,16 +13,16 @@ from sampling import Flow, NoisePath, dit_schedule
 
 
 def training_path(
-    model: DiT, base: str, settings: Objective, everything: bool = False, changing: str = "fixed"
+    model: DiT, base: str, settings: Objective, changing: str = "fixed", specs: Sequence[str] = ()
 ) -> Callable[[float], NoisePath]:
     """path(progress): what the model is trained on at that share of the training. Sets what it is sampled with.
 
-    base: its name, for errors. changing: the noise schedule. A model of the other objective becomes one of the
-    settings' where `everything` trains. ValueError where it does not, and for settings that its objective has no use
-    for.
+    base: its name, for errors. changing: the noise schedule. specs: the adapters. A model of the other objective
+    becomes one of the settings' where everything trains. ValueError where it does not, and for settings that its
+    objective has no use for.
     """
     if settings.objective not in ("", model.objective):
-        if not everything:
+        if specs != ["full"]:
             raise ValueError(
                 f"{base} is a {model.objective} model, and --objective {settings.objective} makes another of it, "
                 "for which everything must train: --adapter full"

@@ -78,8 +78,7 @@ def sample_latents(
 
 def timesteps_of(sampler: str | Callable, schedule: NoisePath, steps: int) -> list[float]:
     """The ascending timesteps of the schedule that a sampler of so many steps visits."""
-    own = OWN_STEPS.get(SAMPLERS.get(sampler, sampler))
-    return own(schedule, steps) if own else schedule.timesteps(steps)
+    return OWN_STEPS.get(SAMPLERS.get(sampler, sampler), type(schedule).timesteps)(schedule, steps)
 
 
 def cleanest(steps: list[float], strength: float) -> list[float]:
