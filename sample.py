@@ -92,7 +92,7 @@ def guided_denoisers(request: Request, guidance: part.Guidance) -> Callable:
         request.superclass,
         guidance.superclass_guidance,
     )
-    limits = guidance.limits(len(request.schedule.alpha_bar) - 1)
+    limits = guidance.heard_limits(request.schedule)
     if limits is None:
         return inside
     outside = batched_cfg(request.model, request.cond, None, 1.0, hint=request.hint)

@@ -7,7 +7,8 @@ from border import number_hint
 from config.option import option
 from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
-from sampling import SAMPLERS
+from sampling import SAMPLERS, NoisePath, Schedule
+from sampling.flow import OBJECTIVES
 
 WEIGHT = r"\d+\.?\d*|\.\d+"
 
@@ -33,6 +34,15 @@ class Checkpoint:
     """The pretrained model, where no run is given"""
 
     model: str = option("tiny-dit", "checkpoint: a file, a folder, a shipped or downloaded name")
+
+
+@dataclass
+class Objective:
+    """What it predicts"""
+
+    objective: str = option(
+        "", "noise (diffusion) or a velocity (flow), where the file does not say", choices=("", *OBJECTIVES)
+    )
 
 
 @dataclass
@@ -140,7 +150,9 @@ class Guidance:
     superclass_guidance: float = option(1.0, "scale from null to the superclass; 1: none of null")
     also: list[str] = option([], "class or prompt that every image shows besides, WHAT:WEIGHT; repeat")
     without: list[str] = option([], "class or prompt that no image shows, WHAT:WEIGHT; repeat")
-    interval: str = option("", "LOW,HIGH: guidance only at these timesteps, of 0 (clean) to 999 (noise); empty: all")
+    interval: str = option(
+        "", "LOW,HIGH: guidance only at these timesteps, of 0 (clean) to 999 (noise), a flow's to 1; empty: all"
+    )
     channels: int = option(
         0, "latent channels that guidance acts on; 0: all; 3: as in DiT's released samples", at_least=0
     )
@@ -164,16 +176,22 @@ class Guidance:
                 terms.append((what.strip(), sign * float(weight)))
         return terms
 
-    def limits(self, last: int | None = None) -> tuple[int, int] | None:
-        """The two timesteps of `interval`, of 0 to `last`; None for all steps."""
+    def limits(self, last: float | None = None) -> tuple[float, float] | None:
+        """The two timesteps of `interval`, of 0 to `last`, whole numbers unless that is 1.0; None for all steps."""
         if not self.interval:
             return None
-        match = re.fullmatch(r"(\d+),(\d+)", self.interval)
-        low, high = map(int, match.groups()) if match else (1, 0)
-        if not low <= high or last is not None and high > last:
+        match = re.fullmatch(rf"({WEIGHT}),({WEIGHT})", self.interval)
+        low, high = map(float, match.groups()) if match else (1, 0)
+        whole = low.is_integer() and high.is_integer() if match else False
+        if not low <= high or last is not None and high > last or isinstance(last, int) and not whole:
             end = "the last timestep" if last is None else last
             raise ValueError(f"interval must be LOW,HIGH with 0 <= LOW <= HIGH <= {end}, found {self.interval!r}")
         return low, high
+
+    def heard_limits(self, path: NoisePath) -> tuple[float, float] | None:
+        """The interval as the network hears it, which counts a flow's time from noise to data; None for all steps."""
+        limits = self.limits(len(path.alpha_bar) - 1 if isinstance(path, Schedule) else 1.0)
+        return limits and tuple(sorted(map(path.told, limits)))
 
     def leads_from_superclass(self, superclass: str, missing: str) -> bool:
         """Whether guidance leads away from superclasses: as guidance_from says, else wherever all are known.

@@ -8,6 +8,7 @@ from data.transforms import variants
 from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
 from sampling import SAMPLERS
+from sampling.flow import DENSITIES, OBJECTIVES
 from sampling.progressive import NOISE_SCHEDULES
 
 
@@ -159,6 +160,21 @@ class NoiseSchedule:
     noise_schedule: str = option(
         "fixed", "progressive adds less noise in each sixth of the steps", choices=NOISE_SCHEDULES
     )
+
+
+@dataclass
+class Objective:
+    """What the model predicts"""
+
+    objective: str = option(
+        "", "noise (diffusion) or a velocity (flow); empty: what the model's file says", choices=("", *OBJECTIVES)
+    )
+    times: str = option("", "density of a flow's training times; empty: uniform", choices=("", DENSITIES[1]))
+    time_mean: float = option(
+        0.0, "logit of the usual training time, above 0: more noise", needs="times", at_least=-10, at_most=10
+    )
+    time_std: float = option(1.0, "deviation of the logits of the training times", needs="times", above=0)
+    time_shift: float = option(1.0, "above 1 shifts a flow's training times towards noise", above=0)
 
 
 @dataclass

@@ -58,6 +58,7 @@ class DiT(nn.Module):
         self.classes: list[str] | None = None  # names of the rows of the class table
         self.parents: dict[str, str] = {}  # class -> superclass
         self.noise_schedule = "fixed"  # see sampling/progressive.py
+        self.objective = "diffusion"  # or "flow", see sampling/flow.py
         grid = config.input_size // config.patch
         self.x_embedder = PatchEmbed(config.in_channels, config.width, config.patch)
         self.t_embedder = TimestepEmbedder(config.width)
@@ -98,7 +99,8 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """x (B, C, H, W), t (B,) steps of the 1000-step chain, y (B,) class ids -> (B, C or 2C, H, W).
 
-        The first C channels are the prediction (epsilon), the next C, with learn_sigma, the variance value.
+        The first C channels are the prediction (epsilon), the next C, with learn_sigma, the variance value. What a flow
+        hears and answers instead: sampling/flow.py.
         """
         side = self.config.input_size
         if x.shape[1:] != (self.config.in_channels, side, side):

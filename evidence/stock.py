@@ -147,7 +147,7 @@ def guided_model(
         raise ValueError(f"{settings.model} has no class {unknown[0]!r}")
     rows = torch.tensor([model.classes.index(name) for name in images.classes])[images.labels]
     denoiser = batched_cfg(model, rows.to(device), model.null, settings.guidance)
-    return denoiser, model.latent_shape, dit_schedule(model.noise_schedule), vae
+    return denoiser, model.latent_shape, dit_schedule(model.noise_schedule, objective=model.objective), vae
 
 
 def two_samples(samples: ImageSet, decoded: ImageSet) -> dict:

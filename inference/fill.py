@@ -24,7 +24,7 @@ from dit import MaskedDiT
 from inference.chosen import Chosen
 from inference.request import Request
 from ops.device import Compute
-from sampling import Resampled, blended, cleanest, sample_noise, sample_seeds, timesteps_of
+from sampling import Resampled, Schedule, blended, cleanest, sample_noise, sample_seeds, timesteps_of
 from unet import MaskedText
 from unet.inpaint import hint_of, touched
 
@@ -62,8 +62,13 @@ class Fill:
                 raise ValueError(f"{flag} is for models without an input for masks, and this one has it")
             self.blends, self.request = False, replace(request, hint=hints)
             return
-        if fill.resample > 1 and sampler.sampler == "dpm++":
-            raise ValueError("--resample goes back and forth, and dpm++ reads the step before: take ddim or ddpm")
+        if fill.resample > 1 and sampler.sampler in ("dpm++", "heun"):
+            reads = {"dpm++": "the step before", "heun": "the step ahead"}[sampler.sampler]
+            raise ValueError(f"--resample goes back and forth, and {sampler.sampler} reads {reads}: take ddim or ddpm")
+        if fill.resample > 1 and not isinstance(request.schedule, Schedule):
+            raise ValueError(
+                "--resample goes back along a diffusion chain, and this model is a flow: give --resample 1"
+            )
         steps = timesteps_of(sampler.sampler, request.schedule, sampler.steps)
         steps = steps if self.start is None else cleanest(steps, start.strength)
         schedule, before = request.schedule, request.on_step

@@ -21,7 +21,7 @@ from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
 from recipes.masks import mask_hints, mask_images, read_masks
 from recipes.store import store_frozen
-from sampling import Schedule, dit_schedule, timesteps_of
+from sampling import NoisePath, dit_schedule, timesteps_of
 from sampling.latents import cleanest
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
@@ -38,7 +38,7 @@ class Request:
 
     model: nn.Module
     vae: VAE
-    schedule: Schedule
+    schedule: NoisePath
     shape: tuple[int, int, int]  # of a latent
     names: list[str]
     cond: Tensor | Chosen  # labels (N,), text states (N, L, D) or XL's rows (N, M), of the columns' images in a row
@@ -55,7 +55,10 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
     vae, control = load_autoencoder(vae, compute), control_of(config)
     size = config[part.Size].side() or stored.get("size", 0) or trained_side(files, control) * vae.factor
-    model, side = load_dit(path, size, vae, Compute(torch.device("cpu"), compute.precision))
+    objective = config[part.Objective].objective if part.Objective in config else stored.get("objective", "")
+    model, side = load_dit(path, size, vae, Compute(torch.device("cpu"), compute.precision), objective)
+    if objective not in ("", model.objective):
+        raise ValueError(f"{path} is a {model.objective} model, found --objective {objective}")
     apply_adapters(model, files, config[part.Source].weights)
     classes = model.classes or [str(i) for i in range(model.config.num_classes)]
     wanted = split_names(config[part.Classes].classes, classes)
@@ -78,7 +81,7 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
         hint = in_turn(latents, count, len(names))
     cond = torch.tensor(labels, device=compute.device).repeat_interleave(count)
     null = model.null if model.config.class_dropout else None
-    schedule, shape = dit_schedule(model.noise_schedule), model.latent_shape
+    schedule, shape = dit_schedule(model.noise_schedule, objective=model.objective), model.latent_shape
     check_steps(config, schedule)
     model = store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
     sampler = config[part.Sampler]
@@ -146,7 +149,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 
-def check_steps(config: Config, schedule: Schedule) -> None:
+def check_steps(config: Config, schedule: NoisePath) -> None:
     """ValueError for a number of steps that the chain does not have, and where a start image leaves none of them."""
     steps = timesteps_of(config[part.Sampler].sampler, schedule, config[part.Sampler].steps)
     if config[part.Start].image:

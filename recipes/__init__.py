@@ -44,6 +44,7 @@ _CLASSES = (
     part.Adapter,
     part.Superclasses,
     part.NoiseSchedule,
+    part.Objective,
     *_WATCHED,
     part.Measure,
 )
@@ -69,7 +70,7 @@ RECIPES = {
     "consistency": Recipe(
         consistency, {DIT: (*_DISTILLING, part.Autoencoder, part.Features, part.Measure), SD: (*_DISTILLING, *_SHAPED)}
     ),
-    "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder), SD: (*_CONTROL, part.Captions)}),
+    "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder, part.Objective), SD: (*_CONTROL, part.Captions)}),
     "inpaint": Recipe(inpaint, {DIT: _MASKED_DIT, SD: _MASKED_SD}),
     "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}, "tiny-vae"),
     "classifier": Recipe(classifier, {"a classifier": _PIXELS}, "new:Features"),

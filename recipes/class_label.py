@@ -1,6 +1,5 @@
 """class_label: a DiT is fine-tuned on labelled images, by denoising their latents under their class."""
 
-from functools import partial
 from pathlib import Path
 
 import adapters
@@ -13,8 +12,8 @@ from recipes.conditions.classes import Classes, new_classes
 from recipes.evaluation import evaluation, measure_classes, watched
 from recipes.job import Job, header_settings
 from recipes.objectives.denoise import denoising
+from recipes.path import training_path
 from recipes.store import for_training
-from sampling import dit_schedule
 
 
 def class_label(config: Config, compute: Compute) -> Job:
@@ -44,19 +43,12 @@ def class_label(config: Config, compute: Compute) -> Job:
         seed,
         config[part.Latents].cache,
         compute,
+        config[part.Objective].objective,
     )
-    model, changing = condition.model, config[part.NoiseSchedule].noise_schedule
-    if changing != "fixed":
-        model.noise_schedule = changing  # what the tuned model is sampled with, and its file says so
-    specs = condition.methods(specs)
+    model, specs = condition.model, condition.methods(specs)
+    path = training_path(model, base, config[part.Objective], config[part.NoiseSchedule].noise_schedule, specs)
     for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks].checkpoint)
-    fixed = condition.schedule
-    loss = denoising(
-        model,
-        (lambda progress: fixed) if changing == "fixed" else partial(dit_schedule, changing),
-        loss_options.noise_offset,
-        loss_options.min_snr,
-    )
+    loss = denoising(model, path, loss_options.noise_offset, loss_options.min_snr)
     count, features = config[part.Grid].count, config[part.Features].features
     measure = watched(condition, count, config[part.Stopping].acts, features)
     evaluate = evaluation(condition, loss, condition.held_out(), sampling, count, seed, measure)
@@ -74,8 +66,7 @@ def save(run: Path, condition: Classes, specs: list[str], data: str, settings: d
     model = condition.model
     if specs == ["full"]:
         about = {"classes": model.classes, "parents": model.parents, "data": data}
-        card = about | {"noise_schedule": model.noise_schedule}
-        weights.save_model(model, run / "model.safetensors", card=card)
+        weights.save_model(model, run / "model.safetensors", card=about | {"noise_schedule": model.noise_schedule})
     else:
         header = condition.header | {"adapter": specs, "config": settings}
         weights.save_adapter(run / "adapter.safetensors", model, header)

@@ -20,7 +20,7 @@ from dit.classes import last_part, row_of
 from metrics.networks import features
 from ops.random import generator_for
 from recipes.pixels import transform
-from sampling import Schedule, dit_schedule
+from sampling import NoisePath, Schedule, dit_schedule
 from unet import VAE
 from weights.formats.published import SHIPPED
 
@@ -50,10 +50,11 @@ def fit_classes(
         return None
 
     def nearest() -> list[int]:
+        path = dit_schedule(model.noise_schedule, objective=model.objective)
         of_class = images.labels.argsort(stable=True).split(images.labels.bincount(minlength=count).tolist())
         index = torch.cat([numbers[:NEAREST_IMAGES] for numbers in of_class])
         x0 = vae.config.scaling_factor * encoded.mean[index, 0].float().to(next(model.parameters()).device)
-        return nearest_rows(model, x0, images.labels[index], rows, dit_schedule(model.noise_schedule))
+        return nearest_rows(model, x0, images.labels[index], rows, path)
 
     def similar(source: str) -> list[int]:
         known = load(source, transform(settings, images.pixels.shape[1])) if source else None
@@ -163,7 +164,7 @@ def class_means(network: features.Features, images: ImageSet) -> torch.Tensor:
 
 @torch.no_grad()
 def nearest_rows(
-    model: DiT, x0: torch.Tensor, labels: torch.Tensor, rows: int, schedule: Schedule, seed: int = 0, batch: int = 64
+    model: DiT, x0: torch.Tensor, labels: torch.Tensor, rows: int, schedule: NoisePath, seed: int = 0, batch: int = 64
 ) -> list[int]:
     """For every new class the old row under which the model denoises its images best (Li et al. 2023, eq. 7).
 
@@ -171,8 +172,9 @@ def nearest_rows(
     decides. Costs CLASSIFIER_STEPS forward passes for every image and old row, so give it a few images of a class.
     """
     generator = torch.Generator().manual_seed(seed)
-    last = len(schedule.alpha_bar)
-    times = torch.linspace(0.1 * last, 0.8 * last, CLASSIFIER_STEPS).long()
+    last = len(schedule.alpha_bar) if isinstance(schedule, Schedule) else 1
+    times = torch.linspace(0.1 * last, 0.8 * last, CLASSIFIER_STEPS)
+    times = times.long() if isinstance(schedule, Schedule) else times
     chosen = []
     for label in range(int(labels.max()) + 1):
         images = x0[labels == label].repeat_interleave(len(times), 0)  # (B, C, H, W)
@@ -185,7 +187,8 @@ def nearest_rows(
             error = 0.0
             for i in range(0, len(images), batch):
                 part = slice(i, i + batch)
-                out = model(x_t[part], t[part], y[part])[:, : images.shape[1]].float()
+                out = model(x_t[part], schedule.told(t[part]), y[part]).float()
+                out, _ = schedule.split(out, images[part])
                 error += (out - schedule.target(images[part], eps[part], t[part])).square().sum().item()
             errors.append(error)
         chosen.append(min(range(rows), key=errors.__getitem__))

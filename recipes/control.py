@@ -26,6 +26,7 @@ from recipes.job import Job, header_settings
 from recipes.loading import load_sd
 from recipes.masks import Computed, check_masks
 from recipes.objectives.denoise import denoising
+from recipes.path import training_path
 from recipes.sizes import image_sizes
 from recipes.store import for_training
 from unet import ControlledText, ControlNet, encode_prompts
@@ -43,8 +44,9 @@ def control(config: Config, compute: Compute) -> Job:
     loss_options, captioned = config[part.Denoising], part.Captions in config
     condition = (with_captions if captioned else with_classes)(config, compute)
     for_training(adapters.attach(condition.model, SPEC), compute, config[part.Blocks].checkpoint)
-    schedule = condition.schedule
-    loss = denoising(condition.model, lambda progress: schedule, loss_options.noise_offset, loss_options.min_snr)
+    base, schedule = config[part.Base].model, condition.schedule
+    path = (lambda progress: schedule) if captioned else training_path(condition.model, base, config[part.Objective])
+    loss = denoising(condition.model, path, loss_options.noise_offset, loss_options.min_snr)
     batches = condition.batches(loss_options, {"hint": condition.hints})
     shown = largest(condition.images.masks)
     place = {number: at for at, number in enumerate(shown.tolist())}
@@ -74,7 +76,7 @@ def with_classes(config: Config, compute: Compute) -> Classes:
     """A DiT that knows the classes of the images, with a new ControlNet."""
     init, cache, images = config[part.StartFiles].init, config[part.Latents].cache, config[part.Images]
     base, vae = config[part.Base].model, config[part.Autoencoder].vae
-    condition = known_classes(base, vae, images, None, init, cache, compute)
+    condition = known_classes(base, vae, images, None, init, cache, compute, config[part.Objective].objective)
     check_masks(condition.images, images.data, "control")
     condition.model = ControlledDiT(condition.model)
     condition.header = {"base": weights.fingerprint(condition.model)}

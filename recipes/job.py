@@ -1,6 +1,7 @@
 """What the training loop runs: a model, its batches and its loss, and what becomes of them."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from config import Config
-from config.training import Stopping
+from config.training import Objective, Stopping
 
 OF_A_CALL = ("out", "resume", "allow_change", "dry_run")  # settings of one call of train.py, and not of the run
 Batch = dict[str, Tensor]
@@ -55,4 +56,5 @@ class HeldOut(NamedTuple):
 def header_settings(config: Config) -> dict:
     """The settings that an adapter file keeps: not where and how often the run started, nor what decided nothing."""
     idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted", "features")
+    idle += tuple(field.name for field in fields(Objective) if config.values.get(field.name) == field.default)
     return {key: value for key, value in config.values.items() if key not in (*OF_A_CALL, *idle)}

@@ -16,7 +16,7 @@ from data.latents import LatentCache, encode_latents, sample_posterior
 from data.transforms import Variant, to_uint8
 from ops.device import Compute
 from recipes.job import Batch, Batches
-from sampling import Schedule, sample_latents
+from sampling import NoisePath, sample_latents
 from unet import VAE
 from unet.row import sized
 
@@ -82,7 +82,7 @@ def sample_images(
     denoiser: Callable,
     numbers: range,
     shape: tuple,
-    schedule: Schedule,
+    schedule: NoisePath,
     vae: VAE,
     settings: Sampling,
     seed: int | list[tuple[int, int, int]],

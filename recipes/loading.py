@@ -17,9 +17,10 @@ def load_autoencoder(vae: str, compute: Compute) -> VAE:
     return weights.load(vae, expect="vae", dtype=torch.float32).to(compute.device).requires_grad_(False)
 
 
-def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, int]:
+def load_dit(model: str, size: int, vae: VAE, compute: Compute, objective: str = "") -> tuple[DiT, int]:
     """The checkpoint's DiT and the image side that it works at: `size` pixels, 0 for its own.
 
+    objective: of a file that does not say whether it is a diffusion model or a flow, "" where it is not given.
     Raises ValueError for a DiT on latents of another number of channels than the autoencoder's, and for a size that the
     autoencoder does not make.
     """
@@ -27,7 +28,7 @@ def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, in
         raise ValueError(f"--size must be a multiple of {vae.factor} pixels for this autoencoder, found {size}")
     sides = {"input_size": size // vae.factor} if size else {}
     try:
-        dit = weights.load(model, expect="dit", dtype=torch.float32, **sides)
+        dit = weights.load(model, expect="dit", dtype=torch.float32, objective=objective or None, **sides)
     except ValueError as error:
         reason = str(error).partition("do not fit a DiTConfig: ")[2]
         told = f"--size {size} is {size // vae.factor} latents a side: {reason}" if reason else str(error)
@@ -40,14 +41,15 @@ def load_dit(model: str, size: int, vae: VAE, compute: Compute) -> tuple[DiT, in
     return dit.to(compute.device), dit.config.input_size * vae.factor
 
 
-def new_dit(model: str, vae: VAE, side: int, classes: list[str]) -> DiT:
-    """new:SIZE, a DiT of one of the named sizes with random weights, for images of `side` pixels."""
+def new_dit(model: str, vae: VAE, side: int, classes: list[str], objective: str = "") -> DiT:
+    """new:SIZE, a DiT of one of the named sizes with random weights, for images of `side` pixels: a diffusion model
+    where no other objective is given."""
     name = model.removeprefix("new:")
     if name not in SIZES:
         raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
     shape = {"input_size": side // vae.factor, "in_channels": vae.config.latent_channels}
     dit = DiT.from_name(name, num_classes=len(classes), **shape)
-    dit.classes = classes
+    dit.classes, dit.objective = classes, objective or "diffusion"
     return dit
 
 

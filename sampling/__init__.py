@@ -1,7 +1,8 @@
 """Noise schedules, guidance, samplers and the training loss.
 
-A denoiser is denoise(x, t) -> out with everything else bound (guidance.py). A sampler is one function of a denoiser
-with one loop (ddpm.py, ddim.py, dpm.py, and lcm in consistency.py). sample_latents() runs one over a list of samples.
+A path is a diffusion chain (schedule.py) or the straight one of a flow (flow.py). A denoiser is denoise(x, t) -> out
+with everything else bound (guidance.py). A sampler is one function of a denoiser with one loop (ddpm.py, ddim.py,
+dpm.py, heun.py, sde.py, and lcm in consistency.py). sample_latents() runs one over a list of samples.
 """
 
 import warnings
@@ -11,15 +12,20 @@ from sampling.ddim import ddim
 from sampling.ddpm import ddpm
 from sampling.dpm import dpm
 from sampling.fill import Resampled, blended
+from sampling.flow import Flow
 from sampling.guidance import batched_cfg, cfg, composed, conditional, limited_interval, superclass_cfg, two_stage
+from sampling.heun import heun
 from sampling.latents import SAMPLERS, cleanest, sample_latents, sample_noise, timesteps_of
 from sampling.loss import diffusion_loss
 from sampling.progressive import dit_schedule
-from sampling.schedule import Schedule
+from sampling.schedule import NoisePath, Schedule
+from sampling.sde import sde
 from sampling.seeds import sample_seeds
 
 __all__ = [
     "SAMPLERS",
+    "Flow",
+    "NoisePath",
     "Resampled",
     "Schedule",
     "batched_cfg",
@@ -34,11 +40,13 @@ __all__ = [
     "diffusion_loss",
     "dit_schedule",
     "dpm",
+    "heun",
     "lcm",
     "limited_interval",
     "sample_latents",
     "sample_noise",
     "sample_seeds",
+    "sde",
     "superclass_cfg",
     "timesteps_of",
     "two_stage",

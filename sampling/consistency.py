@@ -37,7 +37,9 @@ def consistency(out: Tensor, x: Tensor, t: Tensor, schedule: Schedule) -> Tensor
 
 
 def trained_steps(schedule: Schedule) -> list[int]:
-    """t_0 .. t_49, ascending, for a chain of T steps: multiples of T // 50, less 1. ValueError for T < 50."""
+    """t_0 .. t_49, ascending, for a chain of T steps: multiples of T // 50, less 1. ValueError for T < 50 or a flow."""
+    if not isinstance(schedule, Schedule):
+        raise ValueError("consistency models (the sampler lcm) are made of diffusion models, and this is a flow")
     T = len(schedule.alpha_bar)
     if T < GRID:
         raise ValueError(f"{GRID} steps of the chain are trained, and it has {T}")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sampling.guidance import Denoiser
-from sampling.schedule import Schedule, learned_log_variance, split
+from sampling.schedule import NoisePath, learned_log_variance
 
 VARIANCES = ("learned", "small", "large")
 
@@ -14,7 +14,7 @@ VARIANCES = ("learned", "small", "large")
 def ddpm(
     denoise: Denoiser,
     x: Tensor,
-    schedule: Schedule,
+    schedule: NoisePath,
     steps: int | Sequence[int],
     noise: Callable[[Tensor], Tensor],
     variance: str | None = None,
@@ -34,16 +34,16 @@ def ddpm(
         raise ValueError(f"variance must be one of {', '.join(VARIANCES)}, found {variance!r}")
     for c in schedule.chain(steps).backward():
         x = x if on_step is None else on_step(x, c.t)
-        out = denoise(x, torch.full((len(x),), c.t, device=x.device))
+        out = denoise(x, schedule.told(torch.full((len(x),), c.t, device=x.device)))
         _, x0 = schedule.eps_and_x0(out, x, c.alpha, c.sigma)
-        _, v = split(out, x)
+        _, v = schedule.split(out, x)
         if variance == "learned" and v is None:
             raise ValueError(
                 f'variance "learned" needs {2 * x.shape[1]} output channels, the network has '
                 f'{out.shape[1]}: use "small" or "large"'
             )
         x_prev = c.mean_x0 * x0 + c.mean_x * x
-        if c.alpha_bar_prev < 1:
+        if c.variance_prev > 0:
             if v is None or variance in ("small", "large"):
                 std = (c.beta if variance == "large" else c.posterior_variance) ** 0.5
             else:

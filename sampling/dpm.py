@@ -7,20 +7,21 @@ import torch
 from torch import Tensor
 
 from sampling.guidance import Denoiser
-from sampling.schedule import Schedule
+from sampling.schedule import NoisePath
 
 
-def half_log_snr(alpha_bar: float) -> float:
-    """lambda = log(alpha / sigma), alpha^2 = alpha_bar = 1 - sigma^2; infinite for clean data, -infinite for noise."""
-    if alpha_bar == 0:
+def half_log_snr(alpha_bar: float, variance: float) -> float:
+    """lambda = log(alpha / sigma) of alpha^2 and sigma^2; infinite for clean data, -infinite for noise."""
+    share = alpha_bar / (alpha_bar + variance)  # of a diffusion chain alpha_bar itself
+    if share == 0:
         return -math.inf
-    return math.inf if alpha_bar == 1 else 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))
+    return math.inf if share == 1 else 0.5 * (math.log(share) - math.log1p(-share))
 
 
 def dpm(
     denoise: Denoiser,
     x: Tensor,
-    schedule: Schedule,
+    schedule: NoisePath,
     steps: int | Sequence[int],
     noise: Callable[[Tensor], Tensor] | None = None,
     on_step: Callable[[Tensor, int], Tensor] | None = None,
@@ -39,8 +40,8 @@ def dpm(
     x0_before, h_before = None, None
     for c in schedule.chain(steps).backward():
         x = x if on_step is None else on_step(x, c.t)
-        h = half_log_snr(c.alpha_bar_prev) - half_log_snr(c.alpha_bar)
-        out = denoise(x, torch.full((len(x),), c.t, device=x.device))
+        h = half_log_snr(c.alpha_bar_prev, c.variance_prev) - half_log_snr(c.alpha_bar, c.variance)
+        out = denoise(x, schedule.told(torch.full((len(x),), c.t, device=x.device)))
         _, x0 = schedule.eps_and_x0(out, x, c.alpha, c.sigma)
         first_order = x0_before is None or c.alpha_bar_prev == 1
         D = x0 if first_order else x0 + (x0 - x0_before) * (0.5 * h / h_before)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from sampling.schedule import Chain, Schedule
+from sampling.schedule import Chain, NoisePath, Schedule
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class Resampled(Schedule):
         if self.times < 1 or self.jump < 1:
             raise ValueError(f"times and jump must be at least 1, found {self.times} and {self.jump}")
 
-    def chain(self, steps: int | Sequence[int]) -> Chain:
+    def chain(self, steps: int | Sequence[int], end: float = 1.0) -> Chain:
         """The rows of Schedule.chain in the order of `visits`."""
-        rows = super().chain(steps)
+        rows = super().chain(steps, end)
         order = visits(len(rows.t), self.times, self.jump)[::-1]  # a chain ascends, and a sampler reads it backward
         return Chain(*(field[order] for field in rows))
 
@@ -50,24 +50,24 @@ def visits(count: int, times: int, jump: int) -> list[int]:
 
 
 def blended(
-    z: Tensor, mask: Tensor, eps: Tensor, schedule: Schedule, steps: Sequence[int], noise: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor, int], Tensor]:
+    z: Tensor, mask: Tensor, eps: Tensor, schedule: NoisePath, steps: Sequence[float], noise: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor, float], Tensor]:
     """on_step(x, t) of a sampler: the module's equations, before each step but the first.
 
     z (B, C, H, W): the good latents. mask (B, 1, H, W): 1 where x is drawn. eps (B, C, H, W): the noise that
     the sampler begins with. steps: its timesteps, ascending, each once. noise(x): n, a standard normal draw.
     """
     ends = dict(zip(steps, [None, *steps]))  # timestep -> where its step ends, None for clean
+    rows = {c.t: c for c in schedule.chain(steps).backward()}
     last = None  # timestep of the step before
 
-    def on_step(x: Tensor, t: int) -> Tensor:
+    def on_step(x: Tensor, t: float) -> Tensor:
         nonlocal last
         if last is not None:
-            s = ends[last]
-            alpha_bar_s = 1.0 if s is None else schedule.alpha_bar[s].item()
-            x = mask * x + (1 - mask) * (alpha_bar_s**0.5 * z + (1 - alpha_bar_s) ** 0.5 * eps)
-            if s != t:  # a block begins anew
-                ratio = schedule.alpha_bar[t].item() / alpha_bar_s
+            c = rows[last]
+            x = mask * x + (1 - mask) * (c.alpha_prev * z + c.sigma_prev * eps)
+            if ends[last] != t:  # a block begins anew
+                ratio = rows[t].alpha_bar / c.alpha_bar_prev
                 x = ratio**0.5 * x + (1 - ratio) ** 0.5 * noise(x)
         last = t
         return x

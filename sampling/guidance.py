@@ -148,7 +148,7 @@ def batched_cfg(
     return denoiser
 
 
-def limited_interval(low: int, high: int, inside: Denoiser, outside: Denoiser) -> Denoiser:
+def limited_interval(low: float, high: float, inside: Denoiser, outside: Denoiser) -> Denoiser:
     """denoise(x, t) = inside(x, t) for low <= t <= high, else outside(x, t); the step t is the same for all samples.
 
     With `cfg` inside and `conditional` outside it is guidance in a limited interval (Kynkaanniemi et al. 2024,

@@ -11,10 +11,13 @@ from sampling.ddim import ddim
 from sampling.ddpm import ddpm
 from sampling.dpm import dpm
 from sampling.guidance import Denoiser
-from sampling.schedule import Schedule
+from sampling.heun import heun
+from sampling.schedule import NoisePath
+from sampling.sde import sde, sde_steps
 
 # each: (denoise, x, schedule, steps, noise, on_step=) -> latents
-SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm, "lcm": lcm}
+SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm, "heun": heun, "sde": sde, "lcm": lcm}
+OWN_STEPS = {lcm: lcm_steps, sde: sde_steps}  # of samplers that do not visit schedule.timesteps
 
 
 def sample_noise(seed: int | Sequence[Sequence[int]], indices: Sequence[int]) -> Callable[[Tensor], Tensor]:
@@ -33,9 +36,9 @@ def sample_latents(
     denoiser: Callable[[slice], Denoiser],
     numbers: range,
     shape: Sequence[int],
-    schedule: Schedule,
+    schedule: NoisePath,
     sampler: str | Callable = "ddim",
-    steps: int | Sequence[int] = 50,
+    steps: int | Sequence[float] = 50,
     seed: int | Sequence[Sequence[int]] = 0,
     batch: int = 16,
     image: Tensor | None = None,
@@ -74,12 +77,12 @@ def sample_latents(
     return torch.cat(latents)
 
 
-def timesteps_of(sampler: str | Callable, schedule: Schedule, steps: int) -> list[int]:
+def timesteps_of(sampler: str | Callable, schedule: NoisePath, steps: int) -> list[float]:
     """The ascending timesteps of the schedule that a sampler of so many steps visits."""
-    return lcm_steps(schedule, steps) if sampler in ("lcm", lcm) else schedule.timesteps(steps)
+    return OWN_STEPS.get(SAMPLERS.get(sampler, sampler), type(schedule).timesteps)(schedule, steps)
 
 
-def cleanest(steps: list[int], strength: float) -> list[int]:
+def cleanest(steps: list[float], strength: float) -> list[float]:
     """The first int(S strength) of S ascending steps. ValueError if that is none of them, or strength exceeds 1."""
     count = int(len(steps) * strength)
     if not 0 < count <= len(steps):

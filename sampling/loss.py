@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from sampling.schedule import Schedule, gather, learned_log_variance, split
+from sampling.schedule import NoisePath, Schedule, gather, learned_log_variance
 
 
 def gaussian_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def variational_bits(out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, schedule: 
     and kept for latents as DiT does. The predicted mean is detached: only the variance learns from this term.
     out (B,2C,H,W), x0, x_t (B,C,H,W), t (B,).
     """
-    prediction, v = split(out, x_t)
+    prediction, v = schedule.split(out, x_t)
     _, x0_hat = schedule.eps_and_x0_at(prediction.detach(), x_t, t)
     chain = schedule.full
     mean_x0, mean_x, log_beta, log_posterior = (
@@ -54,9 +54,10 @@ def variational_bits(out: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, schedule: 
 def min_snr_weight(snr: Tensor, gamma: float, prediction: str) -> Tensor:
     """min(snr, gamma) as a weight on the x0 error, restated for the prediction (Hang 2023, arXiv 2303.09556).
 
-    eps: / snr; v: / (snr + 1); x0: as it is. snr (B,) -> (B,).
+    eps: / snr; v: / (snr + 1); x0: as it is; u of a flow, whose error is that of x0 / s: times s^2. snr (B,) -> (B,).
     """
-    return snr.clamp(max=gamma) / {"eps": snr, "v": snr + 1, "x0": torch.ones_like(snr)}[prediction]
+    error = {"eps": snr, "v": snr + 1, "x0": torch.ones_like(snr), "flow": (snr.sqrt() + 1) ** 2}
+    return snr.clamp(max=gamma) / error[prediction]
 
 
 def diffusion_loss(
@@ -65,11 +66,11 @@ def diffusion_loss(
     eps: Tensor,
     x_t: Tensor,
     t: Tensor,
-    schedule: Schedule,
+    schedule: NoisePath,
     min_snr: float | None = None,
     weight: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """mean over samples of [w_t mean(weight (out - target)^2) + L_vb], L_vb only when model_out has 2C channels.
+    """mean over samples of [w_t mean(weight (out - target)^2) + L_vb], L_vb only where it has a variance value.
 
     model_out (B,C or 2C,H,W); x0, eps, x_t (B,C,H,W); t (B,). min_snr: the gamma of w_t, None for w_t = 1.
     weight: a map that broadcasts to (B,C,H,W), such as (B,1,H,W); the mean divides by the number of elements, so divide
@@ -79,7 +80,7 @@ def diffusion_loss(
     Raises ValueError if weight does not broadcast.
     """
     model_out = model_out.to(torch.promote_types(model_out.dtype, torch.float32))
-    prediction, v = split(model_out, x_t)
+    prediction, v = schedule.split(model_out, x_t)
     error = (prediction - schedule.target(x0, eps, t)) ** 2
     if weight is not None:
         if weight.ndim != error.ndim or any(w not in (1, e) for w, e in zip(weight.shape, error.shape, strict=True)):

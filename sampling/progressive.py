@@ -13,19 +13,25 @@ from functools import cache
 
 import torch
 
-from sampling.schedule import Schedule
+from sampling.flow import OBJECTIVES, Flow
+from sampling.schedule import NoisePath, Schedule
 
 POWERS = (6, 5, 4, 3, 2)  # n of the stages 1 .. 5
 NOISE_SCHEDULES = ("fixed", "progressive")
 
 
-def dit_schedule(name: str = "fixed", progress: float = 1.0) -> Schedule:
+def dit_schedule(name: str = "fixed", progress: float = 1.0, objective: str = "diffusion") -> NoisePath:
     """The schedule of a DiT that is tuned with `name`, at the share `progress` of its training; 1 is also for sampling.
 
-    Raises ValueError for a name that is not in NOISE_SCHEDULES.
+    objective: of the model; a "flow" has the straight path and no other. Raises ValueError for another objective, and
+    for a name that is not in NOISE_SCHEDULES.
     """
     if name not in NOISE_SCHEDULES:
         raise ValueError(f"noise_schedule must be {' or '.join(NOISE_SCHEDULES)}, found {name!r}")
+    if objective not in OBJECTIVES or (objective == "flow" and name != "fixed"):
+        raise ValueError(f"a model of the objective {objective!r} has no noise schedule {name!r}")
+    if objective == "flow":
+        return Flow()
     return stage(min(int(6 * progress), 5) if name == "progressive" else 0)
 
 

@@ -1,22 +1,22 @@
-"""The noise schedule of a diffusion chain, and the algebra between x_t, x0, eps and v.
+"""A path from data to noise, the algebra between x_t, x0, eps and v on it, and the noise schedule of a diffusion chain.
 
     x_t = alpha x0 + sigma eps                                        DDPM (Ho 2020, arXiv 2006.11239), eq. 4
-    alpha = sqrt(alpha_bar_t),   sigma = sqrt(1 - alpha_bar_t)
+    alpha = sqrt(alpha_bar_t),   sigma = sqrt(1 - alpha_bar_t)        of a chain; of the straight path see flow.py
 
-A network predicts eps, x0, or v = alpha eps - sigma x0 (Salimans 2022, arXiv 2202.00512).
+A network predicts eps, x0, v = alpha eps - sigma x0 (Salimans 2022, arXiv 2202.00512), or a flow's u = eps - x0.
 A sampler walks a subset of the steps; that subset is a shorter chain with betas of its own (Nichol 2021,
 arXiv 2102.09672, sec. 4). Tables are float64 on the CPU; they go to the data in its own precision, float32 or better.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, repeat
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 PREDICTIONS = ("eps", "v", "x0")
 SPACINGS = ("linspace", "leading", "trailing")
@@ -30,22 +30,6 @@ def gather(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
     return table[t].view(-1, *[1] * (x.ndim - 1))
 
 
-def split(out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Network output (B,C,H,W) or (B,2C,H,W) for x (B,C,H,W) -> (prediction, variance value v or None), each (B,C,H,W).
-
-    Raises ValueError at any other number of channels.
-    """
-    C = x.shape[1]
-    if out.shape[1] == C:
-        return out, None
-    if out.shape[1] == 2 * C:
-        return out[:, :C], out[:, C:]
-    raise ValueError(
-        f"the network returned {out.shape[1]} channels for latents of {C}: expected {C}, "
-        f"or {2 * C} with a learned variance"
-    )
-
-
 def learned_log_variance(v: Tensor, log_beta: Tensor | float, log_posterior: Tensor | float) -> Tensor:
     """log sigma^2 = f log beta + (1 - f) log beta_tilde, f = (v + 1) / 2, v not clamped (Nichol 2021, eq. 15)."""
     f = (v + 1) / 2
@@ -53,41 +37,38 @@ def learned_log_variance(v: Tensor, log_beta: Tensor | float, log_posterior: Ten
 
 
 class Chain(NamedTuple):
-    """The steps of a (sub)chain and the coefficients of q(x_prev | x_t, x0) = N(mean_x0 x0 + mean_x x_t, posterior).
+    """The steps of a walk along a path, and the coefficients of q(x_prev | x_t, x0) = N(mean_x0 x0 + mean_x x_t, ...).
 
-    DDPM eq. 6 and 7, with beta = 1 - alpha_bar / alpha_bar_prev. As made by Schedule.chain every field is (S,), float64
-    (t: int64), t ascending; the rows of backward() hold the same fields as Python numbers.
+    DDPM eq. 6 and 7, for any alpha and sigma. As made by `of` every field is (S,), float64 (t of a chain: int64), t
+    ascending; the rows of backward() hold the same fields as Python numbers.
     """
 
-    t: Tensor  # timesteps of the full chain, the network's input
-    alpha_bar: Tensor
+    t: Tensor  # timesteps, or a flow's times
+    alpha_bar: Tensor  # alpha^2
+    variance: Tensor  # sigma^2
     alpha_bar_prev: Tensor  # 1 at the first step
-    beta: Tensor
+    variance_prev: Tensor  # 0 at the first step
+    alpha: Tensor
+    sigma: Tensor
+    alpha_prev: Tensor
+    sigma_prev: Tensor
+    beta: Tensor  # of q(x_t | x_prev) = N(alpha / alpha_prev x_prev, beta)
     posterior_variance: Tensor  # beta_tilde; 0 at the first step
     log_beta: Tensor
     log_posterior: Tensor  # log beta_tilde; the first step takes the second's, because log 0 is of no use
     mean_x0: Tensor
     mean_x: Tensor
 
-    @property
-    def alpha(self) -> Tensor | float:
-        """sqrt(alpha_bar): x_t = alpha x0 + sigma eps."""
-        return self.alpha_bar**0.5
-
-    @property
-    def sigma(self) -> Tensor | float:
-        """sqrt(1 - alpha_bar)."""
-        return (1 - self.alpha_bar) ** 0.5
-
-    @property
-    def alpha_prev(self) -> Tensor | float:
-        """sqrt(alpha_bar_prev): 1 at the first step."""
-        return self.alpha_bar_prev**0.5
-
-    @property
-    def sigma_prev(self) -> Tensor | float:
-        """sqrt(1 - alpha_bar_prev): 0 at the first step."""
-        return (1 - self.alpha_bar_prev) ** 0.5
+    @classmethod
+    def of(cls, t: Tensor, alpha_bar: Tensor, variance: Tensor, prev: Tensor, variance_prev: Tensor) -> "Chain":
+        """The steps t (S,) with alpha^2 and sigma^2 of each and of the one before it, (S,) float64 each."""
+        squares = (alpha_bar, variance, prev, variance_prev)
+        beta = alpha_bar + variance - alpha_bar / prev * (prev + variance_prev)  # on a chain both sums are exactly 1
+        posterior = beta * variance_prev / variance
+        log_posterior = torch.where(posterior > 0, posterior, posterior[:2].max()).log()
+        mean_x0, mean_x = prev.sqrt() * beta / variance, (alpha_bar / prev).sqrt() * variance_prev / variance
+        roots = (square.sqrt() for square in squares)
+        return cls(t, *squares, *roots, beta, posterior, beta.log(), log_posterior, mean_x0, mean_x)
 
     def backward(self) -> list["Chain"]:
         """One row of Python numbers per step, from the noisiest to the cleanest: the order of a sampler."""
@@ -95,8 +76,59 @@ class Chain(NamedTuple):
         return [Chain(*row) for row in rows][::-1]
 
 
+class NoisePath:
+    """What a sampler and a loss know of a path, from alpha_sigma(t, x) and `prediction`; see Schedule, and Flow."""
+
+    clean: float | None = None  # the time at which a network hears data without noise; None: there is none
+
+    def told(self, t: Tensor) -> Tensor:
+        """What the network hears of t (B,)."""
+        return t
+
+    def split(self, out: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Output (B,C or 2C,H,W) for x (B,C,H,W) -> (prediction, variance value v or None), each (B,C,H,W).
+
+        Raises ValueError at any other number of channels.
+        """
+        C = x.shape[1]
+        if out.shape[1] not in (C, 2 * C):
+            raise ValueError(
+                f"the network returned {out.shape[1]} channels for latents of {C}: expected {C}, "
+                f"or {2 * C} with a learned variance"
+            )
+        return out[:, :C], out[:, C:] if out.shape[1] > C else None
+
+    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """x_t = alpha x0 + sigma eps (DDPM eq. 4). x0, eps, x_t (B,C,H,W), t (B,)."""
+        alpha, sigma = self.alpha_sigma(t, x0)
+        return alpha * x0 + sigma * eps
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network must predict: eps, x0, v = alpha eps - sigma x0, or u. x0, eps (B,C,H,W), t (B,)."""
+        alpha, sigma = self.alpha_sigma(t, x0)
+        return {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0, "flow": eps - x0}[self.prediction]
+
+    def eps_and_x0(self, out: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The eps and x0 of x = alpha x0 + sigma eps whose prediction is `out`; variance channels are ignored.
+
+        out (B,C or 2C,H,W), x (B,C,H,W); alpha, sigma: numbers, or tensors that broadcast to x.
+        """
+        out, _ = self.split(out, x)
+        if self.prediction == "eps":
+            return out, (x - sigma * out) / alpha  # DDPM eq. 15
+        if self.prediction == "x0":
+            return (x - alpha * out) / sigma, out
+        if self.prediction == "flow":
+            return x + alpha * out, x - sigma * out  # alpha + sigma = 1
+        return alpha * out + sigma * x, alpha * x - sigma * out  # alpha^2 + sigma^2 = 1
+
+    def eps_and_x0_at(self, out: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """eps_and_x0 at the timesteps t (B,) of the chain. out (B,C or 2C,H,W), x (B,C,H,W)."""
+        return self.eps_and_x0(out, x, *self.alpha_sigma(t, x))
+
+
 @dataclass(frozen=True, eq=False)
-class Schedule:
+class Schedule(NoisePath):
     """alpha_bar (T,) float64, strictly falling inside (0, 1); prediction: what the network outputs, "eps", "v" or "x0".
 
     The last alpha_bar may be 0, pure noise (zero terminal SNR, Lin 2024, arXiv 2305.08891), unless eps is predicted,
@@ -156,12 +188,6 @@ class Schedule:
         f = torch.cos((torch.arange(T + 1, dtype=torch.float64) / T + s) / (1 + s) * math.pi / 2) ** 2
         return cls.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta), prediction)
 
-    def ending_in_noise(self) -> "Schedule":
-        """The same chain with alpha shifted and scaled so that its last is 0 and its first stays (Lin 2024, alg. 1)."""
-        alpha = self.alpha_bar.sqrt()
-        alpha_bar = ((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2
-        return replace(self, alpha_bar=alpha_bar)
-
     def alpha_sigma(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha = sqrt(alpha_bar_t), sigma = sqrt(1 - alpha_bar_t), each (B,1,..,1). t (B,), x (B,...).
 
@@ -169,35 +195,13 @@ class Schedule:
         """
         return gather(self.alpha_bar.sqrt(), t, x), gather((1 - self.alpha_bar).sqrt(), t, x)
 
-    def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t = alpha x0 + sigma eps (DDPM eq. 4). x0, eps, x_t (B,C,H,W), t (B,)."""
-        alpha, sigma = self.alpha_sigma(t, x0)
-        return alpha * x0 + sigma * eps
-
-    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network must predict: eps, x0, or v = alpha eps - sigma x0. x0, eps (B,C,H,W), t (B,)."""
-        alpha, sigma = self.alpha_sigma(t, x0)
-        return {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[self.prediction]
-
-    def eps_and_x0(self, out: Tensor, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """The eps and x0 of x = alpha x0 + sigma eps whose prediction is `out`; variance channels are ignored.
-
-        out (B,C or 2C,H,W), x (B,C,H,W); alpha, sigma: numbers, or tensors that broadcast to x.
-        """
-        out, _ = split(out, x)
-        if self.prediction == "eps":
-            return out, (x - sigma * out) / alpha  # DDPM eq. 15
-        if self.prediction == "x0":
-            return (x - alpha * out) / sigma, out
-        return alpha * out + sigma * x, alpha * x - sigma * out  # alpha^2 + sigma^2 = 1
-
-    def eps_and_x0_at(self, out: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """eps_and_x0 at the timesteps t (B,) of the chain. out (B,C or 2C,H,W), x (B,C,H,W)."""
-        return self.eps_and_x0(out, x, *self.alpha_sigma(t, x))
-
     def snr(self, t: Tensor) -> Tensor:
         """Signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t), float32. t (B,) -> (B,)."""
         return gather(self.alpha_bar / (1 - self.alpha_bar), t, torch.empty(len(t), device=t.device))
+
+    def random_times(self, count: int, generator: Generator) -> Tensor:
+        """Random steps to train at, (count,)."""
+        return torch.randint(len(self.alpha_bar), (count,), generator=generator)
 
     def timesteps(self, steps: int) -> list[int]:
         """S steps out of T, ascending, with the names of Lin 2024 (arXiv 2305.08891, table 2).
@@ -221,8 +225,10 @@ class Schedule:
             return list(range(self.offset, last + 1, T // steps))
         return [round(t) for t in accumulate(repeat((T - 1) / (steps - 1), steps - 1), initial=0.0)]
 
-    def chain(self, steps: int | Sequence[int]) -> Chain:
+    def chain(self, steps: int | Sequence[int], end: float = 1.0) -> Chain:
         """The subchain of `steps`: a number (see timesteps), or the timesteps themselves, ascending.
+
+        end: alpha_bar before the first step.
 
         Raises ValueError for an empty, unordered or out-of-range list.
         """
@@ -231,20 +237,8 @@ class Schedule:
         if not len(t) or (t[1:] <= t[:-1]).any() or t[0] < 0 or t[-1] >= T:
             raise ValueError(f"timesteps must ascend within 0..{T - 1}, found {t.tolist()}")
         alpha_bar = self.alpha_bar[t]
-        prev = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
-        beta = 1 - alpha_bar / prev
-        posterior = beta * (1 - prev) / (1 - alpha_bar)
-        return Chain(
-            t,
-            alpha_bar,
-            prev,
-            beta,
-            posterior,
-            beta.log(),
-            log_posterior=torch.where(posterior > 0, posterior, posterior[:2].max()).log(),
-            mean_x0=prev.sqrt() * beta / (1 - alpha_bar),
-            mean_x=(1 - beta).sqrt() * (1 - prev) / (1 - alpha_bar),
-        )
+        prev = torch.cat([alpha_bar.new_tensor([end]), alpha_bar[:-1]])
+        return Chain.of(t, alpha_bar, 1 - alpha_bar, prev, 1 - prev)
 
     @cached_property
     def full(self) -> Chain:

@@ -25,6 +25,7 @@ from pathlib import Path
 import torch
 
 from border import in_words
+from sampling.flow import OBJECTIVES
 from weights.adapter_files.lora_export import LAYOUTS as ADAPTERS
 from weights.adapter_files.lora_export import export_adapter
 from weights.formats.files import read
@@ -62,6 +63,8 @@ def convert(
         export_adapter(source, target, layout, dtype)
         return
     source = resolve(source)
+    if "objective" in overrides and (layout in WRITERS or layout != "native" and LAYOUTS[layout].kind != "dit"):
+        raise ValueError(f"an objective belongs to a DiT, found layout {layout}")
     if layout in WRITERS:
         convert_sd(source, target, layout, dtype, ema, **overrides)
         return
@@ -113,10 +116,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--raw", action="store_true", help="of a training checkpoint the raw weights, not the average")
     parser.add_argument("--tokenizer", help="folder or file with CLIP's, which a single Stable Diffusion file lacks")
     parser.add_argument("--prediction", choices=("eps", "v", "x0"), help="of a UNet, if its file errs")
+    parser.add_argument("--objective", choices=OBJECTIVES, help="of a DiT whose file does not say")
     given = parser.parse_args(arguments)
     options = {name: getattr(given, name) for name in ("tokenizer", "prediction") if getattr(given, name) is not None}
     if options and given.layout not in WRITERS:
         parser.error(f"--{[*options][0]} belongs to {' and '.join(WRITERS)}")
+    options |= {"objective": given.objective} if given.objective else {}
     dtype = getattr(torch, given.dtype) if given.dtype else None
     target = Path(given.target)
     if not given.overwrite and (target.is_file() or target.is_dir() and any(target.iterdir())):

@@ -27,7 +27,7 @@ from recipes.loading import load_autoencoder, load_dit, new_dit
 from recipes.made_of import made_of
 from recipes.masks import Computed, mask_images, mask_weights
 from recipes.pixels import train_and_val
-from sampling import Schedule, batched_cfg, dit_schedule, sample_seeds
+from sampling import NoisePath, batched_cfg, dit_schedule, sample_seeds
 from unet import VAE
 
 COLUMNS = 8  # classes in a grid
@@ -58,9 +58,9 @@ class Classes:
         self.rows = torch.tensor([row[name] for name in self.images.classes])  # (classes,)
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> NoisePath:
         """The noise schedule that the model samples with."""
-        return dit_schedule(self.model.noise_schedule)
+        return dit_schedule(self.model.noise_schedule, objective=self.model.objective)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -140,7 +140,14 @@ class Classes:
 
 
 def known_classes(
-    model: str, vae: str, settings: Images, val: str | None, init: list[str], cache: str, compute: Compute
+    model: str,
+    vae: str,
+    settings: Images,
+    val: str | None,
+    init: list[str],
+    cache: str,
+    compute: Compute,
+    objective: str,
 ) -> Classes:
     """A DiT, with the adapter files `init` merged into it, that knows the classes of the images.
 
@@ -148,7 +155,7 @@ def known_classes(
     know.
     """
     autoencoder = load_autoencoder(vae, compute)
-    dit, side = load_dit(model, settings.size, autoencoder, compute)
+    dit, side = load_dit(model, settings.size, autoencoder, compute, objective)
     header = {"base": weights.fingerprint(dit)}
     if init:
         weights.apply_adapters(dit, [(file, 1.0) for file in init])
@@ -174,18 +181,19 @@ def new_classes(
     seed: int,
     cache: str,
     compute: Compute,
+    objective: str = "",
 ) -> Classes:
     """A DiT with a class table for the images' classes: new rows in that of the checkpoint, unless they are its own.
 
     model: a checkpoint, or new:SIZE for random weights. class_init: where new rows start, see class_rows.py.
     """
     autoencoder, new = load_autoencoder(vae, compute), model.startswith("new:")
-    dit, side = (None, settings.size) if new else load_dit(model, settings.size, autoencoder, compute)
+    dit, side = (None, settings.size) if new else load_dit(model, settings.size, autoencoder, compute, objective)
     images, held = train_and_val(settings, val, side)
     images = with_parents(images, superclasses.hierarchy) if superclasses.superclass else images._replace(parents={})
     encoded = encode(autoencoder, images, settings.variants(), cache, compute)
     if new:
-        dit, header = new_dit(model, autoencoder, side, row_names(images)).to(compute.device), {}
+        dit, header = new_dit(model, autoencoder, side, row_names(images), objective).to(compute.device), {}
         dit.parents = images.parents
     else:
         header = {"base": weights.fingerprint(dit)}

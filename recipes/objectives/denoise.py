@@ -12,11 +12,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from recipes.job import Batch, Loss
-from sampling import Schedule, diffusion_loss
+from sampling import NoisePath, diffusion_loss
 
 
 def denoising(
-    model: nn.Module, schedule: Callable[[float], Schedule], noise_offset: float = 0.0, min_snr: float = 0.0
+    model: nn.Module, schedule: Callable[[float], NoisePath], noise_offset: float = 0.0, min_snr: float = 0.0
 ) -> Loss:
     """loss(batch, generator, progress): the module's equation at one random step t for each latent of the batch.
 
@@ -27,14 +27,14 @@ def denoising(
 
     def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         x0, now = batch["x0"], schedule(progress)
-        t = torch.randint(len(now.alpha_bar), (len(x0),), generator=generator).to(x0.device)  # (B,)
+        t = now.random_times(len(x0), generator).to(x0.device)  # (B,)
         eps = torch.randn(x0.shape, generator=generator)
         if noise_offset:
             eps = eps + noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
         eps = eps.to(x0)
         x_t = now.add_noise(x0, eps, t)
         hint = {"hint": batch["hint"]} if "hint" in batch else {}
-        out = model(x_t, t, batch["cond"], **hint)  # (B, C or 2C, H, W)
+        out = model(x_t, now.told(t), batch["cond"], **hint)  # (B, C or 2C, H, W)
         return diffusion_loss(out, x0, eps, x_t, t, now, min_snr or None, batch.get("weight"))
 
     return loss

@@ -49,6 +49,7 @@ def test_every_setting_is_read_or_refused(name, kind):
         if setting in ("recipe", "model", "prior_weight", "class_prompt", "class_images", "resume", "allow_change"):
             continue
         needed = {"superclass": 0.1} if setting == "hierarchy" else {}
+        needed |= {"times": "logit-normal"} if setting in ("time_mean", "time_std") else {}
         needed |= {"token": "x"} if setting in ("token_init", "vectors") else {}
         needed |= {"word": "x"} if setting == "attention_weight" else {}
         values = base | needed | {setting: other_value(field)}

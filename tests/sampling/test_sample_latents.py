@@ -117,7 +117,7 @@ def test_no_graph_is_kept():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match=r"ddpm, ddim, dpm\+\+, lcm, found 'euler'"):
+    with pytest.raises(ValueError, match=r"ddpm, ddim, dpm\+\+, heun, sde, lcm, found 'euler'"):
         sample_latents(PLAIN, ALL, SHAPE, SCHEDULE, "euler")
     with pytest.raises(ValueError, match="guidance 4.0 needs a null condition"):
         batched_cfg(model, LABELS, None, 4.0)

@@ -1,5 +1,6 @@
 """What every sampler owes: it finds a known x0, and it agrees with the others where theory says so."""
 
+import itertools
 import math
 from dataclasses import replace
 from functools import partial
@@ -7,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm, timesteps_of
+from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm, heun, timesteps_of
 from sampling.dpm import half_log_snr
 
 SHAPE = (2, 4, 3, 3)
@@ -37,7 +38,7 @@ def smooth(x, t):
     return torch.tanh(0.7 * x + 0.3 * x.flip(-1) + t.view(-1, 1, 1, 1) / 1000)
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "lcm"])  # which ends in f: see test_lcm.py
+@pytest.mark.parametrize("name", [name for name in ALL if name not in ("lcm", "sde")])  # see test_lcm.py, test_flow.py
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
 @pytest.mark.parametrize("steps", [20, [0, 10, 999], [999]])
 def test_oracle_is_recovered(name, prediction, steps):
@@ -61,16 +62,33 @@ def test_dpm_without_history_is_ddim():
     torch.testing.assert_close(a, b)
 
 
-def test_dpm_has_second_order():
-    """Halving the step halves DDIM's error and divides DPM-Solver++'s by about four, against a fine solution."""
+def test_ddim_is_to_the_bit_what_alpha_bar_alone_gives():
+    """The steps of Song 2021, eq. 12 and 16, written with alpha_bar as they were before the path was general."""
+    scaled = Schedule.scaled_linear()
+    stable = replace(scaled, spacing="leading", offset=1, final_alpha_bar=scaled.alpha_bar[0].item())
+    for schedule, steps, eta in itertools.product((Schedule.linear(), stable), (2, 7, 50), (0.0, 1.0)):
+        x, noise, visited = X, seeded(), schedule.timesteps(steps)
+        for t, before in reversed(list(zip(visited, [None, *visited]))):
+            a, end = schedule.alpha_bar[t].item(), schedule.final_alpha_bar
+            prev = end if before is None else schedule.alpha_bar[before].item()
+            eps = smooth(x, torch.full((2,), t))
+            x0 = (x - (1 - a) ** 0.5 * eps) / a**0.5
+            std = eta * ((1 - prev) / (1 - a) * (1 - a / prev)) ** 0.5
+            x = prev**0.5 * x0 + (1 - prev - std**2) ** 0.5 * eps
+            x = x + std * noise(x) if std > 0 else x
+        assert torch.equal(ddim(smooth, X, schedule, steps, seeded(), eta), x)
+
+
+def test_dpm_and_heun_have_second_order():
+    """Halving the step halves DDIM's error and divides that of the others by about four, against a fine solution."""
     schedule = Schedule.cosine(prediction="x0")
     x = X.double()
     errors = {}
-    for sampler in (ddim, dpm):
+    for sampler in (ddim, dpm, heun):
         grids = [range(99, 900, gap) for gap in (1, 50, 100)]  # 99, .., 899: the last jump is the same in all
         fine, middle, coarse = (sampler(smooth, x, schedule, grid) for grid in grids)
         errors[sampler] = ((coarse - fine).norm() / (middle - fine).norm()).item()
-    assert errors[ddim] < 2.5 < errors[dpm]
+    assert errors[ddim] < 2.5 < min(errors[dpm], errors[heun])
 
 
 def test_the_three_predictions_walk_the_same_path():
@@ -111,7 +129,9 @@ def test_fixed_variances_ignore_a_learned_half():
         assert torch.equal(a, ddpm(smooth, X, schedule, 10, seeded(), variance))
 
 
-@pytest.mark.parametrize("name, draws", [("ddpm", 4), ("ddim", 0), ("ddim eta 1", 4), ("dpm++", 0), ("lcm", 4)])
+@pytest.mark.parametrize(
+    "name, draws", [("ddpm", 4), ("ddim", 0), ("ddim eta 1", 4), ("dpm++", 0), ("heun", 0), ("sde", 4), ("lcm", 4)]
+)
 def test_no_noise_at_the_last_step(name, draws):
     calls = []
 
@@ -133,7 +153,8 @@ def test_timesteps_reach_the_network_as_a_batch_in_descending_order():
     for name, sampler in SAMPLERS.items():
         seen.clear()
         sampler(watching, X, Schedule.linear(), 3, seeded())
-        assert seen == [[t, t] for t in ([999, 679, 339] if name == "lcm" else [999, 500, 0])]
+        visited = {"lcm": [999, 679, 339], "heun": [999, 500, 500, 0, 0]}.get(name, [999, 500, 0])
+        assert seen == [[t, t] for t in visited]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -158,8 +179,8 @@ def test_the_starting_noise_is_not_written_to():
 
 
 def test_half_log_snr_of_clean_data_is_infinite():
-    assert half_log_snr(1.0) == float("inf")
-    assert half_log_snr(0.5) == pytest.approx(0)
+    assert half_log_snr(1.0, 0.0) == float("inf")
+    assert half_log_snr(0.5, 0.5) == pytest.approx(0)
 
 
 def test_errors():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sampling import Schedule
-from sampling.schedule import learned_log_variance, split
+from sampling.schedule import learned_log_variance
+from weights.layouts.scheduler_json import ending_in_noise
 
 SCHEDULES = [Schedule.linear, Schedule.scaled_linear, Schedule.cosine]
 
@@ -141,11 +142,11 @@ def test_half_precision_data_keep_exact_coefficients():
 def test_split_of_the_network_output():
     x = torch.zeros(1, 2, 1, 1)
     out = torch.arange(4.0).view(1, 4, 1, 1)
-    prediction, v = split(out, x)
+    prediction, v = Schedule.linear().split(out, x)
     assert prediction.flatten().tolist() == [0, 1] and v.flatten().tolist() == [2, 3]
-    assert split(out[:, :2], x)[1] is None
+    assert Schedule.linear().split(out[:, :2], x)[1] is None
     with pytest.raises(ValueError, match="returned 3 channels for latents of 2"):
-        split(out[:, :3], x)
+        Schedule.linear().split(out[:, :3], x)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +188,8 @@ def test_the_three_spacings_in_literal_numbers():
 
 
 def test_a_chain_that_ends_in_noise_begins_as_before():
-    plain, shifted = Schedule.scaled_linear(prediction="v"), Schedule.scaled_linear(prediction="v").ending_in_noise()
+    plain = Schedule.scaled_linear(prediction="v")
+    shifted = ending_in_noise(plain)
     assert shifted.alpha_bar[-1] == 0 and shifted.alpha_bar[0].item() == pytest.approx(plain.alpha_bar[0].item(), 1e-12)
     middle = plain.alpha_bar.sqrt()
     expected = (middle[500] - middle[-1]) * middle[0] / (middle[0] - middle[-1])

@@ -134,6 +134,9 @@ def apply_one(model: nn.Module, file: Loaded, theta0: dict[str, Tensor]) -> None
 
 def check_base(path: str | Path, expected: dict, found: dict) -> None:
     """Compare two fingerprints: ValueError with reasons if the structures differ, a warning if only the values do."""
+    theirs, ours = (base.get("objective", "diffusion") for base in (expected, found))
+    if theirs != ours:
+        raise ValueError(f"{path}: trained on a {theirs} model, and this is a {ours} model")
     if expected.get("structure") != found["structure"]:
         theirs, ours = expected.get("config") or {}, found["config"] or {}
         reasons = [

@@ -37,7 +37,7 @@ def fingerprint(model: nn.Module) -> dict:
     """What identifies a base model, to be taken before adapters are attached.
 
     "model" is its class, "config" its config or those of its parts, "structure" a digest of names and shapes,
-    "content" a digest of 16 values of every tensor, so that nothing large is read.
+    "content" a digest of 16 values of every tensor, so that nothing large is read; a flow's "objective" is "flow".
     """
     structure, content = hashlib.sha256(), hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
@@ -53,12 +53,13 @@ def fingerprint(model: nn.Module) -> dict:
         for field, value in asdict(part.config).items()
     }
     config = json.loads(json.dumps(config)) or None  # as JSON gives it back
+    flow = {"objective": "flow"} if getattr(model, "objective", "diffusion") == "flow" else {}
     return {
         "model": type(model).__name__,
         "config": config,
         "structure": structure.hexdigest()[:16],
         "content": content.hexdigest()[:16],
-    }
+    } | flow
 
 
 def save_adapter(path: str | Path, model: nn.Module, header: dict) -> None:

@@ -9,12 +9,14 @@ from pathlib import Path
 SHIPPED = Path(__file__).parents[1]  # the folder of the models that ship with the package
 _HF = "https://huggingface.co/"
 _DIT = "https://dl.fbaipublicfiles.com/DiT/models/"
+_SIT = _HF + "nyu-visionx/SiT-collections/resolve/main/"  # MIT licence
 _DINOV2 = "https://dl.fbaipublicfiles.com/dinov2/dinov2_vits14/"
 _FID = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
 _LPIPS = "https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/"
 FILES = {
     "DiT-XL-2-256x256": _DIT + "DiT-XL-2-256x256.pt",
     "DiT-XL-2-512x512": _DIT + "DiT-XL-2-512x512.pt",
+    **{f"SiT-{size}-2-256": f"{_SIT}SiT-{size}-2-256.pt" for size in ("S", "B", "L", "XL")},
     "sd-vae-ft-mse": _HF + "stabilityai/sd-vae-ft-mse/resolve/main/diffusion_pytorch_model.safetensors",
     "sd-vae-ft-ema": _HF + "stabilityai/sd-vae-ft-ema/resolve/main/diffusion_pytorch_model.safetensors",
     "stable-diffusion-1.5": _HF
@@ -45,6 +47,7 @@ FILES = {
 }
 # of the whole file, as several independent projects state it; the others are checked against what their servers say
 SHA256 = {
+    "SiT-S-2-256": "a245dc6330cd0d5906a5da00718b7d348a417d740e6b6cfeeb504e9d1448d070",
     "sd-vae-ft-mse": "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
     "stable-diffusion-1.5": "6ce0161689b3853acaa03779ec93eafe75a02f4ced659bee03f50797806fa2fa",
     "stable-diffusion-xl": "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b",

@@ -16,7 +16,8 @@ SIGNS = {  # layout: names that only its files have; of each kind of model the f
     "text-in-sd-bare": ("cond_stage_model.transformer.final_layer_norm.weight",),
     "text-openclip-in-sd": ("cond_stage_model.model.ln_final.weight",),
     "text-openclip-in-sgm": ("conditioner.embedders.0.model.ln_final.weight",),
-    # a second name: other transformers have the same blocks
+    # another name too: REPA's SiT has one more part, and other transformers have the same blocks
+    "dit-repa": ("blocks.0.attn.qkv.weight", "y_embedder.embedding_table.weight", "projectors.0.0.weight"),
     "dit-official": ("blocks.0.attn.qkv.weight", "y_embedder.embedding_table.weight"),
     "dit-diffusers": ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table.weight",),
     "vae-compvis": ("decoder.mid.block_1.norm1.weight",),

@@ -48,6 +48,7 @@ CLIP_IN_SD = rf"{BESIDE_TEXT}|{CLIP_ONLY}"
 OPENCLIP_IN_SD = rf"{CLIP_IN_SD}|\.resblocks\.{{size}}\."  # the last block never runs
 LAYOUTS = {f"{kind}-native": Layout(kind, renames.same) for kind in ("dit", "vae", "unet", "controlnet", "text")} | {
     "dit-official": Layout("dit", renames.same),
+    "dit-repa": Layout("dit", renames.same, r"^projectors\."),  # heads that training alone reads
     "dit-diffusers": Layout("dit", renames.dit_diffusers),
     "vae-compvis": Layout("vae", renames.vae_compvis, r"^(loss|model_ema)\.", convolutions=True),
     "vae-diffusers": Layout("vae", renames.vae_diffusers),

@@ -9,7 +9,8 @@ from unet.row import SINUSOID, SIZE_NUMBERS
 
 VERSIONS = {768: "1", 1024: "2", 1280: "XL (refiner)", 2048: "XL"}  # by the width of the text states
 XL = r"^conditioner\.embedders\.1\.|\.?add_embedding\.|^(lora_te[12]_|text_encoder_2\.)"  # its signs in a LoRA file
-FLUX = r"(double|single)_(transformer_)?blocks[._]|joint_blocks[._]"
+FLUX = r"(double|single)_(transformer_)?blocks[._]"
+SD3 = r"joint_blocks[._]|^context_embedder\.|\.attn\.add_q_proj\."
 UNREAD = [  # (where it counts, a regex that some tensor name matches, what such a file is); "base": what a LoRA is for
     # "method": adapter files of other methods than LoRA
     ("method", r"\.hada_[wt]\d", "LoHa, products of two low-rank matrices"),
@@ -24,7 +25,8 @@ UNREAD = [  # (where it counts, a regex that some tensor name matches, what such
     ("file", r"(^|[._])lora[._]|\.hada_w|\.lokr_|\.oft_", "a LoRA file, which holds changes to a model, no model"),
     ("file", r"^(string_to_param|emb_params|clip_[lg]$)", "a textual inversion embedding"),
     ("file", r"^(control_model\.|controlnet_|input_hint_block\.)", "a ControlNet"),
-    ("file base", FLUX, "a Stable Diffusion 3 or Flux transformer"),
+    ("file base", FLUX, "a Flux transformer"),
+    ("file base", SD3, "a Stable Diffusion 3 transformer"),
     ("file", r"^(model\.)?diffusion_model\.", "a Stable Diffusion UNet"),
     ("file", r"^(down_blocks|time_embedding)\.", "a Stable Diffusion UNet in diffusers' names"),
     ("file", r"^(visual\.|vision_model\.)", "a CLIP model"),

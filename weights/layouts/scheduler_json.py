@@ -81,7 +81,7 @@ def checked_fields(values: dict, source: str | Path) -> dict:
 def chain_of(values: dict, prediction: str) -> Schedule:
     """The schedule with these betas. KeyError for a missing field, ValueError for an unknown beta_schedule."""
     if values.get("rescale_betas_zero_snr"):
-        return chain_of(values | {"rescale_betas_zero_snr": False}, prediction).ending_in_noise()
+        return ending_in_noise(chain_of(values | {"rescale_betas_zero_snr": False}, prediction))
     if "trained_betas" in values:
         return Schedule.from_betas(torch.tensor(values["trained_betas"], dtype=torch.float64), prediction)
     law, steps = values["beta_schedule"], values.get("num_train_timesteps", 1000)
@@ -96,6 +96,12 @@ def sd_schedule(prediction: str = "eps") -> Schedule:
     """The schedule of every published Stable Diffusion 1, 2 and XL (Rombach et al. 2022, arXiv 2112.10752)."""
     chain = Schedule.scaled_linear(prediction=prediction)
     return replace(chain, spacing="leading", offset=1, final_alpha_bar=chain.alpha_bar[0].item())
+
+
+def ending_in_noise(chain: Schedule) -> Schedule:
+    """The same chain with alpha shifted and scaled so that its last is 0 and its first stays (Lin 2024, alg. 1)."""
+    alpha = chain.alpha_bar.sqrt()
+    return replace(chain, alpha_bar=((alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])) ** 2)
 
 
 def to_json(schedule: Schedule) -> dict:
@@ -158,7 +164,7 @@ def of_single_file(
     if "ztsnr" in tensors:
         if prediction == "eps":
             raise ValueError(f"{source}: its mark `ztsnr` says that the last step is pure noise, {NO_EPS}")
-        standard, stored = replace(standard.ending_in_noise(), spacing="trailing"), None
+        standard, stored = replace(ending_in_noise(standard), spacing="trailing"), None
     if stored is None:
         return standard
     limit = ROUNDING.get(stored.dtype, 1e-5)

@@ -17,6 +17,7 @@ from weights.layouts import kinds
 from weights.layouts.detect import detect
 from weights.layouts.exchange import LAYOUTS, ROUNDING, fill
 from weights.layouts.infer import Source
+from weights.layouts.objective import in_sits_convention, objective_of
 
 POSITIONS = ("pos_embed", "pos_embed.pos_embed")  # the official name, and that of some diffusers files
 SCANNED = 1_000_000_000  # bytes: larger models are searched for NaN only on request, because that reads every page
@@ -32,6 +33,7 @@ def load(
     ema: bool = True,
     variant: str | None = None,
     check: bool | None = None,
+    objective: str | None = None,
     **overrides,
 ) -> nn.Module:
     """The model in `path`, in eval mode, on the CPU. Weights that are not converted stay maps of the file.
@@ -42,8 +44,9 @@ def load(
     ema: averaged or raw weights of a training checkpoint. variant: infix of a folder's file names, such as "fp16".
     check: search for NaN and infinity, which reads the whole file; None does so up to 1 GB of weights.
     overrides: fields of the model's config that the file does not hold or that shall differ (heads=, input_size=, ...).
-    A DiT gets the attributes `classes` (names, None where the file has none), `parents` ({class: superclass}) and
-    `noise_schedule` (the name of its betas).
+    objective: "diffusion" or "flow", of a DiT whose file does not say (weights/layouts/objective.py).
+    A DiT gets the attributes `classes` (names, None where the file has none), `parents` ({class: superclass}),
+    `noise_schedule` (the name of its betas) and `objective`.
     Raises ValueError in one sentence with the file, what was expected and what was found.
     """
     if expect not in (None, *kinds.KINDS):
@@ -51,7 +54,7 @@ def load(
     path = resolve(path)
     tensors, metadata = read(path, ema=ema, variant=variant, component=component(path, expect))
     layout_name = detect(tensors, metadata, path, expect)
-    return assemble(layout_name, tensors, metadata, path, overrides, ema, dtype, check)
+    return assemble(layout_name, tensors, metadata, path, overrides, ema, dtype, check, objective)
 
 
 def assemble(
@@ -63,6 +66,7 @@ def assemble(
     ema: bool = True,
     dtype: torch.dtype | None = None,
     check: bool | None = None,
+    objective: str | None = None,
 ) -> nn.Module:
     """The model of this layout among the tensors of a file; the other arguments are those of `load`."""
     layout = LAYOUTS[layout_name]
@@ -79,6 +83,10 @@ def assemble(
     if layout.kind == "dit":
         table = position_parameter(positions, config, "input_size" in overrides, source)
         state["pos_embed"] = table.to(state["x_embedder.proj.weight"].dtype)
+        model.objective = objective_of(state, config, layout_name, graft_header(metadata, source), objective, source)
+        state = in_sits_convention(state) if layout_name == "dit-repa" else state
+    elif objective is not None:
+        raise ValueError(f"{source}: objective={objective!r} is for a DiT, found {kinds.KINDS[layout.kind].words}")
     model.load_state_dict(state, assign=True)
     if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
         check_finite(state, source)

@@ -3,6 +3,8 @@
 A file of this package is safetensors whose header holds the config, so that one file is a whole model:
 
     header["graft"] = {"kind": "dit" | "vae" | "unet" | "controlnet" | "text", "config": {...}, "card": {...} or null}
+
+and in that of a flow also "objective": "flow".
 """
 
 import json
@@ -20,6 +22,7 @@ from weights.formats import safe
 from weights.layouts.diffusers_json import CONFIG_JSON, DIT_SCHEDULER
 from weights.layouts.exchange import LAYOUTS, ROUNDING, spread
 from weights.layouts.kinds import KINDS, kind_of, plain_state, size_of
+from weights.layouts.objective import objective_of
 from weights.layouts.scheduler_json import betas_json
 from weights.models.load import load
 
@@ -41,7 +44,13 @@ def save_model(model: nn.Module, path: str | Path, dtype: torch.dtype | None = N
     data, command, class names, license), as JSON. Raises ValueError for any other model or with adapters attached.
     """
     graft = {"kind": kind_of(model), "config": asdict(model.config), "card": card}
+    graft |= {"objective": "flow"} if is_flow(model) else {}
     safe.write(path, plain_state(model), {"format": "pt", "graft": json.dumps(graft)}, dtype)
+
+
+def is_flow(model: nn.Module) -> bool:
+    """Whether the model is a DiT that predicts a velocity."""
+    return getattr(model, "objective", "diffusion") == "flow"
 
 
 def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | None = None) -> None:
@@ -50,6 +59,8 @@ def export(model: nn.Module, target: Path, layout: str, dtype: torch.dtype | Non
     if kind != LAYOUTS[layout].kind:
         raise ValueError(f"{layout} holds a {LAYOUTS[layout].kind}, found a {kind}")
     tensors = spread(plain_state(model), LAYOUTS[layout], size_of(config))
+    if kind == "dit" and is_flow(model):
+        objective_of(model.state_dict(), config, layout, {}, None, target)  # warns if the file will not tell
     if layout in FOLDERS:
         settings = CONFIG_JSON[kind](config)
         if kind == "dit":
@@ -84,6 +95,10 @@ def export_pipeline(
     classes: list[str] | None = None,
 ) -> None:
     """Write a DiTPipeline's folder. classes: names in the order of their ids; vae: a VAE, or where to load one."""
+    if is_flow(model):
+        raise ValueError(
+            "dit-diffusers is sampled by DiTPipeline, as a diffusion model, and this is a flow: dit-official"
+        )
     index = {
         "_class_name": "DiTPipeline",
         "scheduler": ["diffusers", "DDIMScheduler"],

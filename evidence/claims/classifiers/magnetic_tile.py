@@ -171,7 +171,8 @@ def regenerated(run: Path, pixels: np.ndarray, labels: torch.Tensor, seed: int) 
     """Squares (N, S, S) noised to STRENGTH and denoised by the run's model as their classes: (N, S, S, 3) uint8."""
     model = weights.load(run / "model.safetensors", expect="dit", dtype=torch.float32)
     vae = weights.load("tiny-vae", expect="vae", dtype=torch.float32)
-    schedule, scale, parts = dit_schedule(model.noise_schedule), vae.config.scaling_factor, []
+    schedule = dit_schedule(model.noise_schedule, objective=model.objective)
+    scale, parts = vae.config.scaling_factor, []
     rows = torch.tensor([model.classes.index(f"tile/{name}") for name in CLASSES])[labels]
     for first in range(0, len(pixels), BATCH):
         part = slice(first, first + BATCH)

@@ -55,8 +55,8 @@ def test_the_refiner_by_the_width_of_its_text(read_one, single1, sd1):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("model.diffusion_model.joint_blocks.0.x", "found a Stable Diffusion 3 or Flux transformer"),
-        ("double_blocks.0.img_attn.qkv.weight", "found a Stable Diffusion 3 or Flux transformer"),
+        ("model.diffusion_model.joint_blocks.0.x", "found a Stable Diffusion 3 transformer"),
+        ("double_blocks.0.img_attn.qkv.weight", "found a Flux transformer"),
         ("control_model.input_hint_block.0.weight", "found a ControlNet"),
         ("lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight", "found a LoRA file"),
         ("emb_params", "found a textual inversion embedding"),
