@@ -71,3 +71,8 @@ def split_names(text: str, classes: Sequence[str]) -> list[str]:
 def last_part(name: str) -> str:
     """The part of a class's name after its superclass: "hazelnut/crack" -> "crack"."""
     return name.rsplit("/", 1)[-1]
+
+
+def class_names(model: DiT) -> list[str]:
+    """The names of the model's classes, their numbers where it has no names."""
+    return model.classes or [str(i) for i in range(model.config.num_classes)]

@@ -19,6 +19,7 @@ from data import ImageSet
 from data.folders.hierarchy import with_parents
 from data.latents import LatentCache
 from dit import DiT
+from dit.classes import class_names
 from ops.device import Compute
 from recipes.class_rows import fit_classes, row_names
 from recipes.job import Batches, HeldOut
@@ -167,8 +168,7 @@ def known_classes(
         )
     encoded = encode(autoencoder, images, settings.variants(), cache, compute)
     # superclasses are for guidance, and neither the student nor the ControlNet is trained with any
-    data = images._replace(parents={}), held
-    return Classes(dit, autoencoder, data, encoded, header, settings, cache, compute)
+    return Classes(dit, autoencoder, (images._replace(parents={}), held), encoded, header, settings, cache, compute)
 
 
 def new_classes(
@@ -200,8 +200,3 @@ def new_classes(
         header["sources"] = fit_classes(dit, autoencoder, images, encoded, class_init, settings, seed)
     header |= {"classes": dit.classes, "parents": dit.parents or None}
     return Classes(dit, autoencoder, (images, held), encoded, header, settings, cache, compute)
-
-
-def class_names(model: DiT) -> list[str]:
-    """The names of the model's classes, their numbers where it has no names."""
-    return model.classes or [str(i) for i in range(model.config.num_classes)]
