@@ -76,7 +76,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path,
     [
         (["--stepz", "3"], "error: unknown key 'stepz'; did you mean 'steps'"),
         (["--model", "tiny-cat"], "error: tiny-[a-z]+: no such file; shipped models are"),
-        (["--out", "setup.cfg/run"], "error: .*Not a directory: 'setup.cfg/run'"),
+        (["--out", "setup.cfg/run"], "error: setup.cfg/run: Not a directory"),
     ],
 )
 def test_from_the_command_line_an_error_is_one_line(argv, words, tmp_path):

@@ -250,7 +250,7 @@ def test_after_an_evaluation_that_was_waited_for_no_step_is_lost(tiny, tmp_path,
     assert files[0] == files[1]
 
 
-@pytest.mark.parametrize("where, words", [("begin", "before the first step"), ("plot", "training is done and saved")])
+@pytest.mark.parametrize("where, words", [("begin", "before the first step"), ("finish", "training is done and saved")])
 def test_before_the_loop_and_after_it_ctrl_c_leaves_at_once(tiny, tmp_path, monkeypatch, capfd, where, words):
     real = getattr(train, where)
 
@@ -263,8 +263,8 @@ def test_before_the_loop_and_after_it_ctrl_c_leaves_at_once(tiny, tmp_path, monk
         with pytest.raises(SystemExit) as leaving:
             train.main(flags(tiny, tmp_path / "run"))
     assert leaving.value.code == 130 and words in capfd.readouterr().err
-    assert (tmp_path / "run").exists() == (where == "plot")
-    if where == "plot":
+    assert (tmp_path / "run").exists() == (where == "finish")
+    if where == "finish":
         train.main(["--resume", "--out", str(tmp_path / "run")])
         assert (tmp_path / "run" / "adapter.safetensors").exists()
 

@@ -60,7 +60,6 @@ def test_the_equation_has_its_special_cases(run, tmp_path):
         ("", "--guidance-from superclass"),
         ("", "--interval 0,999"),
         ("--superclass-guidance 3", "--guidance-from null"),
-        ("--guidance 0", "--classes hazelnut --guidance 1"),
         ("--guidance 1", "--guidance 5 --interval 1,1"),  # none of the four steps is step 1
         ("--guidance-from null --also hole:2", "--guidance-from null --guidance 5"),
         ("--also hole:2", "--guidance 5 --superclass-guidance 3"),  # in both the superclass weighs -2

@@ -142,10 +142,10 @@ class Captions:
         text_encoder = self.model.text
         if any(p.requires_grad for p in text_encoder.parameters()):
             return tokens, rows
-        with torch.no_grad():
+        with torch.no_grad(), self.compute.autocast():
             if len(tokens) * text_encoder(tokens[:1].to(self.compute.device)).nbytes > STATES:
                 return tokens, rows
-            states = [text_encoder(part.to(self.compute.device)).cpu() for part in tokens.split(16)]
+            states = [text_encoder(part.to(self.compute.device)).float().cpu() for part in tokens.split(16)]
         return torch.cat(states), rows  # (U, L, D)
 
     def sample(self, prompts: list[str], settings: Sampling, seed: int, numbers: range | None = None) -> np.ndarray:

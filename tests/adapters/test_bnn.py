@@ -222,7 +222,7 @@ def test_an_adapter_file_holds_sigma_and_goes_on_as_mean_or_to_be_sampled(tmp_pa
         ("bnn:parts=conv", "parts is one of linear, norm, .* and direction forward or reverse, found 'conv' and 'for"),
         ("bnn:direction=back", "found 'linear' and 'back'"),
         ("bnn:sigma=0", "needs a finite sigma >= 1e-07 and a finite kl >= 0, found sigma 0.0"),
-        ("bnn:sigma=nan", "sigma nan"),
+        ("bnn:sigma=nan", "'sigma' must be at most 100,000, found 'nan'"),
         ("bnn:kl=-1", "kl -1.0"),
         ("bnn:targets=nothing", "matched no layer: pattern 'nothing'"),
         ("bnn:parts=crossattn", "matched no layer"),

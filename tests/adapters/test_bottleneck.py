@@ -59,7 +59,7 @@ def test_the_adapter_has_the_layers_dtype():
         ("form=series", "form must be parallel or sequential, found 'series'"),
         ("width=0", "needs width >= 1 and a finite scale > 0, found width 0"),
         ("scale=0", "scale 0.0"),
-        ("scale=nan", "scale nan"),
+        ("scale=nan", "'scale' must be at most 100,000, found 'nan'"),
     ],
 )
 def test_refused(options, message):

@@ -84,8 +84,8 @@ def test_the_adapter_has_the_layers_dtype_and_merges_in_float32():
     [
         ("rank=0", "needs rank >= 1 and a finite alpha > 0, found rank 0"),
         ("alpha=0", "found rank 4, alpha 0.0"),
-        ("alpha=nan", "alpha nan"),
-        ("alpha=inf", "alpha inf"),
+        ("alpha=nan", "'alpha' must be at most 100,000, found 'nan'"),
+        ("alpha=inf", "'alpha' must be at most 100,000, found 'inf'"),
         ("targets=qkv", "adapter lora: matched no layer: pattern 'qkv'"),
         ("targets=.", "cannot adapt 1: a convolution in 2 groups"),
     ],

@@ -109,7 +109,7 @@ def test_over_lora_its_path_is_turned_too():
         ("blocks=0", "expected 0 equal blocks"),
         ("share=2", "needs share 0 or 1 and a finite eps >= 0, found share 2, eps 0.0"),
         ("eps=-1", "share 0, eps -1.0"),
-        ("eps=nan", "eps nan"),
+        ("eps=nan", "'eps' must be at most 100,000, found 'nan'"),
         ("targets=conv", "adapter oft: matched no layer: pattern 'conv', the model has "),
     ],
 )

@@ -125,10 +125,7 @@ def test_without_a_null_row_the_teacher_goes_unguided(tiny, tmp_path):
             ["--init", "TUNED", "--adapter", "lora", "--adapter", "bitfit"],
             "can be switched off, and .* of these parameters train in place",
         ),
-        (
-            [],
-            "dit.safetensors does not know the class 'hazelnut/good', and this recipe teaches none: fine-tune it first",
-        ),
+        ([], "dit.safetensors does not know the class 'hazelnut/crack', and this recipe teaches none: fine-tune it"),
         (["--init", "nowhere.safetensors"], "nowhere.safetensors: expected an adapter file"),
         (["--model", "new:DiT-T/2"], "consistency trains a DiT or a Stable Diffusion, and new:DiT-T/2 is a new DiT"),
         (["--recipe", "class_label", "--init", "a"], "--init is read by consistency and control, not by class_label"),

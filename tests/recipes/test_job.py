@@ -35,5 +35,5 @@ def test_the_file_keeps_what_the_result_depends_on():
 
 def test_what_decides_nothing_is_not_in_the_file():
     assert "keep" not in kept() and "stop_corrupted" not in kept()
-    assert kept(keep="best") == kept() | {"keep": "best", "stop_corrupted": False}
-    assert kept(stop_corrupted=True) == kept() | {"keep": "last", "stop_corrupted": True}
+    assert kept(keep="best") == kept() | {"keep": "best", "stop_corrupted": False, "features": ""}
+    assert kept(stop_corrupted=True) == kept() | {"keep": "last", "stop_corrupted": True, "features": ""}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from metrics.statistics.corruption import NONE
 from training.log import open_log, read_log, read_numbers
 from training.monitor import measurements
 
@@ -26,7 +27,7 @@ def test_a_log_that_an_earlier_version_began_goes_on(tmp_path):
     write(tmp_path, OLD, {"step": 15, "loss": 0.4}, NEW | {"step": 20})
     assert read_log(tmp_path) == [NEW, {"step": 15, "loss": 0.4}, NEW | {"step": 20}]
     assert list(read_log(tmp_path)[0]) == list(NEW)
-    assert measurements(tmp_path) == ([10, 20], [0.9, 0.9], [1.5, 1.5], [(0.01, 0.02)] * 2)
+    assert measurements(tmp_path) == ([10, 20], [0.9, 0.9], [1.5, 1.5], [(0.01, 0.02)] * 2, NONE)
 
 
 def test_the_line_that_a_kill_cut_is_left_out(tmp_path):
