@@ -61,10 +61,9 @@ def with_classes(config: Config, compute: Compute) -> Classes:
     """A DiT that knows the classes of the images."""
     base, vae, val = config[part.Base].model, config[part.Autoencoder].vae, config[part.HeldOut].val
     init, cache = config[part.StartFiles].init, config[part.Latents].cache
-    condition = known_classes(base, vae, config[part.Images], val, init, cache, compute, "")
-    if condition.model.objective == "flow":
+    if weights.load(base, expect="dit").objective == "flow":
         raise ValueError(f"consistency distils diffusion models, and {base} is a flow")
-    return condition
+    return known_classes(base, vae, config[part.Images], val, init, cache, compute, "")
 
 
 def with_captions(config: Config, compute: Compute) -> Captions:

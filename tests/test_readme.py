@@ -93,6 +93,7 @@ def test_the_core_is_at_most_3500_lines():
 # ---- the ways in, in their short form: the README's own lines with few steps, small models and generated images
 
 SMALL = {
+    "SiT-S-2-256": "tiny-dit",
     "DiT-XL-2-256x256": "tiny-dit",
     "sd-vae-ft-mse": "tiny-vae",
     "stable-diffusion-1.5": "tiny-sd",
