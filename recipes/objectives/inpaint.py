@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from recipes.job import Batch, Loss
-from sampling import Schedule, diffusion_loss
+from sampling import NoisePath, diffusion_loss
 from unet import VAE
 from unet.attend import decoder_layers, recorded, word_attention
 from unet.inpaint import hint_of, touched
@@ -38,7 +38,7 @@ class Terms(NamedTuple):
 def filling(
     model: nn.Module,
     vae: VAE,
-    schedule: Schedule,
+    schedule: NoisePath,
     terms: Terms,
     word: list[int] | None = None,
     noise_offset: float = 0.0,
@@ -51,7 +51,7 @@ def filling(
 
     def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         x0, pixels, mask = batch["x0"], batch["pixels"].float() / 127.5 - 1, batch["mask"].float()
-        t = torch.randint(len(schedule.alpha_bar), (len(x0),), generator=generator).to(x0.device)  # (B,)
+        t = schedule.random_times(len(x0), generator).to(x0.device)  # (B,)
         eps = torch.randn(x0.shape, generator=generator)
         if noise_offset:
             eps = eps + noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
@@ -64,9 +64,9 @@ def filling(
 
         layers = decoder_layers(model.unet) if word else []
         with recorded(layers) as projections:
-            out = model(x_t, t, batch["defect_cond"], hint=hint_of(vae, pixels, mask, shape))
+            out = model(x_t, schedule.told(t), batch["defect_cond"], hint=hint_of(vae, pixels, mask, shape))
         defect = error(out, m)
-        out = model(x_t, t, batch["cond"], hint=hint_of(vae, pixels, b, shape))
+        out = model(x_t, schedule.told(t), batch["cond"], hint=hint_of(vae, pixels, b, shape))
         of_object = error(out, (m + terms.outside * (1 - m)) ** 2)
         total = terms.defect * defect + terms.object * of_object
         numbers = {"mse": defect.detach(), "object": of_object.detach()}
