@@ -54,6 +54,15 @@ def test_a_second_call_reads_the_file_and_gives_the_same_numbers(tmp_path):
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"latents-{first.name[:32]}.safetensors"]
 
 
+def test_an_encoder_with_another_memory_layout_is_kept_too(tmp_path):
+    def channels_last(x):
+        return tuple(z.contiguous(memory_format=torch.channels_last) for z in Encoder()(x))
+
+    kept = encode_latents(IMAGES, FLIPS, channels_last, "vae", tmp_path)
+    again = encode_latents(IMAGES, FLIPS, channels_last, "vae", tmp_path)
+    assert again.reused and torch.equal(again.mean[:], kept.mean[:])
+
+
 def test_anything_that_changes_the_numbers_changes_the_name(tmp_path):
     changed = IMAGES.copy()
     changed[2, 0, 0, 0] ^= 1  # the same file name, one bit of one pixel
