@@ -28,12 +28,11 @@ from metrics.statistics.scores import load_scorer, means
 from metrics.statistics.subject import drift
 from metrics.table import class_accuracy, measure, without_nan
 from metrics.text import as_text
-from metrics.textures.table import measure_patches
+from metrics.textures.table import PATCHES, features_of, measure_patches
 from metrics.verdict import verdict
 from ops.device import choose_device
 
 SIDE = 64  # of generated images
-PATCHES = "patches"  # measured without a network
 
 
 @dataclass
@@ -93,8 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     measures, device = config[Measures], choose_device(config[Output].device)
     scorers = [load_scorer(text) for text in measures.scorer]
     choices = [alternatives(prompt) if "{" in prompt else [prompt] for prompt in measures.prompt]
-    generated = config[Images].real.startswith(GENERATED)
-    features = measures.features or ["tiny-features" if generated else PATCHES]
+    features = measures.features or [features_of("", config[Images].real)]
     loaded = {spec: None if spec == PATCHES else networks.load_network(spec, device) for spec in features}
     if any(len(texts) > 1 for texts in choices) and not any(network and network.texts for network in loaded.values()):
         raise ValueError(

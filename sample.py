@@ -23,7 +23,7 @@ from ops.attention import set_backend
 from ops.device import Compute, choose_device
 from ops.memory import memory_in_a_sentence
 from ops.progress import progress
-from sampling import batched_cfg, limited_interval, sample_latents, sample_seeds
+from sampling import batched_cfg, limited_interval, sample_latents
 
 LEVERS = "a smaller --batch or --size, or --precision bf16, takes less memory"
 
@@ -53,10 +53,9 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
             start = encode_image(start, request, compute.device)
     run = config[part.Source].run
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
-    seeds = sample_seeds(output.seed, [name for name in request.names for _ in range(output.count)])
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
-    how = request.shape, request.schedule, sampler.sampler, sampler.steps, seeds, output.batch
+    how = request.shape, request.schedule, sampler.sampler, sampler.steps, request.seeds(output.seed), output.batch
     about = about_call(config, path, files, request.names)
     kind, kinds = ("class", "classes") if part.Classes in config else ("prompt", "prompts")
     amount = f"{total} images ({len(request.names)} {kinds} x {output.count})" if only is None else f"image {only}"

@@ -24,7 +24,7 @@ from dit import MaskedDiT
 from inference.chosen import Chosen
 from inference.request import Request
 from ops.device import Compute
-from sampling import Resampled, Schedule, blended, cleanest, sample_noise, sample_seeds, timesteps_of
+from sampling import Resampled, Schedule, blended, cleanest, sample_noise, timesteps_of
 from unet import MaskedText
 from unet.inpaint import hint_of, touched
 
@@ -48,8 +48,6 @@ class Fill:
             raise ValueError("a mask is filled in a square window, so --size must be one number")
         self.jobs, self.count, self.candidates = jobs(start.image, fill.mask), output.count, fill.candidates
         self.window, self.vae, self.device = fill.window, request.vae, compute.device
-        if request.shape[1] != request.shape[2]:
-            raise ValueError(f"--mask draws squares, and --size gives latents of {request.shape[2]}x{request.shape[1]}")
         columns = len(request.cond) // self.count
         used = [self.number(i) for i in range(self.count)] * columns  # the job of each sample
         planes = [self.encoded(*self.jobs[job], request.shape) for job in range(max(used) + 1)]
@@ -72,9 +70,7 @@ class Fill:
         steps = timesteps_of(sampler.sampler, request.schedule, sampler.steps)
         steps = steps if self.start is None else cleanest(steps, start.strength)
         schedule, before = request.schedule, request.on_step
-
-        shown = [name for name in request.names for _ in range(output.count)]
-        seeds, apart = sample_seeds(output.seed, shown), sample_seeds(output.seed + APART, shown)
+        seeds, apart = request.seeds(output.seed), request.seeds(output.seed + APART)
 
         def on_step(here: slice) -> Callable[[Tensor, int], Tensor]:
             numbers, z = range(here.start, here.stop), self.z[here]

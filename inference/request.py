@@ -21,7 +21,7 @@ from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
 from recipes.masks import mask_hints, mask_images, read_masks
 from recipes.store import store_frozen
-from sampling import NoisePath, dit_schedule, timesteps_of
+from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
@@ -47,6 +47,11 @@ class Request:
     superclass: Tensor | None = None  # of each image, where guidance leads away from it
     on_step: Callable | None = None  # what changes the latents before each step
     hint: Tensor | Chosen | None = None  # what a ControlNet reads, for each image
+
+    def seeds(self, seed: int) -> list[tuple[int, int, int]]:
+        """What the noise of each image is made of (sampling/seeds.py)."""
+        count = len(self.cond) // len(self.names)
+        return sample_seeds(seed, [name for name in self.names for _ in range(count)])
 
 
 def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
@@ -82,10 +87,8 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     cond = torch.tensor(labels, device=compute.device).repeat_interleave(count)
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule, objective=model.objective), model.latent_shape
-    check_steps(config, schedule)
+    steps = visited_steps(config, schedule)
     model = store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
-    sampler = config[part.Sampler]
-    steps = timesteps_of(sampler.sampler, schedule, sampler.steps)
     conditions = {*labels, *(label for label, _ in extra), *([] if null is None else [null])}
     conditions |= set() if superclass is None else set(superclass.tolist())
     if compute.dtype != torch.float32 and worthwhile(model, steps, conditions):  # in float32 the last bits would differ
@@ -130,8 +133,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     if texts.attend:
         words = [[token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names]
         tokens = [own for own in words for _ in range(count)]
-        steps = timesteps_of(config[part.Sampler].sampler, sd.schedule, config[part.Sampler].steps)
-        on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, steps)
+        on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, visited_steps(config, sd.schedule))
     hint = None
     if control := control_of(config):
         model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
@@ -143,17 +145,18 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
             shown = pictures(shown, sides)
         hint = in_turn(shown.to(device), count, len(names))
     superclass = others[len(extra)] if kinds else None
-    check_steps(config, sd.schedule)
+    visited_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
     model = store_frozen(model.to(device).requires_grad_(False), compute.dtype)
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 
-def check_steps(config: Config, schedule: NoisePath) -> None:
-    """ValueError for a number of steps that the chain does not have, and where a start image leaves none of them."""
+def visited_steps(config: Config, schedule: NoisePath) -> list[float]:
+    """The sampler's timesteps. ValueError for more than the chain has, and where a start image leaves none of them."""
     steps = timesteps_of(config[part.Sampler].sampler, schedule, config[part.Sampler].steps)
     if config[part.Start].image:
         cleanest(steps, config[part.Start].strength)
+    return steps
 
 
 def apply_adapters(model: nn.Module, files: list[tuple[str, float]], kind: str) -> None:

@@ -38,11 +38,8 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return (
-                torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-                if "LOCAL_RANK" in os.environ
-                else torch.device("cuda")
-            )
+            own = os.environ.get("LOCAL_RANK")
+            return torch.device("cuda" if own is None else f"cuda:{own}")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)

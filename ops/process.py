@@ -33,7 +33,7 @@ def processes() -> Iterator[None]:
     store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # no address of an earlier start
     dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=world)
     try:
-        with open(os.devnull, "w") as nowhere, contextlib.nullcontext() if is_first() else redirect(nowhere):
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if is_first() else nowhere):
             yield
     except RuntimeError as error:
         if "by peer" in str(error):
@@ -41,11 +41,6 @@ def processes() -> Iterator[None]:
         raise
     finally:
         dist.destroy_process_group()
-
-
-def redirect(nowhere: Any) -> contextlib.AbstractContextManager:
-    """What is printed goes there."""
-    return contextlib.redirect_stdout(nowhere)
 
 
 def number() -> int:

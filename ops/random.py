@@ -1,6 +1,7 @@
 """Random streams that depend on numbers alone, such as (seed, step), and not on what was drawn before."""
 
 import torch
+from torch import Tensor
 
 
 def generator_for(*numbers: int) -> torch.Generator:
@@ -17,3 +18,11 @@ def fold_in(*numbers: int) -> int:
         state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
         state ^= state >> 31
     return state % 2**63
+
+
+def offset_noise(x: Tensor, offset: float, generator: torch.Generator) -> Tensor:
+    """N(0, 1) of x's shape (B, C, H, W), and offset * N(0, 1) once for each channel of each image -> as x."""
+    eps = torch.randn(x.shape, generator=generator)
+    if offset:
+        eps = eps + offset * torch.randn(*x.shape[:2], 1, 1, generator=generator)
+    return eps.to(x)

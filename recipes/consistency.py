@@ -61,18 +61,15 @@ def with_classes(config: Config, compute: Compute) -> Classes:
     """A DiT that knows the classes of the images."""
     base, vae, val = config[part.Base].model, config[part.Autoencoder].vae, config[part.HeldOut].val
     init, cache = config[part.StartFiles].init, config[part.Latents].cache
-    if weights.load(base, expect="dit").objective == "flow":
+    condition = known_classes(base, vae, config[part.Images], val, init, cache, compute, "")
+    if condition.model.objective == "flow":
         raise ValueError(f"consistency distils diffusion models, and {base} is a flow")
-    return known_classes(base, vae, config[part.Images], val, init, cache, compute, "")
+    return condition
 
 
 def with_captions(config: Config, compute: Compute) -> Captions:
     """A Stable Diffusion and captioned images."""
-    sd, template, init = (
-        load_sd(config[part.Base].model, compute),
-        config[part.Captions].template,
-        config[part.StartFiles].init,
-    )
+    sd, init = load_sd(config[part.Base].model, compute), config[part.StartFiles].init
     prompts, text_lr, cache = config[part.Prompts].prompts, config[part.TextRate].text_lr, config[part.Latents].cache
-    buckets = config[part.Buckets].buckets
+    template, buckets = config[part.Captions].template, config[part.Buckets].buckets
     return Captions(sd, config[part.Images], template, cache, compute, prompts, text_lr, init, buckets)

@@ -10,28 +10,22 @@ learned before, here only where.
 
 from pathlib import Path
 
-from torch import Tensor
-
 import adapters
 import weights
 from config import Config
 from config import training as part
-from data.transforms import Variant
 from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
-from recipes.evaluation import evaluate_masks, largest
+from recipes.evaluation import conditions_of, evaluate_masks
 from recipes.job import Job, header_settings
 from recipes.loading import load_sd
 from recipes.masks import Computed, check_masks
 from recipes.objectives.denoise import denoising
 from recipes.path import training_path
-from recipes.sizes import image_sizes
 from recipes.store import for_training
-from unet import ControlledText, ControlNet, encode_prompts
-from unet.prompt import escape
-from unet.row import nothing, sized
+from unet import ControlledText, ControlNet
 
 SPEC = ["control.full"]  # what trains
 
@@ -48,18 +42,9 @@ def control(config: Config, compute: Compute) -> Job:
     path = (lambda progress: schedule) if captioned else training_path(condition.model, base, config[part.Objective])
     loss = denoising(condition.model, path, loss_options.noise_offset, loss_options.min_snr)
     batches = condition.batches(loss_options, {"hint": condition.hints})
-    shown = largest(condition.images.masks)
-    place = {number: at for at, number in enumerate(shown.tolist())}
-    cond, null = (captions_of if captioned else classes_of)(condition, shown)
+    hints = Computed(lambda rows: condition.hints[rows, 0])
     sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed
-    evaluate = evaluate_masks(
-        condition,
-        lambda rows: (cond[[place[number] for number in rows.tolist()]], null),
-        Computed(lambda rows: condition.hints[rows, 0]),
-        sampling,
-        count,
-        seed,
-    )
+    evaluate = evaluate_masks(condition, conditions_of(condition), hints, sampling, count, seed)
 
     def finish(run: Path) -> None:
         if captioned:
@@ -91,16 +76,3 @@ def with_captions(config: Config, compute: Compute) -> Captions:
     check_masks(condition.images, images.data, "control")
     condition.model = ControlledText(sd.unet, sd.text, ControlNet.of(sd.unet, 1, sd.vae.factor))
     return condition
-
-
-def classes_of(condition: Classes, index: Tensor) -> tuple[Tensor, int | None]:
-    """The class rows of the images (K,), and the null row."""
-    return condition.rows[condition.images.labels[index]], condition.null
-
-
-def captions_of(condition: Captions, index: Tensor) -> tuple[Tensor, Tensor]:
-    """The states of the images' captions (K, L, D), and those of no caption (1, L, D)."""
-    prompts = [escape(condition.texts[i]) for i in index.tolist()]
-    states = encode_prompts(condition.sd.text, condition.sd.tokenizer, [*prompts, ""]).float()
-    cond = sized(states[:-1], image_sizes(condition.images, [Variant()])[index, 0])
-    return cond, nothing(states[-1:])

@@ -12,16 +12,21 @@ from config.training import Sampling
 from data.lazy import Lazy
 from data.output.grid import grid, save_image, sections
 from data.source import tell
+from data.transforms import Variant
+from metrics.textures.table import features_of
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
 from recipes.job import HeldOut, Loss
 from recipes.latents import sample_images
 from recipes.masks import Computed, areas, mask_images
+from recipes.sizes import image_sizes
 from sampling import batched_cfg
-from training.monitor import features_of, monitor
+from training.monitor import monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
-from unet import VAE
+from unet import VAE, encode_prompts
+from unet.prompt import escape
+from unet.row import nothing, sized
 
 SHOWN = 8  # masks in a grid
 ROWS = 4  # samples of each prompt in the picture at the end
@@ -132,6 +137,23 @@ def evaluate_masks(
         return {"step": step}
 
     return evaluate
+
+
+def conditions_of(condition: Classes | Captions) -> Callable[[Tensor], tuple[Tensor, int | Tensor | None]]:
+    """cond(rows) of evaluate_masks: the images' labels, or their captions as the text encoder reads them by now."""
+
+    def labels(rows: Tensor) -> tuple[Tensor, int | None]:
+        return condition.rows[condition.images.labels[rows]], condition.null
+
+    def states(rows: Tensor) -> tuple[Tensor, Tensor]:
+        prompts = [escape(condition.texts[row]) for row in rows.tolist()]
+        encoded = encode_prompts(condition.model.text, condition.sd.tokenizer, [*prompts, ""]).float()
+        return sized(encoded[:-1], sizes[rows]), nothing(encoded[-1:])
+
+    if isinstance(condition, Classes):
+        return labels
+    sizes = image_sizes(condition.images, [Variant()])[:, 0]
+    return states
 
 
 def by_column(columns: list[str], samples: np.ndarray) -> dict[str, list[np.ndarray]]:

@@ -6,7 +6,6 @@ Any Stable Diffusion or DiT gets the further input channels, whose weights are 0
 of --adapter; one for inpainting has them. The loss is that of objectives/inpaint.py; sample.py --image --mask draws.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,17 +24,15 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, new_classes
-from recipes.evaluation import evaluate_masks
+from recipes.evaluation import conditions_of, evaluate_masks
 from recipes.job import Batch, Job, header_settings
 from recipes.loading import load_sd
-from recipes.masks import areas, check_masks, mask_hints
+from recipes.masks import Computed, areas, check_masks, mask_hints
 from recipes.objectives.inpaint import Terms, filling
-from recipes.sizes import image_sizes
 from recipes.store import for_training
-from unet import VAE, encode_prompts
+from unet import VAE
 from unet.attend import token_indices
-from unet.prompt import escape
-from unet.row import nothing, sized
+from unet.inpaint import hint_of
 
 
 def inpaint(config: Config, compute: Compute) -> Job:
@@ -72,7 +69,7 @@ def inpaint(config: Config, compute: Compute) -> Job:
 
     hints = image_hints(condition.vae, condition.images, condition.latent_shape[1:], compute)
     sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed
-    evaluate = evaluate_masks(condition, conditions_of(condition, captioned), hints, sampling, count, seed)
+    evaluate = evaluate_masks(condition, conditions_of(condition), hints, sampling, count, seed)
 
     def finish(run: Path) -> None:
         header = condition.header | {"adapter": specs, "config": header_settings(config)}
@@ -124,29 +121,15 @@ def planes(images: ImageSet, variants: list[Variant]) -> dict[str, Tensor]:
     return {"pixels": pixels.contiguous(), "mask": mask_hints(images.masks, variants)}
 
 
-@torch.no_grad()
-def image_hints(vae: VAE, images: ImageSet, shape: tuple[int, int], compute: Compute) -> Tensor:
-    """What the model reads of every image and its own mask, (N, 1 + C, h, w)."""
-    pixels, masks = to_tensor(images.pixels), torch.from_numpy(np.asarray(images.masks))[:, None].float()
-    with compute.autocast():
-        parts = [
-            unet.inpaint.hint_of(vae, x.to(compute.device), mask.to(compute.device), shape)
-            for x, mask in zip(pixels.split(16), masks.split(16))
-        ]
-    return torch.cat(parts)
+def image_hints(vae: VAE, images: ImageSet, shape: tuple[int, int], compute: Compute) -> Computed:
+    """hints[rows]: what the model reads of these images and their own masks, (B, 1 + C, h, w)."""
 
+    @torch.no_grad()
+    def at(rows: Tensor) -> Tensor:
+        pixels, masks = images.pixels[rows.numpy()], images.masks[rows.numpy()]
+        x, m = to_tensor(pixels).split(16), torch.from_numpy(masks)[:, None].float().split(16)
+        with compute.autocast():
+            parts = [hint_of(vae, a.to(compute.device), b.to(compute.device), shape) for a, b in zip(x, m)]
+        return torch.cat(parts)
 
-def conditions_of(condition: Classes | Captions, captioned: bool) -> Callable[[Tensor], tuple]:
-    """of(rows): the conditions of these images as the model takes them now, and the one that guidance leads from."""
-
-    sizes = image_sizes(condition.images, [Variant()])[:, 0]
-
-    def labels(rows: Tensor) -> tuple:
-        return condition.rows[condition.images.labels[rows]], condition.null
-
-    def states(rows: Tensor) -> tuple:
-        prompts = [escape(condition.texts[row]) for row in rows.tolist()]
-        encoded = encode_prompts(condition.model.text, condition.sd.tokenizer, [*prompts, ""]).float()
-        return sized(encoded[:-1], sizes[rows]), nothing(encoded[-1:])
-
-    return states if captioned else labels
+    return Computed(at)

@@ -194,7 +194,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     },
     "recipes.objectives": {"recipes.job"},
     "recipes.class_images": {"recipes.conditions"},
-    "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.masks", "recipes.conditions"},
+    "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.masks", "recipes.sizes", "recipes.conditions"},
     "recipes.checkpoint": set(),
     "recipes.store": {"recipes.checkpoint"},
     **{

@@ -13,20 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.source import GENERATED
 from data.transforms import to_tensor
 from metrics.networks import Network, load_network
 from metrics.statistics.corruption import Own, best, deviation, feature_similarity, noise_residual, stage
 from metrics.textures.likeness import Likeness
+from metrics.textures.table import NAME, PATCHES
 from training.log import read_log
 
 KNOWN = 500  # training images that samples are compared with, at most
-PATCHES = "patches"  # the distance of textures, which needs no network
-
-
-def features_of(features: str, data: str) -> str:
-    """What samples are measured in: as asked for, else tiny-features for the generated products, which it knows."""
-    return features or ("tiny-features" if data.startswith(GENERATED) else PATCHES)
 
 
 def monitor(
@@ -92,7 +86,7 @@ def distance_of_patches(
     def measure(samples: np.ndarray) -> dict:
         mean, deviation = distance(to_tensor(samples).to(device))
         numbers = {"patch_distance": mean, "patch_distance_deviation": deviation}
-        return numbers | {"patch_distance_farthest": distance.farthest, "measured_in": "patches, no network"}
+        return numbers | {"patch_distance_farthest": distance.farthest, "measured_in": NAME}
 
     return measure
 

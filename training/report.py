@@ -15,9 +15,8 @@ from data.transforms import to_tensor, to_uint8
 from metrics import networks
 from metrics.table import class_accuracy, measure
 from metrics.text import as_text
-from metrics.textures.table import measure_patches
+from metrics.textures.table import PATCHES, measure_patches
 from metrics.verdict import verdict
-from training.monitor import PATCHES
 
 ROWS, COLUMNS = 4, 8  # of the picture
 SEED_APART = 1000  # between the seeds of these samples and of those that were watched during training

@@ -10,11 +10,7 @@ there the whole photograph is the object, or a mask says where it lies.
 import numpy as np
 from scipy import ndimage
 
-BORDER, AROUND, ROUND = (
-    0.03,
-    0.02,
-    0.01,
-)  # shares of the short side: of the border, of r's window, of opening and closing
+BORDER, AROUND, ROUND = 0.03, 0.02, 0.01  # of the border, r's window, opening and closing: shares of the short side
 LEVELS = 256  # of Otsu's histogram
 
 

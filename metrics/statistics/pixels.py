@@ -44,10 +44,16 @@ def pixel_scores(scores: np.ndarray, masks: np.ndarray) -> dict[str, float]:
 
 def counts(scores: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """By falling score: how many pixels of defects, and of none, score so much or more; the last places of scores."""
-    order = np.argsort(-scores, kind="stable")
-    ranked, hits = scores[order], masks[order].astype(np.int64)
-    last = np.concatenate([ranked[1:] != ranked[:-1], [True]])
+    order, last = ranking(scores)
+    hits = masks[order].astype(np.int64)
     return np.cumsum(hits), np.cumsum(1 - hits), last
+
+
+def ranking(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (P,) -> their places by falling score, and whether each is the last of its value."""
+    order = np.argsort(-scores, kind="stable")
+    ranked = scores[order]
+    return order, np.concatenate([ranked[1:] != ranked[:-1], [True]])
 
 
 def per_region_overlap(scores: np.ndarray, masks: np.ndarray, limit: float = LIMIT) -> float:
@@ -58,9 +64,7 @@ def per_region_overlap(scores: np.ndarray, masks: np.ndarray, limit: float = LIM
         parts, count = ndimage.label(mask, EIGHT)
         weight[mask] = 1 / np.bincount(parts.ravel())[parts[mask]]
         regions += count
-    order = np.argsort(-scores.ravel(), kind="stable")
-    ranked = scores.ravel()[order]
-    last = np.concatenate([ranked[1:] != ranked[:-1], [True]])
+    order, last = ranking(scores.ravel())
     overlap = np.cumsum(weights.ravel()[order])[last] / regions
     rate = np.cumsum(~masks.ravel()[order])[last] / (~masks).sum()
     rate, overlap = np.concatenate([[0], rate]), np.concatenate([[0], overlap])

@@ -4,13 +4,19 @@ import torch
 from torch import Tensor
 
 from data import ImageSet
+from data.source import GENERATED
 from data.transforms import to_tensor
 from metrics.textures.copies import patch_distances
 from metrics.textures.swd import Projections, by_scale, own_distances, quantiles
 
-NAME = "patches, no network"
+PATCHES, NAME = "patches", "patches, no network"  # as a setting, and beside numbers
 MOST = 200  # images of a set whose patches are compared one by one; more are thinned out evenly
 COPIED = 0.05  # share of the real images that counts as a copy
+
+
+def features_of(features: str, data: str) -> str:
+    """What samples are measured in: as asked for, else tiny-features for the generated products, which it knows."""
+    return features or ("tiny-features" if data.startswith(GENERATED) else PATCHES)
 
 
 def measure_patches(fake: ImageSet, real: ImageSet, train: ImageSet | None = None) -> dict:

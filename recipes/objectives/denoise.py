@@ -8,9 +8,9 @@ without it a model hardly changes the mean of an image.
 
 from collections.abc import Callable
 
-import torch
 from torch import Generator, Tensor, nn
 
+from ops.random import offset_noise
 from recipes.job import Batch, Loss
 from sampling import NoisePath, diffusion_loss
 
@@ -28,10 +28,7 @@ def denoising(
     def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         x0, now = batch["x0"], schedule(progress)
         t = now.random_times(len(x0), generator).to(x0.device)  # (B,)
-        eps = torch.randn(x0.shape, generator=generator)
-        if noise_offset:
-            eps = eps + noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
-        eps = eps.to(x0)
+        eps = offset_noise(x0, noise_offset, generator)
         x_t = now.add_noise(x0, eps, t)
         hint = {"hint": batch["hint"]} if "hint" in batch else {}
         out = model(x_t, now.told(t), batch["cond"], **hint)  # (B, C or 2C, H, W)

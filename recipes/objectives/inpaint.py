@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
+from ops.random import offset_noise
 from recipes.job import Batch, Loss
 from sampling import NoisePath, diffusion_loss
 from unet import VAE
@@ -52,10 +53,7 @@ def filling(
     def loss(batch: Batch, generator: Generator, progress: float) -> tuple[Tensor, dict]:
         x0, pixels, mask = batch["x0"], batch["pixels"].float() / 127.5 - 1, batch["mask"].float()
         t = schedule.random_times(len(x0), generator).to(x0.device)  # (B,)
-        eps = torch.randn(x0.shape, generator=generator)
-        if noise_offset:
-            eps = eps + noise_offset * torch.randn(*x0.shape[:2], 1, 1, generator=generator)
-        eps = eps.to(x0)
+        eps = offset_noise(x0, noise_offset, generator)
         x_t, shape, b = schedule.add_noise(x0, eps, t), x0.shape[-2:], random_boxes(mask.shape, generator).to(mask)
         m = touched(mask, shape)  # (B, 1, h, w)
 

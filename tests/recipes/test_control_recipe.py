@@ -35,6 +35,13 @@ def runs(tiny, tiny_sd, tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize("recipe", ["control", "inpaint"])
+def test_a_text_encoder_in_bfloat16_is_read_as_it_computes(recipe, tiny_sd, tmp_path):
+    argv = ["--recipe", recipe, "--model", str(tiny_sd), *FEW, "--steps", "1", "--out", str(tmp_path / "run")]
+    train.main([*argv, "--precision", "bf16"])
+    assert (tmp_path / "run" / "samples" / "step_000001.png").is_file()
+
+
 def drawn(out, *flags):
     sample.main([*flags, *FAST, "--out", str(out)])
     return [np.asarray(Image.open(path)).astype(int) for path in sorted(out.glob("*_00?.png"))]

@@ -13,7 +13,7 @@ from config.training import Images, Prior, Sampling
 from ops.device import Compute
 from recipes.class_images import sample_class
 from recipes.conditions.captions import Captions
-from recipes.control import captions_of
+from recipes.evaluation import conditions_of
 from recipes.loading import load_sd, new_sd
 from unet import encode_prompts
 
@@ -117,6 +117,6 @@ def test_images_of_the_class_are_kept_by_all_that_they_depend_on(condition, tmp_
 
 def test_a_controlnet_is_led_away_from_the_empty_caption(condition):
     with torch.no_grad():
-        cond, null = captions_of(condition, torch.arange(3))
+        cond, null = conditions_of(condition)(torch.arange(3))
         expected = encode_prompts(condition.model.text, condition.sd.tokenizer, [*TEXTS, ""]).float()
     assert torch.equal(cond, expected[:3]) and torch.equal(null, expected[3:])
