@@ -166,8 +166,8 @@ def give_inputs(model: nn.Module, files: list[Loaded]) -> None:
     """Make the model one that reads masks where a file's first layer has more input channels than the model's."""
     for layer in FIRST_LAYERS:
         own = dict(model.named_modules()).get(layer)
-        tensors = [t for file in files for name, t in file.tensors.items() if name.startswith(layer)]
-        if own is not None and any(t.dim() == 4 and t.shape[1] > own.in_channels for t in tensors):
+        stored = [file.tensors[name] for file in files if (name := f"{layer}.weight") in file.tensors]
+        if own is not None and any(weight.shape[1] > own.in_channels for weight in stored):
             (dit.inpaint if isinstance(model, DiT) else unet.inpaint).take_mask(model)
 
 

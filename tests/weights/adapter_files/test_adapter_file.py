@@ -47,7 +47,19 @@ def fresh_with(base, *files):
 
 
 BOTTLENECKS = ["bottleneck:width=4,scale=2", "bottleneck:width=4,scale=2,form=sequential"]
-METHODS = ["lora:rank=2", "dora", "oft", "modulate", "bitfit", "norm", "difffit", "full", "classes", *BOTTLENECKS]
+METHODS = [
+    "lora:rank=2",
+    "lora:rank=6,targets=.",
+    "dora",
+    "oft",
+    "modulate",
+    "bitfit",
+    "norm",
+    "difffit",
+    "full",
+    "classes",
+    *BOTTLENECKS,
+]
 
 
 @pytest.mark.parametrize("spec", METHODS)
