@@ -77,10 +77,10 @@ def doubts(numbers: dict) -> list[str]:
     kid, deviation = numbers.get("kid_x1000"), numbers.get("kid_deviation_x1000")
     if kid is not None and deviation and abs(kid) < 2 * deviation:
         # for sets that hardly differ the deviation falls as 1 / images
-        enough = f"about {rounded_up(few * 2 * deviation / abs(kid)):,} of each would take" if kid > 0 else "only more"
+        enough = f"about {rounded_up(few * 2 * deviation / abs(kid)):,} of each could tell one of this size"
         told.append(
-            f"KID {kid:.3g} +- {deviation:.3g} (x 1000) of {few} images tells no difference; it {enough} "
-            + ("to tell one of this size" if kid > 0 else "could tell one")
+            f"KID {kid:.3g} +- {deviation:.3g} (x 1000) of {few} images tells no difference; "
+            + (enough if kid > 0 else "only more could tell one")
         )
     width = numbers.get("width")
     if "fid" in numbers and width and few <= width:
