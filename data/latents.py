@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data.lazy import Lazy, in_order, row_digests, workers
-from data.shards import Rows, check_shard, claimed, mapped, write_shard
+from data.shards import Rows, check_shard, claimed, mapped, remove_dead_claims, write_shard
 from data.transforms import Variant, apply_variant, to_tensor
 
 FORMAT = "graft latents 1"  # part of the name: raise it when the meaning of a variant or of the file changes
@@ -89,6 +89,7 @@ def encode_latents(
             encoded = partial(_encode, pixels, variants=variants, encode=encode, batch=batch, dtype=dtype)
             encoded = partial(encoded, advance=bar.update, pool=pool)
             _fill(missing, files, names, parts, encoded)
+    remove_dead_claims(folder)
     shape = (count, *mapped(files[0], ARRAYS[0]).shape[1:])
     name = names[0] if len(names) == 1 else hashlib.sha256("".join(names).encode()).hexdigest()
     return LatentCache(*(Rows(files, array, size, shape, dtype) for array in ARRAYS), name, files, not missing)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.output.atomic import replacing
+from data.output.atomic import remove_abandoned, replacing
 
 try:
     import fcntl
@@ -132,3 +132,8 @@ def claimed(path: Path) -> Iterator[bool]:
             yield True
         finally:
             lock.unlink(missing_ok=True)
+
+
+def remove_dead_claims(folder: str | Path) -> None:
+    """Remove the locks that processes left behind which died while they held them."""
+    remove_abandoned(Path(folder).glob(".*.safetensors.lock"))

@@ -125,6 +125,15 @@ def test_a_claim_excludes_others_and_ends_with_its_block(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_lock_of_a_process_that_died_is_removed_and_that_of_a_living_one_kept(tmp_path):
+    dead = tmp_path / ".latents-of-a-dead-process.safetensors.lock"
+    dead.touch()
+    with claimed(tmp_path / "latents-of-another.safetensors"):
+        files = encode_latents(IMAGES, FLIPS, Encoder(), "vae", tmp_path).files
+        living = tmp_path / ".latents-of-another.safetensors.lock"
+        assert {*tmp_path.iterdir()} == {*files, living}
+
+
 MEMORY = """
 import json, re, sys
 sys.path[:0] = [{root!r}]
