@@ -12,7 +12,7 @@ In the new class `super().forward(x)` of the mixin is the forward of the layer u
     merge(self)              writes its effect into weight and bias of the layer underneath, a plain one at that time
     added                    the names of the attributes that setup made; `merge(model)` removes them
     innermost                optional, True: the mixin goes under older ones, because its equation needs the plain W
-    through_super            optional, True: forward reads the weights by super().forward alone (recipes/store.py)
+    through_super            optional, True: forward reads the weights by super().forward alone (recipes/models/store)
     auxiliary_loss(self)     optional: (name in the log, term of the training loss)
 A mixin whose effect no weights can hold, such as a nonlinear path, has no `merge` and stays on its layer.
 `requires_grad` is the only record of what trains: optimizer, EMA and adapter file all read it.

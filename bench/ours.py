@@ -19,8 +19,8 @@ from dit import SIZES, DiT
 from dit.table import tabulate
 from ops.device import Compute
 from recipes.job import Job
+from recipes.models.store import store_frozen
 from recipes.objectives.denoise import denoising
-from recipes.store import store_frozen
 from sampling import Schedule, batched_cfg, sample_latents
 from unet import VAE, TextConditioned, TextEncoder, UNet, VAEConfig
 from unet.sizes import TEXT_ENCODERS as TOWERS

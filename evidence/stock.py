@@ -31,7 +31,7 @@ from data.transforms import Transform, to_tensor, to_uint8
 from metrics import networks
 from metrics.networks.features import Features
 from ops.device import autocast, choose_device
-from recipes.evaluation import reconstruct
+from recipes.samples.evaluation import reconstruct
 from sampling import batched_cfg, dit_schedule, sample_latents
 from unet import VAE, encode_prompts
 

@@ -19,8 +19,8 @@ from inference.chosen import Chosen, each
 from inference.hints import control_of, in_turn, pictures
 from ops.device import Compute
 from recipes.conditions.classes import load_autoencoder, load_dit
-from recipes.masks import mask_hints, mask_images, read_masks
-from recipes.store import store_frozen
+from recipes.images.masks import mask_hints, mask_images, read_masks
+from recipes.models.store import store_frozen
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
 from unet import VAE, ControlledText, TextConditioned, encode_prompts

@@ -1,7 +1,8 @@
 """The recipes: each joins what conditions the model (conditions/) with an objective (objectives/), for one loop.
 
 RECIPES is the table: for each recipe and each kind of model that it trains, the parts of the settings that it reads.
-Every other setting is refused. A recipe is a function of (config, compute) that returns a Job.
+Every other setting is refused. A recipe is a function of (config, compute) that returns a Job (job.py). Beside the
+files of recipes lie the rooms that they share: images/, models/ and samples/.
 """
 
 from collections.abc import Callable

@@ -17,10 +17,10 @@ from config import training as part
 from data.output.grid import grid, save_image
 from data.transforms import to_uint8
 from ops.device import Compute
+from recipes.images.made_of import made_of
+from recipes.images.pixels import pixel_batches, train_and_val
 from recipes.job import Batch, Batches, HeldOut, Job
-from recipes.made_of import made_of
 from recipes.objectives.reconstruct import reconstruction
-from recipes.pixels import pixel_batches, train_and_val
 from unet.vae import SIZES, VAE
 
 

@@ -9,11 +9,11 @@ from config import training as part
 from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.classes import Classes, new_classes
-from recipes.evaluation import evaluation, measure_classes, watched
 from recipes.job import Job, header_settings
+from recipes.models.path import training_path
+from recipes.models.store import for_training
 from recipes.objectives.denoise import denoising
-from recipes.path import training_path
-from recipes.store import for_training
+from recipes.samples.evaluation import evaluation, measure_classes, watched
 
 
 def class_label(config: Config, compute: Compute) -> Job:

@@ -10,10 +10,10 @@ from config import training as part
 from data.output.atomic import write_atomic
 from metrics.networks.features import Features, to_bytes
 from ops.device import Compute
+from recipes.images.made_of import made_of
+from recipes.images.pixels import pixel_batches, train_and_val
 from recipes.job import Batch, HeldOut, Job
-from recipes.made_of import made_of
 from recipes.objectives.classify import classification
-from recipes.pixels import pixel_batches, train_and_val
 
 
 def classifier(config: Config, compute: Compute) -> Job:

@@ -14,11 +14,11 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
-from recipes.evaluation import evaluation, measure_classes, show_captioned
 from recipes.job import Job, header_settings
-from recipes.loading import load_sd
+from recipes.models.loading import load_sd
+from recipes.models.store import for_training
 from recipes.objectives.consistency import distillation
-from recipes.store import for_training
+from recipes.samples.evaluation import evaluation, measure_classes, show_captioned
 
 STUDENT = part.Sampling(sampler="lcm", sample_steps=4, guidance=1.0)  # how the student samples: guidance is inside
 

@@ -18,13 +18,13 @@ from dit import ControlledDiT
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
-from recipes.evaluation import conditions_of, evaluate_masks
+from recipes.images.masks import Computed, check_masks
 from recipes.job import Job, header_settings
-from recipes.loading import load_sd
-from recipes.masks import Computed, check_masks
+from recipes.models.loading import load_sd
+from recipes.models.path import training_path
+from recipes.models.store import for_training
 from recipes.objectives.denoise import denoising
-from recipes.path import training_path
-from recipes.store import for_training
+from recipes.samples.evaluation import conditions_of, evaluate_masks
 from unet import ControlledText, ControlNet
 
 SPEC = ["control.full"]  # what trains

@@ -24,12 +24,12 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, new_classes
-from recipes.evaluation import conditions_of, evaluate_masks
+from recipes.images.masks import Computed, areas, check_masks, mask_hints
 from recipes.job import Batch, Job, header_settings
-from recipes.loading import load_sd
-from recipes.masks import Computed, areas, check_masks, mask_hints
+from recipes.models.loading import load_sd
+from recipes.models.store import for_training
 from recipes.objectives.inpaint import Terms, filling
-from recipes.store import for_training
+from recipes.samples.evaluation import conditions_of, evaluate_masks
 from unet import VAE
 from unet.attend import token_indices
 from unet.inpaint import hint_of

@@ -19,15 +19,15 @@ from config import Config
 from config import training as part
 from ops.device import Compute
 from ops.random import generator_for
-from recipes.class_images import sample_class
 from recipes.conditions.captions import Captions
-from recipes.evaluation import evaluation, show_captioned, watched
 from recipes.job import Job, header_settings
-from recipes.loading import load_sd, new_sd
-from recipes.new_word import add_word, word_report
+from recipes.models.loading import load_sd, new_sd
+from recipes.models.new_word import add_word, word_report
+from recipes.models.store import for_training, leaves_whole_model
 from recipes.objectives.denoise import denoising
 from recipes.objectives.prior import prior_preservation, with_prior
-from recipes.store import for_training, leaves_whole_model
+from recipes.samples.class_images import sample_class
+from recipes.samples.evaluation import evaluation, show_captioned, watched
 from unet import TextConditioned
 from unet.pair import encoders
 

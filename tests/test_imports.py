@@ -171,51 +171,14 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "training.finish": {"training.page", "training.plot", "training.state"},
     "training": set(),
     "recipes.job": set(),
-    "recipes.masks": set(),
-    "recipes.sizes": set(),
-    "recipes.loading": set(),
-    "recipes.new_word": set(),
-    "recipes.made_of": set(),
-    "recipes.path": set(),
-    "recipes.pixels": {"recipes.job"},
-    "recipes.latents": {"recipes.job"},
-    "recipes.buckets": {"recipes.job", "recipes.pixels"},
-    "recipes.class_rows": {"recipes.pixels"},
-    "recipes.conditions": {
-        "recipes.job",
-        "recipes.loading",
-        "recipes.pixels",
-        "recipes.latents",
-        "recipes.masks",
-        "recipes.sizes",
-        "recipes.buckets",
-        "recipes.class_rows",
-        "recipes.made_of",
-    },
+    "recipes.images": {"recipes.job"},
+    "recipes.models": {"recipes.images"},
+    "recipes.conditions": {"recipes.job", "recipes.images", "recipes.models"},
     "recipes.objectives": {"recipes.job"},
-    "recipes.class_images": {"recipes.conditions"},
-    "recipes.evaluation": {"recipes.job", "recipes.latents", "recipes.masks", "recipes.sizes", "recipes.conditions"},
-    "recipes.checkpoint": set(),
-    "recipes.store": {"recipes.checkpoint"},
+    "recipes.samples": {"recipes.job", "recipes.images", "recipes.conditions"},
     **{
         f"recipes.{name}": {
-            f"recipes.{room}"
-            for room in (
-                "job",
-                "store",
-                "made_of",
-                "loading",
-                "path",
-                "pixels",
-                "sizes",
-                "latents",
-                "masks",
-                "new_word",
-                "conditions",
-                "objectives",
-                "class_images",
-                "evaluation",
-            )
+            f"recipes.{room}" for room in ("job", "images", "models", "conditions", "objectives", "samples")
         }
         for name in ROWS
     },
@@ -332,7 +295,7 @@ def test_no_function_hides_an_import():
 
 CORE = """
 train.py  sample.py
-recipes/__init__.py  recipes/job.py  recipes/latents.py  recipes/class_label.py  recipes/text.py
+recipes/__init__.py  recipes/job.py  recipes/images/latents.py  recipes/class_label.py  recipes/text.py
 recipes/conditions/classes.py  recipes/conditions/captions.py
 recipes/objectives/denoise.py  recipes/objectives/prior.py
 dit/block.py  dit/embed.py  dit/model.py

@@ -19,7 +19,7 @@ from data.transforms import Transform
 from inference import request
 from inference.hints import control_of
 from ops.device import Compute
-from recipes.masks import read_masks
+from recipes.images.masks import read_masks
 from recipes.settings import settings_from_here
 
 FAST = ["--count", "1", "--steps", "2", "--precision", "fp32"]

@@ -22,8 +22,8 @@ from config.training import Loop, Run
 from data import load
 from data.transforms import Transform, to_tensor
 from metrics.networks import features
-from recipes.class_rows import nearest_rows
 from recipes.job import Job
+from recipes.models.class_rows import nearest_rows
 from sampling import diffusion_loss, dit_schedule
 from train import batch_index, ema_decay, lr_factor
 from training.state import State, saved_steps

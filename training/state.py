@@ -48,7 +48,7 @@ class State(NamedTuple):
     ema: dict[str, Tensor]  # their average, or {}
     best: dict[str, Tensor]  # their values at the best evaluation, or {}
     optimizer: torch.optim.Optimizer
-    made_of: dict = {}  # what the run is made of (recipes/made_of.py); {}: nothing is compared
+    made_of: dict = {}  # what the run is made of (recipes/images/made_of.py); {}: nothing is compared
 
     def weights(self) -> dict[str, Tensor]:
         """Everything that has the parameters' shapes, by its name in the file."""
@@ -241,7 +241,7 @@ def check_tensors(path: Path, stored: dict[str, Tensor], weights: dict, paramete
 def check_made_of(path: Path, stored: dict, now: dict, allowed: Collection[str]) -> None:
     """ValueError, in one sentence, if the run is made of other things now, unless their kind is `allowed`.
 
-    stored, now: kind -> {what: digest, number or list of names}, as of recipes/made_of.py.
+    stored, now: kind -> {what: digest, number or list of names}, as of recipes/images/made_of.py.
     """
     for kind, parts in now.items():
         before = stored.get(kind)

@@ -15,7 +15,7 @@ import weights
 from data import load
 from data.transforms import Transform, to_tensor
 from metrics.downstream.segment import Segmenter, train_segmenter
-from recipes.evaluation import reconstruct
+from recipes.samples.evaluation import reconstruct
 
 BATCH = 32  # images a step
 

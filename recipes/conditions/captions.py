@@ -16,13 +16,13 @@ from data import ImageSet
 from data.lazy import Strings
 from data.source import describe_shared, held_out, load_captioned, tell
 from ops.device import Compute
-from recipes.buckets import bucketed, in_buckets, places_of
+from recipes.images.buckets import bucketed, in_buckets, places_of
+from recipes.images.latents import encode, latent_batches, sample_images
+from recipes.images.made_of import made_of
+from recipes.images.masks import Computed, mask_hints, mask_weights
+from recipes.images.pixels import transform
+from recipes.images.sizes import image_sizes
 from recipes.job import Batches, HeldOut
-from recipes.latents import encode, latent_batches, sample_images
-from recipes.made_of import made_of
-from recipes.masks import Computed, mask_hints, mask_weights
-from recipes.pixels import transform
-from recipes.sizes import image_sizes
 from sampling import batched_cfg, sample_seeds
 from unet import TextConditioned, encode_prompts
 from unet.prompt import escape

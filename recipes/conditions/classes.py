@@ -21,13 +21,13 @@ from data.latents import LatentCache
 from dit import DiT
 from dit.classes import class_names
 from ops.device import Compute
-from recipes.class_rows import fit_classes, row_names
+from recipes.images.latents import encode, latent_batches, sample_images
+from recipes.images.made_of import made_of
+from recipes.images.masks import Computed, mask_images, mask_weights
+from recipes.images.pixels import train_and_val
 from recipes.job import Batches, HeldOut
-from recipes.latents import encode, latent_batches, sample_images
-from recipes.loading import load_autoencoder, load_dit, new_dit
-from recipes.made_of import made_of
-from recipes.masks import Computed, mask_images, mask_weights
-from recipes.pixels import train_and_val
+from recipes.models.class_rows import fit_classes, row_names
+from recipes.models.loading import load_autoencoder, load_dit, new_dit
 from sampling import NoisePath, batched_cfg, dit_schedule, sample_seeds
 from unet import VAE
 

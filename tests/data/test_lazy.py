@@ -12,7 +12,7 @@ from data import lazy, load, source
 from data.lazy import Lazy, Strings, made, workers
 from data.source import load_captioned
 from data.transforms import Transform
-from recipes.made_of import made_of
+from recipes.images.made_of import made_of
 
 
 def square(i):

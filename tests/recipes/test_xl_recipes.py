@@ -14,7 +14,7 @@ import train
 import weights
 from data import ImageSet
 from data.transforms import Transform, Variant, apply_variant
-from recipes.sizes import image_sizes
+from recipes.images.sizes import image_sizes
 from unet import TextConditioned
 from weights.convert import convert
 from weights.formats import safe

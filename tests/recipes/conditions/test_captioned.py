@@ -11,10 +11,10 @@ import adapters
 import weights
 from config.training import Images, Prior, Sampling
 from ops.device import Compute
-from recipes.class_images import sample_class
 from recipes.conditions.captions import Captions
-from recipes.evaluation import conditions_of
-from recipes.loading import load_sd, new_sd
+from recipes.models.loading import load_sd, new_sd
+from recipes.samples.class_images import sample_class
+from recipes.samples.evaluation import conditions_of
 from unet import encode_prompts
 
 TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]

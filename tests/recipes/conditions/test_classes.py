@@ -14,9 +14,9 @@ from config.training import Images, Sampling, Superclasses
 from dit import DiT
 from ops.device import Compute
 from ops.random import generator_for
-from recipes.class_rows import fit_classes, row_names
 from recipes.conditions.classes import Classes, new_classes
-from recipes.loading import load_dit, new_dit
+from recipes.models.class_rows import fit_classes, row_names
+from recipes.models.loading import load_dit, new_dit
 
 TABLE = "y_embedder.embedding_table.weight"
 NUTS = ["nut/good", "nut/hole", "pin/good"]

@@ -11,7 +11,7 @@ import adapters
 import weights
 from dit import DiT, DiTConfig
 from ops.pages import forget
-from recipes.store import store_frozen, through_super
+from recipes.models.store import store_frozen, through_super
 from unet import TextConditioned
 from weights.formats import safe
 

@@ -12,7 +12,7 @@ from data.transforms import Transform, to_tensor
 from dit import DiT
 from dit.classes import last_part
 from metrics.networks import features
-from recipes.class_rows import (
+from recipes.models.class_rows import (
     CLASSIFIER_STEPS,
     fit_classes,
     init_rows,

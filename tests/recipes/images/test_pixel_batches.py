@@ -7,7 +7,7 @@ from PIL import Image
 
 from config.training import Images
 from data import ImageSet
-from recipes.pixels import pixel_batches, train_and_val
+from recipes.images.pixels import pixel_batches, train_and_val
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from dit import DiT, resize_classes
 from dit.classes import last_part, row_of
 from metrics.networks import features
 from ops.random import generator_for
-from recipes.pixels import transform
+from recipes.images.pixels import transform
 from sampling import NoisePath, Schedule, dit_schedule
 from unet import VAE
 from weights.formats.published import SHIPPED

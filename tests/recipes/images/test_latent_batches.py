@@ -7,7 +7,7 @@ from fakes import NULL, encoded, images, labels, seeded
 import weights
 from config.training import Images
 from ops.device import Compute
-from recipes.latents import encode, latent_batches
+from recipes.images.latents import encode, latent_batches
 
 SUPERCLASS_ROW = torch.tensor([3, 3, 4])
 CPU = Compute(torch.device("cpu"), "fp32")

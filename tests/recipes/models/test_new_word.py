@@ -6,7 +6,7 @@ import pytest
 
 import weights
 from config.training import NewWord
-from recipes.new_word import add_word, word_report
+from recipes.models.new_word import add_word, word_report
 from unet import TextEncoder
 
 

@@ -16,10 +16,10 @@ from data.transforms import Variant
 from metrics.textures.table import features_of
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
+from recipes.images.latents import sample_images
+from recipes.images.masks import Computed, areas, mask_images
+from recipes.images.sizes import image_sizes
 from recipes.job import HeldOut, Loss
-from recipes.latents import sample_images
-from recipes.masks import Computed, areas, mask_images
-from recipes.sizes import image_sizes
 from sampling import batched_cfg
 from training.monitor import monitor
 from training.page import NEAREST, beside_nearest

@@ -6,7 +6,7 @@ import torch
 
 from data import load
 from data.transforms import Transform, apply_variant, variants
-from recipes.masks import mask_hints, mask_weights
+from recipes.images.masks import mask_hints, mask_weights
 from recipes.settings import check
 
 

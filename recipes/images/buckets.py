@@ -14,8 +14,8 @@ from data import ImageSet
 from data.buckets import STEP, describe_buckets, shapes, sorted_out
 from data.folders.captions import Captioned
 from data.source import load_items
+from recipes.images.pixels import transform
 from recipes.job import Batch, Batches
-from recipes.pixels import transform
 
 
 class Bucket(NamedTuple):

@@ -13,7 +13,7 @@ from torch import nn
 import adapters
 from ops.device import Compute
 from ops.pages import forget
-from recipes.checkpoint import checkpoint_blocks
+from recipes.models.checkpoint import checkpoint_blocks
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from fakes import images
 
 from config.training import Sampling
 from ops.device import Compute
-from recipes.evaluation import by_column, evaluate_masks, reconstruct
+from recipes.samples.evaluation import by_column, evaluate_masks, reconstruct
 from unet import VAE, VAEConfig
 
 
@@ -32,8 +32,8 @@ def test_the_largest_masks_are_looked_at_first(tmp_path, monkeypatch):
     compute = Compute(torch.device("cpu"), "fp32")
     condition = SimpleNamespace(images=shown, compute=compute, latent_shape=(), schedule=None, model=None, vae=None)
     asked, samples = [], np.zeros((8, 16, 16, 3), np.uint8)
-    monkeypatch.setattr("recipes.evaluation.batched_cfg", lambda *_, hint: asked.append(hint.tolist()))
-    monkeypatch.setattr("recipes.evaluation.sample_images", lambda *_: samples)
+    monkeypatch.setattr("recipes.samples.evaluation.batched_cfg", lambda *_, hint: asked.append(hint.tolist()))
+    monkeypatch.setattr("recipes.samples.evaluation.sample_images", lambda *_: samples)
 
     def cond(rows):
         asked.append(rows.tolist())

@@ -8,7 +8,7 @@ import torch
 import adapters
 import weights
 from dit import DiT, DiTConfig
-from recipes.checkpoint import checkpoint_blocks
+from recipes.models.checkpoint import checkpoint_blocks
 from tests.ops.test_recompute import kept
 
 

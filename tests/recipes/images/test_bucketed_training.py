@@ -14,7 +14,7 @@ import weights
 from config.training import Images
 from ops.device import Compute
 from recipes.conditions.captions import Captions
-from recipes.loading import load_sd
+from recipes.models.loading import load_sd
 
 ODD = [(160, 16), (50, 33), (50, 50), (43, 77), (20, 120)]  # (width, height)
 CPU = Compute(torch.device("cpu"), "fp32")

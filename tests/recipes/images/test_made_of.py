@@ -5,7 +5,7 @@ import pytest
 import torch
 from fakes import images
 
-from recipes.made_of import made_of
+from recipes.images.made_of import made_of
 from unet import VAE, VAEConfig
 
 SMALL = VAEConfig(latent_channels=2, channels=(8,), layers=1, groups=4)
