@@ -55,7 +55,7 @@ def draw(config: Config, path: str, files: list[tuple[str, float]], stored: dict
     out = Path(output.out or (Path(run) / "drawn" if run else "drawn"))
     denoiser, total = guided_denoisers(request, config[part.Guidance]), len(request.cond)
     sampler, strength = config[part.Sampler], config[part.Start].strength
-    how = request.shape, request.schedule, sampler.sampler, sampler.steps, request.seeds(output.seed), output.batch
+    how = request.shape, request.schedule, sampler.own(), sampler.steps, request.seeds(output.seed), output.batch
     about = about_call(config, path, files, request.names)
     kind, kinds = ("class", "classes") if part.Classes in config else ("prompt", "prompts")
     amount = f"{total} images ({len(request.names)} {kinds} x {output.count})" if only is None else f"image {only}"

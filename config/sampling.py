@@ -1,13 +1,16 @@
 """The settings of sample.py by part; its table says which kind of model reads which part."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from border import number_hint
 from config.option import option
 from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
 from sampling import SAMPLERS, NoisePath, Schedule
+from sampling.ddpm import VARIANCES
 from sampling.flow import OBJECTIVES
 
 WEIGHT = r"\d+\.?\d*|\.\d+"
@@ -268,6 +271,22 @@ class Sampler:
         "ddim", "sampler; of a distilled adapter: its own, as steps and guidance", choices=lambda: list(SAMPLERS)
     )
     steps: int = option(50, "steps of the sampler", at_least=1)
+    eta: float = option(0.0, "ddim: share of ddpm's noise in each step, 0: none", at_least=0, at_most=1)
+    variance: str = option(
+        "",
+        "ddpm: of the noise in each step; empty: learned where the model has it, else small",
+        choices=("", *VARIANCES),
+    )
+
+    def check(self) -> None:
+        for name, reader in (("eta", "ddim"), ("variance", "ddpm")):
+            if getattr(self, name) and self.sampler != reader:
+                raise ValueError(f"--{name} is read by --sampler {reader}, not by {self.sampler}")
+
+    def own(self) -> str | Callable:
+        """The sampler as sample_latents takes it: its name, or the function with its own setting bound."""
+        bound = {name: getattr(self, name) for name in ("eta", "variance") if getattr(self, name)}
+        return partial(SAMPLERS[self.sampler], **bound) if bound else self.sampler
 
 
 @dataclass

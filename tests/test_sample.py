@@ -54,6 +54,20 @@ def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampl
     assert np.abs(full - half).max() > 0
 
 
+def test_the_noise_of_each_step_is_asked_for_by_eta_and_variance(run, tmp_path):
+    """DDIM with eta 1 is DDPM with the small variance (Song et al. 2021, sec. 4.1)."""
+    common = ["--run", str(run), *"--classes crack --count 1 --steps 3 --precision fp32 --out".split()]
+    asked = {"eta": "--eta 1", "small": "--sampler ddpm --variance small", "large": "--sampler ddpm --variance large"}
+    for name, words in (asked | {"ddim": ""}).items():
+        sample.main([*common, str(tmp_path / name), *words.split()])
+    eta, small, large, ddim = (
+        read(tmp_path / name / "hazelnut_crack_000.png").astype(int) for name in [*asked, "ddim"]
+    )
+    assert (
+        np.abs(eta - small).max() <= 1 and (eta != ddim).any() and (small != large).mean() > 2 * (eta != small).mean()
+    )
+
+
 @pytest.mark.parametrize(
     "more, words",
     [

@@ -20,7 +20,7 @@ from recipes.images.latents import sample_images
 from recipes.images.masks import Computed, areas, mask_images
 from recipes.images.sizes import image_sizes
 from recipes.job import HeldOut, Loss
-from sampling import batched_cfg
+from sampling import batched_cfg, sample_seeds
 from training.monitor import monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
@@ -117,6 +117,8 @@ def evaluate_masks(
     """
     images, compute = condition.images, condition.compute
     index = largest(images.masks)
+    shown = condition.kinds()  # the noise of a sample is that of (seed, class or caption, number), as sample.py's
+    seeds = sample_seeds(seed, [shown[row] for row in index.tolist() for _ in range(count)])
     names = [f"{i} {images.classes[images.labels[number]]}" for i, number in enumerate(index.tolist())]
     rows = index.repeat_interleave(count)
     hint = hints[rows].to(compute.device)
@@ -129,7 +131,7 @@ def evaluate_masks(
             chosen, null = cond(rows)
         guidance = settings.guidance if null is not None else 1.0
         denoiser = batched_cfg(condition.model, chosen.to(compute.device), null, guidance, hint=hint)
-        samples = sample_images(denoiser, numbers, shape, condition.schedule, condition.vae, settings, seed, compute)
+        samples = sample_images(denoiser, numbers, shape, condition.schedule, condition.vae, settings, seeds, compute)
         columns = {name: [real[i], masks[i], *samples[i * count : (i + 1) * count]] for i, name in enumerate(names)}
         picture = grid(columns, ["image", "mask"] + ["sample"] * count)
         save_image(run / "samples" / f"step_{step:06d}.png", picture)

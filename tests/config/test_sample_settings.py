@@ -13,6 +13,7 @@ FIELDS = {field.name: field for part in call_settings.all_parts() for field in d
 FILL = ["--image", "x", "--mask", "x"]
 NEEDS = {"strength": FILL[:2], "mask": FILL[:2], "window": FILL, "resample": FILL, "jump": [*FILL, "--resample", "2"]}
 NEEDS |= {"product": FILL} | {name: [*FILL, "--product", "x"] for name in ("defect", "candidates", "least")}
+NEEDS["variance"] = ["--sampler", "ddpm"]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,10 @@ def test_every_setting_is_read_or_refused(row, sources):
         (["--count", "0"], "--count must be at least 1"),
         (["--device", "xyz"], "device must be .* found 'xyz'"),
         (["--sampler", "euler"], "--sampler must be one of ddpm, ddim"),
+        (["--eta", "0.5", "--sampler", "ddpm"], "--eta is read by --sampler ddim, not by ddpm"),
+        (["--eta", "1.5"], "--eta must be at least 0 and at most 1, found 1.5"),
+        (["--variance", "small"], "--variance is read by --sampler ddpm, not by ddim"),
+        (["--variance", "none", "--sampler", "ddpm"], "--variance must be one of empty, learned, small, large"),
         (["--weights", "median"], "--weights must be one of mean, sampled"),
         (["--steps", "0"], "--steps must be at least 1"),
         (["--also", "hole"], "--also must be WHAT:WEIGHT"),

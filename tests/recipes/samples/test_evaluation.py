@@ -9,6 +9,7 @@ from fakes import images
 from config.training import Sampling
 from ops.device import Compute
 from recipes.samples.evaluation import by_column, evaluate_masks, reconstruct
+from sampling import sample_seeds
 from unet import VAE, VAEConfig
 
 
@@ -31,14 +32,18 @@ def test_the_largest_masks_are_looked_at_first(tmp_path, monkeypatch):
         shown.masks[i, :side, :side] = True
     compute = Compute(torch.device("cpu"), "fp32")
     condition = SimpleNamespace(images=shown, compute=compute, latent_shape=(), schedule=None, model=None, vae=None)
+    condition.kinds = lambda: [shown.classes[label] for label in shown.labels]
     asked, samples = [], np.zeros((8, 16, 16, 3), np.uint8)
     monkeypatch.setattr("recipes.samples.evaluation.batched_cfg", lambda *_, hint: asked.append(hint.tolist()))
-    monkeypatch.setattr("recipes.samples.evaluation.sample_images", lambda *_: samples)
+    seeds = []
+    monkeypatch.setattr("recipes.samples.evaluation.sample_images", lambda *args: seeds.extend(args[6]) or samples)
 
     def cond(rows):
         asked.append(rows.tolist())
         return rows, None
 
-    assert evaluate_masks(condition, cond, torch.arange(4) * 10, Sampling(), 2, 0)(tmp_path, 3) == {"step": 3}
+    assert evaluate_masks(condition, cond, torch.arange(4) * 10, Sampling(), 2, 7)(tmp_path, 3) == {"step": 3}
+    classes = ["a" if number in (0, 1) else "b" for number in asked[0]]
+    assert seeds == sample_seeds(7, classes)  # as sample.py has them for these classes
     assert asked == [[2, 2, 3, 3, 0, 0, 1, 1], [20, 20, 30, 30, 0, 0, 10, 10]]
     assert {file.name for file in tmp_path.rglob("*.png")} == {"step_000003.png", "nearest.png"}
