@@ -29,6 +29,7 @@ CLAIMS = {  # folder.module of evidence/claims: title, in the order of the page
     "sampling.sampler_steps": "Sampler steps (DDIM, DDPM)",
     "fine_tuning.starts": "Initial class embeddings",
     "fine_tuning.parameters": "Few trainable weights (BitFit, LoRA)",
+    "fine_tuning.flow": "A flow backbone (SiT)",
     "fine_tuning.control": "ControlNet",
     "fine_tuning.subject": "DreamBooth, LoRA, Textual Inversion: a subject",
     "fine_tuning.logo": "DreamBooth, LoRA, Textual Inversion: a logo",

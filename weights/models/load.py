@@ -179,7 +179,7 @@ def position_parameter(stored: dict[str, Tensor], config: DiTConfig, resized: bo
             expected = [1, side**2, config.width]
             raise ValueError(f"{source}: expected {name} of shape {expected}, found {list(table.shape)}")
         by = (table.float() - position_table(config.width, edge, edge)).abs().max().item()
-        same = by <= ROUNDING.get(table.dtype, 1e-5)
+        same = by <= ROUNDING.get(table.dtype, ROUNDING[torch.float16])  # float32 may have been float16 before
         if not same and edge != side:
             reason = f"its positions are no sinusoid (difference {by:.2g})"
             raise ValueError(f"{source}: {reason}, so they cannot be resized from {edge} to {side} patches a side")

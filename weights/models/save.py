@@ -119,7 +119,7 @@ def check_positions(model: nn.Module) -> None:
     """Raise ValueError unless the position table is the sinusoid: a layout without a table would lose it."""
     side = model.config.input_size // model.config.patch
     by = (model.pos_embed.float() - position_table(model.config.width, side, side)).abs().max().item()
-    if by > ROUNDING.get(model.pos_embed.dtype, 1e-5):
+    if by > ROUNDING.get(model.pos_embed.dtype, ROUNDING[torch.float16]):
         raise ValueError(f"dit-diffusers holds no positions, and this model's differ from the sinusoid by {by:.2g}")
 
 

@@ -124,6 +124,12 @@ def test_positions_for_another_side(tmp_path, tiny_dit):
         weights.load(tmp_path / "w", input_size=16)
 
 
+def test_positions_that_were_once_stored_in_half_precision_are_the_sinusoid(tmp_path, tiny_dit, recwarn):
+    tiny_dit.pos_embed.data = tiny_dit.pos_embed.half().float()
+    weights.save_model(tiny_dit, tmp_path / "w")
+    assert equal(weights.load(tmp_path / "w"), tiny_dit) and not recwarn.list
+
+
 def test_positions_of_another_shape(tmp_path, tiny_dit):
     tensors = spread(tiny_dit.state_dict(), LAYOUTS["dit-diffusers"], 2)
     options = {"heads": 4, "input_size": 8}
