@@ -20,7 +20,7 @@ from recipes.images.latents import sample_images
 from recipes.images.masks import Computed, areas, mask_images
 from recipes.images.sizes import image_sizes
 from recipes.job import HeldOut, Loss
-from sampling import batched_cfg, sample_seeds
+from sampling import NoisePath, batched_cfg, sample_seeds, timesteps_of
 from training.monitor import monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
@@ -47,6 +47,7 @@ def evaluation(
 
     measure(samples): further numbers, of the samples uint8 (N, S, S, 3), column by column.
     """
+    check_steps(condition.schedule, settings)
     if held_out is None:
         tell(
             [
@@ -65,6 +66,14 @@ def evaluation(
             return numbers | ({"val": held_out.loss(loss, condition.compute.device)} if held_out else {})
 
     return evaluate
+
+
+def check_steps(schedule: NoisePath, settings: Sampling) -> None:
+    """ValueError, before any step of training, for a number of steps that the sampler cannot take on this schedule."""
+    try:
+        timesteps_of(settings.sampler, schedule, settings.sample_steps)
+    except ValueError as error:
+        raise ValueError(f"--sample-steps {settings.sample_steps}, --sampler {settings.sampler}: {error}") from None
 
 
 def watched(condition: Classes | Captions, count: int, decides: bool, features: str) -> Callable[[np.ndarray], dict]:
@@ -115,6 +124,7 @@ def evaluate_masks(
     cond(rows): the conditions of these images, and the one that guidance leads away from. hints[rows]: what a
     model reads of them.
     """
+    check_steps(condition.schedule, settings)
     images, compute = condition.images, condition.compute
     index = largest(images.masks)
     shown = condition.kinds()  # the noise of a sample is that of (seed, class or caption, number), as sample.py's

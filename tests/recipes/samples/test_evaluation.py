@@ -1,15 +1,17 @@
 """What is looked at while a model trains."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from fakes import images
 
 from config.training import Sampling
 from ops.device import Compute
-from recipes.samples.evaluation import by_column, evaluate_masks, reconstruct
-from sampling import sample_seeds
+from recipes.samples.evaluation import by_column, check_steps, evaluate_masks, reconstruct
+from sampling import Flow, Schedule, sample_seeds
 from unet import VAE, VAEConfig
 
 
@@ -22,6 +24,21 @@ def test_a_reconstruction_is_the_image_encoded_and_decoded_whatever_the_scale():
     torch.testing.assert_close(reconstruct(vae, x), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("path", "sampler", "steps", "words"),
+    [
+        (Schedule.linear(), "ddim", 1, "between 2 and 1000, found 1"),
+        (Schedule.linear(), "dpm++", 1001, "between 2 and 1000, found 1001"),
+        (Schedule.linear(), "lcm", 51, "takes 1 to 50 steps.* found 51"),
+        (Flow(), "sde", 1, "must be at least 2, found 1"),
+    ],
+)
+def test_steps_that_a_sampler_cannot_take_are_refused_before_training(path, sampler, steps, words):
+    with pytest.raises(ValueError, match=f"^--sample-steps {steps}, --sampler {re.escape(sampler)}: .*{words}$"):
+        check_steps(path, Sampling(sampler=sampler, sample_steps=steps))
+    check_steps(path, Sampling(sampler=sampler, sample_steps=4))
+
+
 def test_samples_stand_under_their_columns():
     assert by_column(["a", "b"], [1, 2, 3, 4]) == {"a": [1, 2], "b": [3, 4]}
 
@@ -31,7 +48,9 @@ def test_the_largest_masks_are_looked_at_first(tmp_path, monkeypatch):
     for i, side in enumerate((2, 0, 8, 4)):
         shown.masks[i, :side, :side] = True
     compute = Compute(torch.device("cpu"), "fp32")
-    condition = SimpleNamespace(images=shown, compute=compute, latent_shape=(), schedule=None, model=None, vae=None)
+    condition = SimpleNamespace(
+        images=shown, compute=compute, latent_shape=(), schedule=Schedule.linear(), model=None, vae=None
+    )
     condition.kinds = lambda: [shown.classes[label] for label in shown.labels]
     asked, samples = [], np.zeros((8, 16, 16, 3), np.uint8)
     monkeypatch.setattr("recipes.samples.evaluation.batched_cfg", lambda *_, hint: asked.append(hint.tolist()))
