@@ -17,6 +17,8 @@ from training.state import STATE, averaged, save_state
 GIB, MB = 2**30, 1e6
 FEW_STEPS = 2  # of the sampler, in a dry run
 COLUMNS = 8  # of an evaluation at most, for the time that is expected
+GUIDED = 2  # passes of the network in a step of the sampler
+TRAINING = 3  # passes that a step of training takes as long as, an image: one forward, about two backward
 
 
 class DryRun(NamedTuple):
@@ -86,7 +88,7 @@ def estimate(values: dict, dry: DryRun) -> str:
     values: the settings of the run by name.
     """
     took, steps = dry.seconds, values["steps"]
-    sampling = took["evaluation"] * values.get("sample_steps", FEW_STEPS) / FEW_STEPS  # one sample a column
+    sampling = sampling_seconds(values, dry)
     extra = values.get("measure", 0) * dry.classes + (
         values.get("class_images", 0) if values.get("prior_weight") else 0
     )
@@ -107,6 +109,17 @@ def estimate(values: dict, dry: DryRun) -> str:
         f"(two checkpoints of {dry.checkpoint / MB:,.1f} MB, the result {dry.result / MB:,.1f} MB)",
     ]
     return "\n".join([*lines, *levers(values, dry)])
+
+
+def sampling_seconds(values: dict, dry: DryRun) -> float:
+    """Of an evaluation with one sample a column: what it took with FEW_STEPS, and the passes of the steps to come.
+
+    A pass is as long as its share of a step of training; never more than if all of the evaluation were steps.
+    """
+    steps, evaluation = values.get("sample_steps", FEW_STEPS), dry.seconds["evaluation"]
+    one_pass = dry.seconds["step"] / (TRAINING * values["batch"] * values["accumulate"])
+    more = (steps - FEW_STEPS) * GUIDED * one_pass * dry.columns
+    return min(evaluation + max(more, 0), evaluation * max(steps / FEW_STEPS, 1))
 
 
 def levers(values: dict, dry: DryRun) -> list[str]:

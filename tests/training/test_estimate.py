@@ -12,7 +12,7 @@ DRY = DryRun(SECONDS, 1.0, 3.0, 4_000_000, 1_000_000, 500_000, 5, 5)
 
 def test_the_sums_are_those_of_the_parts():
     text = estimate(VALUES, DRY)
-    sampling = 0.1 * 50 / 2  # one sample of each of five columns, in 50 steps and not 2
+    sampling = 0.1 * 50 / 2  # one sample of each of five columns, in 50 steps and not 2, as passes are slow here
     parts = [200, 4 * 4 * sampling, 2 * 0.5, 1 + 3 + 100 * sampling / 5]
     for seconds, name in zip(parts, ("100 steps", "4 evaluations", "checkpoints", "start and end")):
         assert f"{name} {span(seconds)}" in text
@@ -21,6 +21,12 @@ def test_the_sums_are_those_of_the_parts():
     assert "on disk: 9.0 MB (two checkpoints of 4.0 MB, the result 1.0 MB)" in text
     assert "--batch 4 --accumulate 2 saves about 1.00 GiB" in text
     assert "--ema 0 saves 0.5 MB of memory and 1.0 MB on disk" in text and "--keep last saves" in text
+
+
+def test_the_steps_of_a_sampler_are_added_to_what_an_evaluation_takes_besides():
+    """0.024 s for a step of 8 images: a pass of one is 0.001 s, and 48 more steps of 5 guided samples 0.48 s."""
+    text = estimate(VALUES | {"measure": 0}, DRY._replace(seconds=SECONDS | {"step": 0.024, "evaluation": 1.0}))
+    assert f"4 evaluations {span(4 * 4 * 1.48)}" in text
 
 
 def test_levers_that_would_save_nothing_are_not_named():
