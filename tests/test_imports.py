@@ -49,7 +49,8 @@ WEIGHTS = {  # room of weights/: the rooms that it may import, all of them below
     "adapter_files": {"formats", "layouts", "models"},
     "": {"formats", "layouts", "models", "adapter_files"},  # weights/*.py
 }
-OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm", "matplotlib", "triton"}
+OUTSIDE = {"torch", "numpy", "einops", "safetensors", "PIL", "scipy", "tqdm"}
+OUTSIDE |= {"matplotlib", "triton", "rapidocr_onnxruntime"}  # optional
 
 
 def imports(tree):
@@ -144,6 +145,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "metrics.networks": set(),
     "metrics.downstream": {"metrics.statistics", "metrics.networks"},
     "metrics.textures": {"metrics.statistics"},
+    "metrics.objects": set(),
     "metrics.table": {"metrics.statistics", "metrics.networks"},
     "metrics.text": set(),
     "metrics.verdict": set(),
@@ -271,6 +273,7 @@ def test_only_rows_take_the_whole_config():
 LAZY = {  # file: module that a function of it imports: the reason why that may be
     ("ops/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("training/plot.py", "matplotlib.figure"): "optional",
+    ("metrics/objects/reader.py", "rapidocr_onnxruntime"): "optional",
     ("bench/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("bench/attention.py", "triton.testing"): "optional",
 }

@@ -10,6 +10,8 @@ for what the photographs of garments do not show. Like those of generated.py an 
 split, index, seed) alone, with the same splits; its mask is the box, real or fake.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy import ndarray as Array
 
@@ -61,13 +63,19 @@ def letter(p: Array, q: Array, stroke: str) -> Array:
     return to_segment(p, q, -reach, reach)
 
 
-def stamp(u: Array, v: Array, at: Array, size: float, turn: float, word: str) -> tuple[Array, Array]:
-    """The logo of half length `size` round `at`: how much of each point is box and how much ink, (H, W) in 0..1."""
+def frame(u: Array, v: Array, at: Array, size: float, turn: float) -> tuple[Array, Array, Array]:
+    """The logo of half length `size` round `at`: its frame p, q, in half lengths, and how much of a point is its box,
+    each (H, W)."""
     cos, sin = np.cos(turn), np.sin(turn)
     p, q = (cos * (u - at[0]) + sin * (v - at[1])) / size, (cos * (v - at[1]) - sin * (u - at[0])) / size
-    box = np.maximum(np.abs(p) - 1, np.abs(q) - ASPECT)
+    return p, q, soft(np.maximum(np.abs(p) - 1, np.abs(q) - ASPECT), 0.012 / size)
+
+
+def stamp(u: Array, v: Array, at: Array, size: float, turn: float, word: str) -> tuple[Array, Array]:
+    """The logo of half length `size` round `at`: how much of each point is box and how much ink, (H, W) in 0..1."""
+    p, q, box = frame(u, v, at, size, turn)
     strokes = np.min([letter(p - 0.48 * (k - 1.5), q, stroke) for k, stroke in enumerate(word)], 0)
-    return soft(box, 0.012 / size), soft(strokes - 0.08, 0.014 / size)
+    return box, soft(strokes - 0.08, 0.014 / size)
 
 
 def misspelt(rng: np.random.Generator) -> str:
@@ -95,16 +103,27 @@ def image(product: str, state: str, split: str, index: int, seed: int = 0, size:
     key = PRODUCTS.index(product), PRODUCT_STATES[product].index(state), list(SPLITS).index(split), index
     rng = np.random.default_rng([seed, 1000, *key])  # 1000: no key of generated.py goes on like this
     mark, ground = product.split("_on_")
+
+    def printed(u: Array, v: Array, *pose) -> tuple[Array, Array]:
+        box, ink = stamp(u, v, *pose, misspelt(rng) if mark == "fake" else WORD)
+        return (0 * box if mark == "nothing" else box), ink
+
+    return *bearing(printed, ground, state, rng, size), caption(product, state)
+
+
+def bearing(printed: Callable, ground: str, state: str, rng: np.random.Generator, size: int) -> tuple[Array, Array]:
+    """A thing that bears what is printed on it: rgb (size, size, 3) uint8, and the mask of that, uint8 of 0 and 255.
+
+    printed(u, v, at, size, turn) -> box and ink of each point, as of `stamp`.
+    """
     draw, (*place, length) = (GARMENTS | PROPS)[state]
     x, y, u, v = stand(2 * size, rng)  # drawn at twice the size, then averaged
     dye = np.array(DYES.get(ground, (1, 1, 1)))[:, None, None] * (1 + rng.uniform(-0.12, 0.12))
     look = draw(u, v, rng, dye, power_noise(rng, 2 * size, 2.6))
     at, length, turn = place + rng.uniform(-0.04, 0.04, 2), length * rng.uniform(0.92, 1.05), rng.uniform(-0.07, 0.07)
-    box, ink = stamp(u, v, at, length, turn, misspelt(rng) if mark == "fake" else WORD)
-    if mark == "nothing":
-        box = 0 * box
+    box, ink = printed(u, v, at, length, turn)
     red, black = (np.array(tone)[:, None, None] for tone in (RED, INK))
     albedo = look.albedo * (1 - box) + box * (red * (1 - ink) + black * ink)
     rgb = develop(photograph(look._replace(albedo=albedo), x, y, rng, dark=False), rng)
     mask = box.reshape(size, 2, size, 2).mean((1, 3)) > 0.5
-    return rgb, mask.astype(np.uint8) * 255, caption(product, state)
+    return rgb, mask.astype(np.uint8) * 255

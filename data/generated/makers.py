@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from data.generated import logos, photographs
+from data.generated import logos, photographs, words
 
-MAKERS = {product: maker for maker in (photographs, logos) for product in maker.PRODUCTS}
-GROUPS = {"base": photographs.BASE, "world": photographs.WORLD, "all": photographs.PRODUCTS, **logos.GROUPS}
+MAKERS = {product: maker for maker in (photographs, logos, words) for product in maker.PRODUCTS}
+GROUPS = {"base": photographs.BASE, "world": photographs.WORLD, "all": photographs.PRODUCTS}
+GROUPS |= logos.GROUPS | words.GROUPS
 
 
 def states(product: str) -> tuple[str, ...]:

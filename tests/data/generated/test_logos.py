@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data import load
-from data.generated import logos, makers, photographs
+from data.generated import logos, makers, photographs, words
 from data.source import captions_of, generated_captions, held_out
 from data.transforms import Transform
 
@@ -114,10 +114,10 @@ def test_groups_name_all_grounds_of_a_mark():
     assert captions_of("generated:nothing/few/1")[-1] == "a photo of a perfume"
     assert len(captions_of("generated:logo/few/3")) == 54 and len(captions_of("generated:logo_on_black/few/12")) == 48
     assert held_out("generated:logo/few/3", "") == "generated:logo/val"
-    assert set(makers.MAKERS) == set(photographs.PRODUCTS) | set(logos.PRODUCTS)
+    assert set(makers.MAKERS) == set(photographs.PRODUCTS) | set(logos.PRODUCTS) | set(words.PRODUCTS)
     with pytest.raises(
         ValueError,
-        match="no product 'logo_on_red'; there are hazelnut, .*fake_on_props and the groups "
-        "base, world, all, nothing, logo, fake",
+        match="no product 'logo_on_red'; there are hazelnut, .*misspelt_on_props and the groups "
+        "base, world, all, nothing, logo, fake, hugo, misspelt",
     ):
         captions_of("generated:logo_on_red/few")
