@@ -6,22 +6,18 @@ form is `python -m bench.memory 1000:10 100000:10 500000:10000`, which needs 2, 
 """
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench.timing.child import run
+
 ROWS = ("1000:10", "10000:10", "10000:10000")
 FLAGS = "--flips h --rotations 0 --steps 20 --batch 8 --count 1 --sample-steps 2 --measure 0 --sample-every 20".split()
-CHILD = "import resource, sys, train; train.main(sys.argv[1:]); usage = resource.getrusage(resource.RUSAGE_SELF)\n"
-CHILD += "print(usage.ru_maxrss)"
 
 
 def write_photographs(folder: Path, images: int, classes: int) -> None:
@@ -41,15 +37,12 @@ def measured(images: int, classes: int) -> dict:
         data.mkdir()
         write_photographs(data, images, classes)
         argv = ["--data", str(data), "--out", f"{folder}/run", "--cache", f"{folder}/cache", *FLAGS]
-        began = time.monotonic()
-        command = [sys.executable, "-c", CHILD, *argv]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, text=True, check=True)
-        kib = int(done.stdout.split()[-1]) // (1024 if sys.platform == "darwin" else 1)
+        took = run(["train.py", *argv])
     return {
         "images": images,
         "classes": classes,
-        "seconds": round(time.monotonic() - began),
-        "peak_mib": round(kib / 1024),
+        "seconds": round(took["wall"]),
+        "peak_mib": round(took["peak"] * 1024),
     }
 
 

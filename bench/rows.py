@@ -1,12 +1,15 @@
 """The rows of the bench: what is done, by whom, and what is asked of the ratio ours / the other's.
 
-A side is "file:function" of this folder, called as function(size, device) in a process of its own; what it returns is
-one step, which is timed. A side that begins with "-" is the arguments of a Python process, timed as a whole.
+A side is "file:function" of sides/, called as function(size, device) in a process of its own; what it returns is one
+step, which is timed. A side that begins with "-" is the arguments of a Python process, timed as a whole. A row without
+another side tells what ours takes.
 """
 
 from typing import NamedTuple
 
 DIFFUSERS = "diffusers"
+FILE = ("the file's bytes", None, 1.05)
+COLD = {"warm": False}  # a command is timed from its first run on
 
 
 class Row(NamedTuple):
@@ -14,8 +17,8 @@ class Row(NamedTuple):
 
     what: str
     ours: str
-    other: str
-    named: str  # whom the other side is
+    other: str = ""
+    named: str = ""  # whom the other side is
     time: float | None = None  # asked of the ratio of times
     memory: float | None = None  # asked of the ratio of peaks
     gib: float = 4.0  # that both sides may hold together; with less free memory they run one after the other
@@ -42,13 +45,25 @@ ROWS = {
         0.70,
         10,
     ),
+    "sd_full": Row(
+        "SD 1.5, full step of the UNet B1, bf16, float32 weights", "ours:sd_full", "peers:sd_full", DIFFUSERS, gib=36
+    ),
     "unet": Row("SD 1.5 UNet forward B2, bf16", "ours:unet", "peers:unet", DIFFUSERS, 0.95, gib=6),
+    "xl_guided": Row("SDXL, guided DDIM step B1, bf16", "xl:guided", "peers:xl_guided", DIFFUSERS, gib=18),
+    "xl_lora": Row("SDXL, LoRA r8 step B1, bf16", "xl:lora", "peers:xl_lora", "diffusers, peft", gib=22),
     "vae_decode": Row("VAE decode B1, bf16", "ours:vae_decode", "peers:vae_decode", DIFFUSERS, 0.80),
     "sampler": Row("50 DDIM steps without a model", "ours:sampler", "peers:sampler", DIFFUSERS, 0.40),
     "import_train": Row("import of train.py", "-c 'import train'", "-c 'import torch'", "torch alone", 1.2),
     "import_sample": Row("import of sample.py", "-c 'import sample'", "-c 'import torch'", "torch alone", 1.2),
     "import_evaluate": Row("import of evaluate.py", "-c 'import evaluate'", "-c 'import torch'", "torch alone", 1.2),
-    "read": Row("read a whole checkpoint of DiT", "ours:read", "plain:read", "the file's bytes", None, 1.05, 6),
-    "main": Row("train.py without arguments, per step", "main:here", "main:there", "--against COMMIT", 1 / 1.3),
+    "read": Row("read a whole checkpoint of DiT", "ours:read", "plain:read", *FILE, 6),
+    "read_sd": Row("read a whole Stable Diffusion 1.5", "ours:read_sd", "plain:read_sd", *FILE, 9),
+    "train_dit": Row("train.py on DiT-XL/2 at 256 pixels, LoRA r8, 3 steps B1", "commands:train_dit", option=COLD),
+    "sample_dit": Row("sample.py of it, one image in 2 guided steps", "commands:sample_dit", option=COLD),
+    "train_sd": Row("train.py on SD 1.5, LoRA r4, 3 steps B1", "commands:train_sd", option=COLD),
+    "sample_sd": Row("sample.py of it, one image in 2 guided steps", "commands:sample_sd", option=COLD),
+    "main": Row(
+        "train.py without arguments, per step", "tree:here", "tree:there", "--against COMMIT", 1 / 1.3, option=COLD
+    ),
 }
 """The order is that of the table."""

@@ -8,6 +8,8 @@ FULL = {
     "side": 512,  # pixels of Stable Diffusion's images; half for the DiT's
     "unet": {},  # fields that are not Stable Diffusion 1's
     "text": {},
+    "xl": {},  # fields that are not Stable Diffusion XL's
+    "xl_side": 1024,  # pixels of its images
     "vae": [128, 256, 512, 512],
     "groups": 32,
     "layers": 2,
@@ -21,8 +23,10 @@ TINY = FULL | {
     "heads": 6,
     "head_width": 32,
     "side": 64,
-    "unet": {"channels": (16, 32), "text": (True, False), "heads": (2, 2), "layers": 1, "text_width": 32, "groups": 4},
+    "unet": {"channels": (16, 32), "text": (1, 0), "heads": (2, 2), "layers": 1, "text_width": 32, "groups": 4},
     "text": {"vocab_size": 560, "width": 32, "layers": 2, "heads": 2, "max_length": 16},
+    "xl": {"channels": (32, 64), "text": (0, 1), "heads": (2, 2), "text_width": 24, "pooled": 8, "groups": 8},
+    "xl_side": 64,
     "vae": [8, 8, 8, 8],
     "groups": 4,
     "layers": 1,

@@ -277,8 +277,7 @@ LAZY = {  # file: module that a function of it imports: the reason why that may 
     ("bench/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("bench/attention.py", "triton.testing"): "optional",
 }
-MEASURED = ("child", "full_size_dit", "full_size_sd", "peers", "worker")
-CHILDREN = tuple(f"bench/{name}.py" for name in MEASURED)  # they measure what an import takes
+CHILDREN = ("bench/sides/peers.py", "bench/timing/worker.py")  # they measure what an import takes
 
 
 def test_no_function_hides_an_import():

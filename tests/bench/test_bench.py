@@ -5,18 +5,18 @@ from importlib import import_module
 
 import pytest
 
-from bench.__main__ import asked, main, page
-from bench.interleave import Failed, Side, summary
+from bench.__main__ import main
+from bench.page import about, asked, line, page
 from bench.rows import ROWS
 from bench.sizes import FULL, TINY
-from bench.worker import timed
 
 
 def test_every_side_is_a_function_or_a_process():
     assert TINY.keys() == FULL.keys()
-    for side in {side for row in ROWS.values() for side in (row.ours, row.other)}:
+    for side in {side for row in ROWS.values() for side in (row.ours, row.other) if side}:
         file, _, name = side.partition(":")
-        assert side.startswith("-c ") or callable(getattr(import_module(f"bench.{file}"), name)), side
+        assert side.startswith("-c ") or callable(getattr(import_module(f"bench.sides.{file}"), name)), side
+    assert all(bool(row.other) == bool(row.named) for row in ROWS.values())
 
 
 def test_a_row_is_measured_written_and_not_measured_again(tmp_path, capsys):
@@ -31,26 +31,28 @@ def test_a_row_is_measured_written_and_not_measured_again(tmp_path, capsys):
     assert "no GPU was at hand" in out.read_text()
 
 
-def test_a_side_that_fails_is_a_sentence():
-    with pytest.raises(Failed, match="ours:nothing: exit status 1, AttributeError"):
-        Side("ours:nothing", TINY, "cpu")
+def test_a_failure_is_a_row():
     result = {"on": "here", "command": "python -m bench --rows unet", "size": "", "failed": "peers:unet: exit status 1"}
     assert "| failed: peers:unet: exit status 1 |" in page({"unet": result})
 
 
-def test_the_ratio_is_the_median_of_the_pairs():
-    def took(seconds, peak):
-        return {"wall": seconds, "cpu": 2 * seconds, "peak": peak}
+def test_every_row_has_the_columns_of_the_table():
+    alone = {"on": "here", "command": "", "ours": 2.0, "peak": 3.0, "rounds": 1}
+    both = alone | {"other": 4.0, "other_peak": 3.0, "ratio": 0.5, "least": 0.5, "most": 0.5, "memory": 1.0}
+    lines = [line(name, row, both if row.other else alone) for name, row in ROWS.items()]
+    lines += [line(name, row, {"failed": "x"}) for name, row in ROWS.items()]
+    assert {text.count("|") for text in lines} == {10}
+    assert line("train_dit", ROWS["train_dit"], alone).endswith("| none | 2.00 s | | | 1 | 3.00 | |")
 
-    rounds = [[took(1, 2), took(2, 2)], [took(3, 2), took(4, 4)], [took(9, 1), took(3, 2)]]
-    result = summary(rounds, "cpu")
-    assert (result["ratio"], result["least"], result["most"], result["memory"]) == (0.75, 0.5, 3, 0.5)
-    assert (result["ours"], result["other"]) == (6, 6)
+
+def test_a_row_says_what_is_smaller_than_published():
+    assert about("dit_fp32", FULL) == about("import_train", TINY) == "" and about("unet", TINY) == "tiny models"
+    assert about("lora", FULL | {"depth": 4}) == "4 of 28 blocks" and about("unet", FULL | {"depth": 4}) == ""
+    assert about("xl_lora", FULL | {"xl_side": 512}) == "512 pixels" and about("ddim", FULL) == "50 steps"
+
+
+def test_what_is_asked_stands_beside_the_ratio():
     assert asked(0.75, 0.8) == "0.75 (<= 0.80)" and asked(1.8, -1.7) == "1.80 (>= 1.70)" and asked(1, None) == "1.00"
-
-
-def test_a_step_may_tell_its_own_numbers():
-    assert timed(lambda: {"peak": 7.0}, "cpu")["peak"] == 7.0
 
 
 def test_an_unknown_row_is_refused(capsys):

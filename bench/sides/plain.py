@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.ours import new_dit
+from bench.sides.ours import new_dit, new_sd
 
 BF16 = torch.bfloat16
 
@@ -49,10 +49,21 @@ def original(size: dict, device: str) -> Callable:
 
 
 def read(size: dict, device: str) -> Callable:
-    """The file read through, block by block; as its peak the size of the file."""
+    """The checkpoint of a DiT."""
+    return reading(new_dit(size).state_dict())
+
+
+def read_sd(size: dict, device: str) -> Callable:
+    """The numbers of a Stable Diffusion."""
+    sd = new_sd(size)
+    return reading([part.state_dict() for part in (sd.unet, sd.text, sd.vae)])
+
+
+def reading(tensors: dict | list) -> Callable:
+    """A file of them read through, block by block; as its peak the size of the file."""
     work = tempfile.TemporaryDirectory()
-    path = Path(work.name) / "dit.pt"
-    torch.save(new_dit(size).state_dict(), path)
+    path = Path(work.name) / "weights.pt"
+    torch.save(tensors, path)
 
     def step() -> dict:
         with open(path, "rb") as file:

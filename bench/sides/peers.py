@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bench.random import filled
+from bench.sides.random import filled
 
 BF16 = torch.bfloat16
 
@@ -26,12 +26,12 @@ def new_peer(size: dict, dtype: torch.dtype = BF16) -> nn.Module:
     return new(lambda: DiTTransformer2DModel(attention_head_dim=size["head_width"], out_channels=8, **shape), dtype)
 
 
-def new_unet(size: dict) -> nn.Module:
+def new_unet(size: dict, dtype: torch.dtype = BF16) -> nn.Module:
     """Stable Diffusion's UNet in diffusers."""
     from diffusers import UNet2DConditionModel
 
     if not size["unet"]:
-        return new(lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768))
+        return new(lambda: UNet2DConditionModel(sample_size=64, cross_attention_dim=768), dtype)
     return new(
         lambda: UNet2DConditionModel(
             sample_size=8,
@@ -41,8 +41,45 @@ def new_unet(size: dict) -> nn.Module:
             up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
             layers_per_block=1,
             norm_num_groups=4,
-        )
+        ),
+        dtype,
     )
+
+
+def new_xl(size: dict) -> nn.Module:
+    """Stable Diffusion XL's UNet in diffusers."""
+    from diffusers import UNet2DConditionModel
+
+    return new(lambda: UNet2DConditionModel(**xl_shape(size)))
+
+
+def xl_shape(size: dict) -> dict:
+    """Its config, as published, or of the same parts and small."""
+    shape = {
+        "sample_size": size["xl_side"] // 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "block_out_channels": (320, 640, 1280),
+        "transformer_layers_per_block": (1, 2, 10),
+        "attention_head_dim": (5, 10, 20),
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 1280 + 6 * 256,
+    }
+    if size["xl"]:
+        shape |= {
+            "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+            "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+            "block_out_channels": (32, 64),
+            "transformer_layers_per_block": (1, 1),
+            "attention_head_dim": (2, 2),
+            "cross_attention_dim": 24,
+            "projection_class_embeddings_input_dim": 8 + 6 * 256,
+            "norm_num_groups": 8,
+        }
+    return shape
 
 
 def new_vae(size: dict) -> nn.Module:
@@ -99,6 +136,32 @@ def unet(size: dict, device: str) -> Callable:
     x, t = torch.randn(2, 4, side, side, device=device, dtype=BF16), torch.full((2,), 500, device=device)
     states = torch.randn(2, 77, model.config.cross_attention_dim, device=device, dtype=BF16)
     return no_grad(lambda: model(x, t, states))
+
+
+def xl_inputs(model: nn.Module, count: int, size: dict, device: str) -> dict:
+    """States, pooled text and sizes of so many texts, as the UNet's arguments."""
+    side, width = size["xl_side"], model.config.projection_class_embeddings_input_dim - 6 * 256
+    sizes = torch.tensor([side, side, 0, 0, side, side], device=device).expand(count, 6)
+    added = {"text_embeds": torch.randn(count, width, device=device, dtype=BF16), "time_ids": sizes}
+    states = torch.randn(count, 77, model.config.cross_attention_dim, device=device, dtype=BF16)
+    return {"encoder_hidden_states": states, "added_cond_kwargs": added}
+
+
+def xl_guided(size: dict, device: str) -> Callable:
+    """One guided step of the scheduler, two texts at once."""
+    from diffusers import DDIMScheduler
+
+    model, scheduler = new_xl(size).to(device).requires_grad_(False), DDIMScheduler(clip_sample=False)
+    x = torch.randn(1, 4, size["xl_side"] // 8, size["xl_side"] // 8, device=device, dtype=BF16)
+    texts = xl_inputs(model, 2, size, device)
+    scheduler.set_timesteps(1)
+    t = scheduler.timesteps[0]
+
+    def call() -> None:
+        null, cond = model(torch.cat([x, x]), t, **texts).sample.chunk(2)
+        scheduler.step(null + 5.0 * (cond - null), t, x)
+
+    return no_grad(call)
 
 
 def vae_decode(size: dict, device: str) -> Callable:
@@ -177,6 +240,44 @@ def full(size: dict, device: str) -> Callable:
     return learned(model, lowered, device)
 
 
+def sd_full(size: dict, device: str) -> Callable:
+    """The whole UNet trains, float32 weights under autocast; latents and text states are there."""
+    model = new_unet(size, torch.float32).to(device).train().requires_grad_(True)
+    states = torch.randn(1, 77, model.config.cross_attention_dim, device=device)
+    return learned(model, unet_loss(model, size["side"] // 8, {"encoder_hidden_states": states}, device), device)
+
+
+def xl_lora(size: dict, device: str) -> Callable:
+    """LoRA of rank 8 by peft, float32 factors under autocast; latents and texts are there."""
+    from peft import LoraConfig
+
+    model = new_xl(size).to(device).train().requires_grad_(False)
+    model.add_adapter(LoraConfig(r=8, lora_alpha=8, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
+    in_float32(model)
+    texts = xl_inputs(model, 1, size, device)
+    return learned(model, unet_loss(model, size["xl_side"] // 8, texts, device), device)
+
+
+def unet_loss(model: nn.Module, side: int, texts: dict, device: str) -> Callable[[], Tensor]:
+    """The squared error of the noise of one image, under autocast."""
+    x0 = torch.randn(1, 4, side, side, device=device)
+
+    def loss() -> Tensor:
+        eps, t = torch.randn_like(x0), torch.randint(1000, (1,), device=device)
+        with torch.autocast(device, BF16):
+            out = model(0.7 * x0 + 0.7 * eps, t, **texts).sample
+        return F.mse_loss(out.float(), eps)
+
+    return loss
+
+
+def in_float32(model: nn.Module) -> None:
+    """What trains of it, as the training scripts have it."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def sd_lora(size: dict, device: str) -> Callable:
     """diffusers' LoRA script: frozen parts in bfloat16, float32 factors under autocast, image and text encoded."""
     from peft import LoraConfig
@@ -190,9 +291,7 @@ def sd_lora(size: dict, device: str) -> Callable:
         part.requires_grad_(False)
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
     model.add_adapter(LoraConfig(r=4, lora_alpha=4, init_lora_weights="gaussian", target_modules=targets))
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+    in_float32(model)
     image = torch.randn(1, 3, size["side"], size["side"], device=device, dtype=BF16)
     ids = torch.zeros(1, 77, dtype=torch.long, device=device)
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 import adapters
 import train
 import weights
-from bench.random import filled
-from bench.worker import peak
+from bench.sides.random import filled
+from bench.timing.worker import peak
 from config.training import Loop, Run
 from data.transforms import to_uint8
 from dit import SIZES, DiT
@@ -22,9 +22,8 @@ from recipes.job import Job
 from recipes.models.store import store_frozen
 from recipes.objectives.denoise import denoising
 from sampling import Schedule, batched_cfg, sample_latents
-from unet import VAE, TextConditioned, TextEncoder, UNet, VAEConfig
-from unet.sizes import TEXT_ENCODERS as TOWERS
-from unet.sizes import UNETS
+from unet import VAE, TextConditioned, TextEncoder, Tokenizer, UNet, VAEConfig
+from unet.sizes import TEXT_ENCODERS, UNETS
 
 BITFIT, LORA = ["bitfit"], [r"lora:rank=8,targets=attn\.(qkv|proj)$"]
 
@@ -77,10 +76,14 @@ def new_unet(size: dict) -> UNet:
 
 def new_vae(size: dict) -> VAE:
     """Stable Diffusion's autoencoder with random weights."""
-    shape = {"channels": tuple(size["vae"]), "groups": size["groups"], "layers": size["layers"]}
     with torch.device("meta"):
-        model = VAE(VAEConfig(**shape))
+        model = VAE(VAEConfig(**vae_fields(size)))
     return filled(model)
+
+
+def vae_fields(size: dict) -> dict:
+    """The autoencoder's fields."""
+    return {"channels": tuple(size["vae"]), "groups": size["groups"], "layers": size["layers"]}
 
 
 def vae_decode(size: dict, device: str) -> Callable:
@@ -167,26 +170,65 @@ def full_b4(size: dict, device: str) -> Callable:
     return trained(new_dit(size), ["full"], torch.arange(size["batch"]), device)
 
 
+def new_sd(size: dict) -> weights.StableDiffusion:
+    """A Stable Diffusion with random weights, whose tokenizer knows one caption."""
+    with torch.device("meta"):
+        text = TextEncoder(replace(TEXT_ENCODERS["CLIP-L"], **size["text"]))
+    tokenizer = Tokenizer.train(["a photo of a hazelnut"], text.config.vocab_size, length=text.config.max_length)
+    return weights.StableDiffusion(new_unet(size), filled(text), tokenizer, new_vae(size), weights.sd_schedule())
+
+
 def sd_lora(size: dict, device: str) -> Callable:
     """LoRA of rank 4 on the attention of the UNet; latents and text states were encoded before."""
+    return trained_sd(size, ["unet.lora:rank=4"], device)
+
+
+def sd_full(size: dict, device: str) -> Callable:
+    """The whole UNet trains, one image; latents and text states were encoded before."""
+    return trained_sd(size, ["unet.full"], device)
+
+
+def trained_sd(size: dict, specs: list[str], device: str) -> Callable:
+    """`trained` of a UNet whose text encoder is not called."""
     with torch.device("meta"):
-        text = TextEncoder(replace(TOWERS["CLIP-L"], **size["text"]))
+        text = TextEncoder(replace(TEXT_ENCODERS["CLIP-L"], **size["text"]))
     model = TextConditioned(new_unet(size), text)
     cond = torch.randn(1, 77, model.unet.config.text_width)
     model.text.to_empty(device="cpu")
-    return trained(model, ["unet.lora:rank=4"], cond, device)
+    return trained(model, specs, cond, device)
 
 
 def read(size: dict, device: str) -> Callable:
-    """Load a checkpoint in float32 and read every weight once; its peak is told without what was there before."""
+    """A checkpoint of a DiT."""
     work = tempfile.TemporaryDirectory()
     path = Path(work.name) / "dit.pt"
     torch.save(new_dit(size).state_dict(), path)
+    return reading(lambda: [weights.load(path, expect="dit", heads=size["heads"])], device, work)
+
+
+def read_sd(size: dict, device: str) -> Callable:
+    """A Stable Diffusion in a single file."""
+    work, sd = tempfile.TemporaryDirectory(), new_sd(size)
+    path = Path(work.name) / "sd.safetensors"
+    weights.save_sd(sd, path, "sd-compvis")
+    sd.tokenizer.save(work.name)
+    given = {"unet": size["unet"], "text": size["text"], "vae": vae_fields(size)}
+
+    def load() -> list[nn.Module]:
+        loaded = weights.load_sd(path, tokenizer=work.name, **given)
+        return [loaded.unet, loaded.text, loaded.vae]
+
+    return reading(load, device, work)
+
+
+def reading(load: Callable[[], list[nn.Module]], device: str, work: tempfile.TemporaryDirectory) -> Callable:
+    """Load models in float32 and read every weight once; the peak is told without what was there before."""
 
     def step() -> dict:
         before = peak(device)
-        for parameter in weights.load(path, expect="dit", heads=size["heads"]).parameters():
-            parameter.detach().sum()
+        for model in load():
+            for parameter in model.parameters():
+                parameter.detach().sum()
         assert work.name
         return {"peak": peak(device) - before}
 

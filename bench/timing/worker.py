@@ -1,4 +1,4 @@
-"""One side of a row in a process of its own: python -m bench.worker SIDE SIZE DEVICE, then "go" a line on stdin.
+"""One side of a row in a process of its own: python -m bench.timing.worker SIDE SIZE DEVICE, then "go" a line on stdin.
 
 Each "go" is one step; the answer is a line of JSON: seconds by the wall (on a GPU by CUDA events), seconds of this
 process's processor time, and the peak of memory in GiB during the step, weights included.
@@ -55,11 +55,12 @@ def timed(step: Callable, device: str) -> dict:
 
 
 def main(side: str, size: str, device: str) -> None:
-    """Build the side, take one step to warm up, then a step for each line that comes."""
+    """Build the side, take one step to warm up where the row wants it, then a step for each line that comes."""
     answers, sys.stdout = sys.stdout, sys.stderr  # what a step prints is no answer
     file, name = side.split(":")
-    step = getattr(import_module(f"bench.{file}"), name)(json.loads(size), device)
-    if step is not None:
+    size = json.loads(size)
+    step = getattr(import_module(f"bench.sides.{file}"), name)(size, device)
+    if size.get("warm", True):
         timed(step, device)
     print("ready", file=answers, flush=True)
     for _ in sys.stdin:

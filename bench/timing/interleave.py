@@ -1,41 +1,29 @@
-"""Both sides of a row in turn, A B A B ..., each in its own process; the medians of what each took and of the ratios.
+"""The sides of a row in turn, A B A B ..., each in its own process; the medians of what each took and of the ratios.
 
 So a machine that is busy for a while slows both sides of a pair alike. Where memory has no room for both, a process
 ends before the other starts, and starts anew in each round.
 """
 
 import json
-import os
-import resource
 import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 
 from bench.rows import Row
-
-ROOT = Path(__file__).resolve().parent.parent
-GIB = 2**30
-MAXRSS = (1 if sys.platform == "darwin" else 1024) / GIB  # macOS counts memory in bytes, Linux in KiB
-
-
-class Failed(Exception):
-    """A side that ended before it answered."""
+from bench.timing.child import ROOT, Failed, failure, run
 
 
 class Side:
     """The process of one side."""
 
     def __init__(self, side: str, size: dict, device: str):
-        self.side = side
+        self.side, self.process = side, None
         if side.startswith("-"):
-            self.words = [sys.executable, *shlex.split(side)]
-            self.process = None
             return
-        words = [sys.executable, "-m", "bench.worker", side, json.dumps(size), device]
+        words = [sys.executable, "-m", "bench.timing.worker", side, json.dumps(size), device]
         self.errors = tempfile.TemporaryFile("w+")
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         self.process = subprocess.Popen(words, cwd=ROOT, text=True, **pipes)
@@ -46,21 +34,13 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             self.errors.seek(0)
-            said = self.errors.read().strip().splitlines()[-1:]
-            raise Failed(f"{self.side}: exit status {self.process.wait()}, {' '.join(said) or 'nothing printed'}")
+            raise Failed(failure(self.side, self.process.wait(), self.errors.read()))
         return line
 
     def step(self) -> dict:
         """wall, cpu and peak of one step, or of the whole process where the side is one."""
         if self.process is None:
-            began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-            process = subprocess.Popen(self.words, cwd=ROOT)
-            _, status, usage = os.wait4(process.pid, 0)  # it alone tells the memory of this one child
-            process.returncode, after = os.waitstatus_to_exitcode(status), resource.getrusage(resource.RUSAGE_CHILDREN)
-            if process.returncode:
-                raise Failed(f"{self.side}: exit status {process.returncode}")
-            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-            return {"wall": time.perf_counter() - began, "cpu": cpu, "peak": usage.ru_maxrss * MAXRSS}
+            return run(shlex.split(self.side))
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
         return json.loads(self.answer())
@@ -81,9 +61,9 @@ def available() -> float:
 
 
 def measure(row: Row, size: dict, device: str, rounds: int) -> list[list[dict]]:
-    """For each round what the two sides took. Raises Failed."""
-    sides, size = (row.ours, row.other), size | row.option
-    if device != "cpu" or available() < row.gib:
+    """For each round what each side took. Raises Failed."""
+    sides, size = [side for side in (row.ours, row.other) if side], size | row.option
+    if len(sides) > 1 and (device != "cpu" or available() < row.gib):
         return [[alone(side, size, device) for side in sides] for _ in range(rounds)]
     running = []
     try:
@@ -105,10 +85,13 @@ def alone(side: str, size: dict, device: str) -> dict:
 
 
 def summary(rounds: list[list[dict]], clock: str) -> dict:
-    """Medians of the two sides' seconds and peaks, and of the paired ratios of both."""
-    ours, other = zip(*rounds)
-    result = {"ours": median(side[clock] for side in ours), "other": median(side[clock] for side in other)}
-    ratios = [a[clock] / b[clock] for a, b in rounds]
-    result |= {"ratio": median(ratios), "least": min(ratios), "most": max(ratios), "rounds": len(rounds)}
-    result |= {"peak": median(side["peak"] for side in ours), "other_peak": median(side["peak"] for side in other)}
-    return result | {"memory": median(a["peak"] / b["peak"] for a, b in rounds)}
+    """Medians of seconds and peaks: of ours, and where there is another side, of it and of the paired ratios."""
+    ours, *others = zip(*rounds)
+    result = {"ours": median(side[clock] for side in ours), "peak": median(side["peak"] for side in ours)}
+    result |= {"rounds": len(rounds)}
+    for other in others:
+        ratios = [a[clock] / b[clock] for a, b in zip(ours, other)]
+        result |= {"ratio": median(ratios), "least": min(ratios), "most": max(ratios)}
+        result |= {"other": median(side[clock] for side in other), "other_peak": median(side["peak"] for side in other)}
+        result |= {"memory": median(a["peak"] / b["peak"] for a, b in zip(ours, other))}
+    return result

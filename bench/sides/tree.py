@@ -1,14 +1,11 @@
 """The row `main`: a step of `python train.py` without other models or images, in this tree and in that of a commit."""
 
-import resource
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.interleave import MAXRSS, ROOT
+from bench.timing.child import ROOT, run
 
 FEW, MANY = 2, 42  # steps; what both take alike cancels
 JOB = "train.py --sample-steps 2 --count 1 --measure 0 --cache= --device cpu"
@@ -30,20 +27,13 @@ def there(size: dict, device: str) -> Callable:
 def steps(tree: Path, work: tempfile.TemporaryDirectory) -> Callable:
     """What a step takes: a long run less a short one, over the steps between."""
 
+    def of(count: int) -> dict:
+        with tempfile.TemporaryDirectory(dir=work.name) as out:
+            return run([*JOB.split(), "--steps", str(count), "--out", f"{out}/run"], tree)
+
     def step() -> dict:
-        few, many = run(tree, FEW, work.name), run(tree, MANY, work.name)
+        few, many = of(FEW), of(MANY)
         each = {name: (many[name] - few[name]) / (MANY - FEW) for name in ("wall", "cpu")}
         return each | {"peak": many["peak"]}
 
     return step
-
-
-def run(tree: Path, count: int, work: str) -> dict:
-    """The wall, processor time and peak of a run of so many steps."""
-    with tempfile.TemporaryDirectory(dir=work) as out:
-        words = [sys.executable, *JOB.split(), "--steps", str(count), "--out", f"{out}/run"]
-        began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(words, cwd=tree, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"wall": time.perf_counter() - began, "cpu": cpu, "peak": after.ru_maxrss * MAXRSS}
