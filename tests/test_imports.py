@@ -305,7 +305,8 @@ unet/block.py  unet/model.py  unet/conditioned.py  unet/text.py  unet/vae.py
 sampling/schedule.py  sampling/guidance.py  sampling/loss.py  sampling/latents.py
 sampling/ddpm.py  sampling/ddim.py  sampling/dpm.py
 adapters/__init__.py  adapters/core.py
-adapters/methods/lora.py  adapters/methods/bitfit.py  adapters/methods/norm.py  adapters/methods/difffit.py
+adapters/methods/low_rank/lora.py  adapters/methods/in_place/bitfit.py  adapters/methods/in_place/norm.py
+adapters/methods/difffit.py
 """.split()
 
 

@@ -8,7 +8,7 @@ the noise widens what is learned from a few images, too narrow without it (the p
 theta is mu, at no cost, and merging drops sigma. `parts` says what is Gaussian:
 
     linear      the Linears of all blocks but for cross-attention and adaLN, as in the paper's DreamBooth script
-    norm        weight and bias of every norm; DiT's get theirs first, as in adapters/methods/norm.py
+    norm        weight and bias of every norm; DiT's get theirs first, as in adapters/methods/in_place/norm.py
     crossattn   the Linears of the cross-attentions
     lora, oft   B of a `lora`, M of an `oft` that was attached before: `lora:rank=4`, then `bnn:parts=lora`
 
@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.methods.lora import LoRA
-from adapters.methods.norm import add_affine
+from adapters.methods.in_place.norm import add_affine
+from adapters.methods.low_rank.lora import LoRA
 from adapters.methods.oft import OFT
 
 SMALLEST = 1e-7  # sigma

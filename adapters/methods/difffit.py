@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.methods.bitfit import bitfit
-from adapters.methods.classes import classes, has_table
-from adapters.methods.norm import norm
+from adapters.methods.in_place.bitfit import bitfit
+from adapters.methods.in_place.classes import classes, has_table
+from adapters.methods.in_place.norm import norm
 
 # the last Linear of each residual branch: a DiT block's two, a Stable Diffusion text block's three
 BRANCH_ENDS = r"\b(attn\.proj|mlp\.fc2|attn[12]\.to_out\.0|ff\.net\.2)$"

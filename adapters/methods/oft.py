@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.methods.lora import ATTENTION
+from adapters.methods.low_rank.lora import ATTENTION
 
 
 class OFT:

@@ -47,7 +47,7 @@ def pages() -> dict[str, str]:
 
 def page(name: str, row: dict, counted: list[tuple[str, str, int, int]]) -> str:
     """The page of one method: docstrings, drawing, when, cost, where."""
-    modules = [import_module(path) for path in row.get("modules", [f"adapters.methods.{name}"])]
+    modules = [import_module(path) for path in modules_of(name, row)]
     parts = [f"# {row['title']}"]
     parts += [prose(inspect.getdoc(module)) for module in modules]
     if row["drawing"] != "docstring":
@@ -87,6 +87,11 @@ def how(name: str, row: dict, modules: list) -> str:
     for thing in things:
         parts += [f"**{code(thing.__name__)}** in {link(inspect.getfile(thing))}", prose(inspect.getdoc(thing))]
     return "\n\n".join(parts)
+
+
+def modules_of(name: str, row: dict) -> list[str]:
+    """Dotted names of the modules whose docstrings the page has, the method's own by default."""
+    return row["modules"] if "modules" in row else [adapters.METHODS[name].__module__]
 
 
 def index(table: dict, counted: dict) -> str:

@@ -11,7 +11,7 @@ import adapters
 from adapters.core import adapted_class, freeze, frozen_names, match, specialize, unfreeze
 from adapters.methods.bottleneck import SequentialBottleneck
 from adapters.methods.difffit import Gamma
-from adapters.methods.lora import LoRA
+from adapters.methods.low_rank.lora import LoRA
 
 OPTIONS = {Gamma: {}, LoRA: {"rank": 2, "alpha": 3, "generator": None}}
 ADDED = {Gamma: ["gamma"], LoRA: ["lora_down", "lora_up"]}

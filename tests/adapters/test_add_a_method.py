@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from adapters.core import match, specialize
-from adapters.methods.lora import ATTENTION
+from adapters.methods.low_rank.lora import ATTENTION
 
 
 class Toy:
@@ -52,7 +52,7 @@ def copy_with(folder, toy):
     shutil.copy(ROOT / "tests" / "adapters" / "test_contract.py", folder / "tests" / "test_contract.py")
     (folder / "adapters" / "methods" / "toy.py").write_text(toy)
     listed = folder / "adapters" / "methods" / "__init__.py"
-    text = listed.read_text().replace("from adapters.methods import (\n", "from adapters.methods import (\n    toy,\n")
+    text = listed.read_text().replace("from adapters.methods import bnn,", "from adapters.methods import toy, bnn,")
     listed.write_text(text.replace("METHODS = {\n", 'METHODS = {\n    "toy": toy.toy,\n'))
 
 

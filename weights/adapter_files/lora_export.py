@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 import adapters
-from adapters.methods.lora import ATTENTION
+from adapters.methods.low_rank.lora import ATTENTION
 from border import checked
 from data.output.atomic import replacing
 from unet import TextConditioned
