@@ -40,12 +40,13 @@ class Checkpoint:
 
 
 @dataclass
-class Objective:
-    """What it predicts"""
+class Unsaid:
+    """What its file does not say"""
 
     objective: str = option(
         "", "noise (diffusion) or a velocity (flow), where the file does not say", choices=("", *OBJECTIVES)
     )
+    heads: int = option(0, "attention heads, of a size that nobody published; 0: known", at_least=0)
 
 
 @dataclass

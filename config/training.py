@@ -51,6 +51,15 @@ class Base:
 
 
 @dataclass
+class Heads:
+    """Its attention"""
+
+    heads: int = option(
+        0, "heads, of a DiT whose file does not say and whose size nobody published; 0: known", at_least=0
+    )
+
+
+@dataclass
 class Autoencoder:
     """The autoencoder"""
 
@@ -139,7 +148,7 @@ class ClassRows:
     """New classes"""
 
     class_init: str = option(
-        "name", "new rows start from: name | nearest | features[:DATA] | mean | random | CLASS", old="start"
+        "name", "new rows start from: name | nearest | features[:DATA] | mean | random | CLASS, as buckeye", old="start"
     )
 
 
@@ -297,7 +306,7 @@ class Stopping:
 
 @dataclass
 class Features:
-    """What samples are measured in"""
+    """What samples are measured in, and class_init "features" """
 
     features: str = option(
         "", "network, or file of one, as of evaluate.py; patches: none; empty: patches for photographs of one's own"

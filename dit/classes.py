@@ -1,5 +1,6 @@
 """The class table: new rows for other classes, and a class's row by its name."""
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,8 @@ import torch
 from torch import nn
 
 from dit.model import DiT
+
+SHOWN = 20  # classes that an error lists
 
 
 def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torch.Generator | None = None) -> None:
@@ -41,20 +44,39 @@ def resize_classes(model: DiT, sources: Sequence[Sequence[int]], generator: torc
 
 
 def row_of(name: str, classes: Sequence[str]) -> int:
-    """The row of a class or superclass, given its name, else the name's last part, else the row's number.
+    """The row of a class or superclass, given its name, else its last part or one of its words, else the row's number.
 
-    Raises ValueError if no class fits, or the last part of several does.
+    The words of "buckeye, horse chestnut, conker" are three. Raises ValueError, with the nearest words there are, if no
+    class fits, and if several do.
     """
-    readings = (lambda i, known: known == name, lambda i, known: last_part(known) == name, lambda i, _: str(i) == name)
-    for fits in readings:
+    readings = {
+        "the name": lambda i, known: known == name,
+        "the last part": lambda i, known: last_part(known) == name,
+        "a word": lambda i, known: name in words_of(known),
+        "the number": lambda i, known: str(i) == name,
+    }
+    for what, fits in readings.items():
         rows = [i for i, known in enumerate(classes) if fits(i, known)]
         if len(rows) == 1:
             return rows[0]
         if rows:
-            several = ", ".join(classes[i] for i in rows)
-            raise ValueError(f"class {name!r} is one of several: it is the last part of {several}")
-    shown = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
-    raise ValueError(f"class {name!r} is unknown: the classes are {shown}")
+            several = "; ".join(f"{classes[i]} ({i})" for i in rows)
+            raise ValueError(f"class {name!r} is one of several: it is {what} of {several}")
+    if len(classes) <= SHOWN:
+        raise ValueError(f"class {name!r} is unknown: the classes are {', '.join(classes)}")
+    near = ", ".join(nearest_words(name, classes))
+    raise ValueError(f"class {name!r} is none of the {len(classes)} classes; the nearest names are {near}")
+
+
+def words_of(name: str) -> list[str]:
+    """The words that a class goes by: "buckeye, horse chestnut, conker" -> three of them."""
+    return [word.strip() for word in name.split(",")]
+
+
+def nearest_words(name: str, classes: Sequence[str], count: int = 3) -> list[str]:
+    """The words of the classes that are spelt most like `name`, the nearest first."""
+    words = dict.fromkeys(word for known in classes for word in (last_part(known), *words_of(known)))
+    return difflib.get_close_matches(name, words, n=count, cutoff=0)
 
 
 def split_names(text: str, classes: Sequence[str]) -> list[str]:

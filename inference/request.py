@@ -18,8 +18,8 @@ from dit.table import tabulate, worthwhile
 from inference.chosen import Chosen, each
 from inference.hints import control_of, in_turn, pictures
 from ops.device import Compute
-from recipes.conditions.classes import load_autoencoder, load_dit
 from recipes.images.masks import mask_hints, mask_images, read_masks
+from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
 from recipes.models.store import store_frozen
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
@@ -60,8 +60,9 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
     vae, control = load_autoencoder(vae, compute), control_of(config)
     size = config[part.Size].side() or stored.get("size", 0) or trained_side(files, control) * vae.factor
-    objective = config[part.Objective].objective if part.Objective in config else stored.get("objective", "")
-    model, side = load_dit(path, size, vae, Compute(torch.device("cpu"), compute.precision), objective)
+    unsaid = config[part.Unsaid] if part.Unsaid in config else of_run(stored)
+    checkpoint, objective = Checkpoint(path, unsaid.objective, unsaid.heads), unsaid.objective
+    model, side = load_dit(checkpoint, size, vae, Compute(torch.device("cpu"), compute.precision))
     if objective not in ("", model.objective):
         raise ValueError(f"{path} is a {model.objective} model, found --objective {objective}")
     apply_adapters(model, files, config[part.Source].weights)
@@ -149,6 +150,11 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
     model = store_frozen(model.to(device).requires_grad_(False), compute.dtype)
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
+
+
+def of_run(stored: dict) -> part.Unsaid:
+    """What the model's file did not say when the run began."""
+    return part.Unsaid(stored.get("objective", ""), stored.get("heads", 0))
 
 
 def visited_steps(config: Config, schedule: NoisePath) -> list[float]:

@@ -13,7 +13,7 @@ from recipes.settings import settings_from_here
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Fill, part.Sampler, part.Output)
 PARTS = {  # what is sampled from -> the parts of the settings that are read
-    "a DiT": (*_ALL, part.Checkpoint, part.Objective, part.Autoencoder, part.Classes, part.Size),
+    "a DiT": (*_ALL, part.Checkpoint, part.Unsaid, part.Autoencoder, part.Classes, part.Size),
     "a DiT of a run": (*_ALL, part.Classes, part.Size),
     "a Stable Diffusion": (*_ALL, part.Checkpoint, part.Prompts, part.Size, part.ImageSizes),
     "a Stable Diffusion of a run": (*_ALL, part.Prompts, part.Size, part.ImageSizes),

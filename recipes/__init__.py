@@ -53,7 +53,7 @@ _SHAPED = (part.Buckets, part.Captions, part.Prompts, part.TextRate)
 _WORD = (*_LATENTS, part.HeldOut, *_SHAPED, part.NewWord, *_WATCHED)
 _DISTILLING = (*_LATENTS, part.HeldOut, part.Adapter, part.StartFiles, part.Teacher)
 _FILLING = (*_LATENTS, part.Adapter, part.Filling, *_DENOISING)
-_MASKED_DIT = (*_FILLING, part.Autoencoder, part.ClassRows)
+_MASKED_DIT = (*_FILLING, part.Heads, part.Autoencoder, part.ClassRows)
 _MASKED_SD = (*_FILLING, part.Captions, part.DefectWord, part.TextRate)
 _CONTROL = (*_LATENTS, part.StartFiles, *_DENOISING)
 
@@ -64,14 +64,17 @@ def _captioned(*parts: type) -> dict[str, tuple[type, ...]]:
 
 
 RECIPES = {
-    "class_label": Recipe(class_label, {DIT: (*_CLASSES, part.ClassRows), NEW_DIT: _CLASSES}),
+    "class_label": Recipe(class_label, {DIT: (*_CLASSES, part.Heads, part.ClassRows), NEW_DIT: _CLASSES}),
     "text": Recipe(text, _captioned(*_WORD, part.Adapter), "tiny-sd"),
     "dreambooth": Recipe(dreambooth, _captioned(*_WORD, part.Adapter, part.Prior), "tiny-sd"),
     "textual_inversion": Recipe(textual_inversion, _captioned(*_WORD), "tiny-sd"),
     "consistency": Recipe(
-        consistency, {DIT: (*_DISTILLING, part.Autoencoder, part.Features, part.Measure), SD: (*_DISTILLING, *_SHAPED)}
+        consistency,
+        {DIT: (*_DISTILLING, part.Heads, part.Autoencoder, part.Features, part.Measure), SD: (*_DISTILLING, *_SHAPED)},
     ),
-    "control": Recipe(control, {DIT: (*_CONTROL, part.Autoencoder, part.Objective), SD: (*_CONTROL, part.Captions)}),
+    "control": Recipe(
+        control, {DIT: (*_CONTROL, part.Heads, part.Autoencoder, part.Objective), SD: (*_CONTROL, part.Captions)}
+    ),
     "inpaint": Recipe(inpaint, {DIT: _MASKED_DIT, SD: _MASKED_SD}),
     "autoencoder": Recipe(autoencoder, {"an autoencoder": _PIXELS}, "tiny-vae"),
     "classifier": Recipe(classifier, {"a classifier": _PIXELS}, "new:Features"),

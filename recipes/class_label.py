@@ -10,6 +10,7 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.classes import Classes, new_classes
 from recipes.job import Job, header_settings
+from recipes.models.loading import Checkpoint
 from recipes.models.path import training_path
 from recipes.models.store import for_training
 from recipes.objectives.denoise import denoising
@@ -33,8 +34,9 @@ def class_label(config: Config, compute: Compute) -> Job:
         raise ValueError(f"a new model has no weights to keep: its adapter is full, found {' + '.join(specs)}")
     if base.startswith("new:") and not config[part.Images].size:
         raise ValueError("a new model has no image size of its own: give --size")
+    heads = config[part.Heads].heads if part.Heads in config else 0
     condition = new_classes(
-        base,
+        Checkpoint(base, config[part.Objective].objective, heads),
         config[part.Autoencoder].vae,
         config[part.Images],
         config[part.HeldOut].val,
@@ -43,7 +45,7 @@ def class_label(config: Config, compute: Compute) -> Job:
         seed,
         config[part.Latents].cache,
         compute,
-        config[part.Objective].objective,
+        config[part.Features].features,
     )
     model, specs = condition.model, condition.methods(specs)
     path = training_path(model, base, config[part.Objective], config[part.NoiseSchedule].noise_schedule, specs)

@@ -15,7 +15,7 @@ from ops.random import generator_for
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
 from recipes.job import Job, header_settings
-from recipes.models.loading import load_sd
+from recipes.models.loading import Checkpoint, load_sd
 from recipes.models.store import for_training
 from recipes.objectives.consistency import distillation
 from recipes.samples.evaluation import evaluation, measure_classes, show_captioned
@@ -61,7 +61,9 @@ def with_classes(config: Config, compute: Compute) -> Classes:
     """A DiT that knows the classes of the images."""
     base, vae, val = config[part.Base].model, config[part.Autoencoder].vae, config[part.HeldOut].val
     init, cache = config[part.StartFiles].init, config[part.Latents].cache
-    condition = known_classes(base, vae, config[part.Images], val, init, cache, compute, "")
+    condition = known_classes(
+        Checkpoint(base, heads=config[part.Heads].heads), vae, config[part.Images], val, init, cache, compute
+    )
     if condition.model.objective == "flow":
         raise ValueError(f"consistency distils diffusion models, and {base} is a flow")
     return condition

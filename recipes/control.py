@@ -20,7 +20,7 @@ from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, known_classes
 from recipes.images.masks import Computed, check_masks
 from recipes.job import Job, header_settings
-from recipes.models.loading import load_sd
+from recipes.models.loading import Checkpoint, load_sd
 from recipes.models.path import training_path
 from recipes.models.store import for_training
 from recipes.objectives.denoise import denoising
@@ -61,7 +61,8 @@ def with_classes(config: Config, compute: Compute) -> Classes:
     """A DiT that knows the classes of the images, with a new ControlNet."""
     init, cache, images = config[part.StartFiles].init, config[part.Latents].cache, config[part.Images]
     base, vae = config[part.Base].model, config[part.Autoencoder].vae
-    condition = known_classes(base, vae, images, None, init, cache, compute, config[part.Objective].objective)
+    checkpoint = Checkpoint(base, config[part.Objective].objective, config[part.Heads].heads)
+    condition = known_classes(checkpoint, vae, images, None, init, cache, compute)
     check_masks(condition.images, images.data, "control")
     condition.model = ControlledDiT(condition.model)
     condition.header = {"base": weights.fingerprint(condition.model)}

@@ -26,7 +26,7 @@ from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, new_classes
 from recipes.images.masks import Computed, areas, check_masks, mask_hints
 from recipes.job import Batch, Job, header_settings
-from recipes.models.loading import load_sd
+from recipes.models.loading import Checkpoint, load_sd
 from recipes.models.store import for_training
 from recipes.objectives.inpaint import Terms, filling
 from recipes.samples.evaluation import conditions_of, evaluate_masks
@@ -82,7 +82,8 @@ def with_classes(config: Config, compute: Compute) -> tuple[Classes, list[str]]:
     """A DiT with an input for masks, which learns the classes of the images, and what trains of that input."""
     images, vae, rows = config[part.Images], config[part.Autoencoder].vae, config[part.ClassRows].class_init
     base, seed, cache = config[part.Base].model, config[part.Run].seed, config[part.Latents].cache
-    condition = new_classes(base, vae, images, None, part.Superclasses(), rows, seed, cache, compute)
+    checkpoint = Checkpoint(base, heads=config[part.Heads].heads)
+    condition = new_classes(checkpoint, vae, images, None, part.Superclasses(), rows, seed, cache, compute)
     check_masks(condition.images, images.data, "inpaint")
     dit.inpaint.take_mask(condition.model)
     return condition, ["x_embedder.full"]

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from test_train import flags
 
 import sample
 import train
+from dit import DiT, DiTConfig
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,22 @@ def test_every_sampler_runs_from_files_with_strengths(tiny, run, tmp_path, sampl
         sample.main([*common, "--adapter", adapter, "--out", out])
     full, half = (read(tmp_path / x / "hazelnut_good_000.png").astype(int) for x in ("1", "0.5"))
     assert np.abs(full - half).max() > 0
+
+
+def test_a_published_dit_is_asked_by_the_words_of_imagenet(tiny, tmp_path):
+    """Also one of a depth that nobody published, whose number of heads no file tells."""
+    torch.save(DiT(DiTConfig(depth=1, width=16, heads=2, patch=2, input_size=8)).state_dict(), tmp_path / "w.pt")
+    call = ["--model", str(tmp_path / "w.pt"), "--vae", str(tiny / "vae.safetensors"), "--out", str(tmp_path / "out")]
+    call += "--count 1 --steps 2 --also maraca:0.5 --objective diffusion --classes conker,screw,134".split()
+    sample.main([*call, "--heads", "2"])
+    names = ["buckeye_horse_chestnut_conker_000", "crane_000", "grid", "screw_000"]
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.png")) == names
+    with pytest.raises(ValueError, match="width 16 and depth 1 are no published size, so give --heads"):
+        sample.main(call)
+    with pytest.raises(ValueError, match=r"'crane' is one of several: it is the name of crane \(134\); crane \(517\)"):
+        sample.main([*call, "--heads", "2", "--classes", "crane"])
+    with pytest.raises(ValueError, match="'bukeye' is none of the 1000 classes; the nearest names are buckeye, "):
+        sample.main([*call, "--heads", "2", "--classes", "bukeye"])
 
 
 def test_the_noise_of_each_step_is_asked_for_by_eta_and_variance(run, tmp_path):

@@ -27,7 +27,7 @@ from recipes.images.masks import Computed, mask_images, mask_weights
 from recipes.images.pixels import train_and_val
 from recipes.job import Batches, HeldOut
 from recipes.models.class_rows import fit_classes, row_names
-from recipes.models.loading import load_autoencoder, load_dit, new_dit
+from recipes.models.loading import Checkpoint, load_autoencoder, load_dit, new_dit
 from sampling import NoisePath, batched_cfg, dit_schedule, sample_seeds
 from unet import VAE
 
@@ -141,14 +141,7 @@ class Classes:
 
 
 def known_classes(
-    model: str,
-    vae: str,
-    settings: Images,
-    val: str | None,
-    init: list[str],
-    cache: str,
-    compute: Compute,
-    objective: str,
+    checkpoint: Checkpoint, vae: str, settings: Images, val: str | None, init: list[str], cache: str, compute: Compute
 ) -> Classes:
     """A DiT, with the adapter files `init` merged into it, that knows the classes of the images.
 
@@ -156,15 +149,15 @@ def known_classes(
     know.
     """
     autoencoder = load_autoencoder(vae, compute)
-    dit, side = load_dit(model, settings.size, autoencoder, compute, objective)
+    dit, side = load_dit(checkpoint, settings.size, autoencoder, compute)
     header = {"base": weights.fingerprint(dit)}
     if init:
         weights.apply_adapters(dit, [(file, 1.0) for file in init])
     images, held = train_and_val(settings, val, side)
     if new := sorted(set(images.classes) - set(class_names(dit))):
         raise ValueError(
-            f"{model} does not know the class {new[0]!r}, and this recipe teaches none: fine-tune it first, and name "
-            f"the adapter file by --init"
+            f"{checkpoint.model} does not know the class {new[0]!r}, and this recipe teaches none: fine-tune it first, "
+            f"and name the adapter file by --init"
         )
     encoded = encode(autoencoder, images, settings.variants(), cache, compute)
     # superclasses are for guidance, and neither the student nor the ControlNet is trained with any
@@ -172,7 +165,7 @@ def known_classes(
 
 
 def new_classes(
-    model: str,
+    checkpoint: Checkpoint,
     vae: str,
     settings: Images,
     val: str,
@@ -181,22 +174,22 @@ def new_classes(
     seed: int,
     cache: str,
     compute: Compute,
-    objective: str = "",
+    features: str = "",
 ) -> Classes:
     """A DiT with a class table for the images' classes: new rows in that of the checkpoint, unless they are its own.
 
-    model: a checkpoint, or new:SIZE for random weights. class_init: where new rows start, see class_rows.py.
+    class_init: where new rows start, of `features` by a network of that name, see class_rows.py.
     """
-    autoencoder, new = load_autoencoder(vae, compute), model.startswith("new:")
-    dit, side = (None, settings.size) if new else load_dit(model, settings.size, autoencoder, compute, objective)
+    autoencoder, new = load_autoencoder(vae, compute), checkpoint.model.startswith("new:")
+    dit, side = (None, settings.size) if new else load_dit(checkpoint, settings.size, autoencoder, compute)
     images, held = train_and_val(settings, val, side)
     images = with_parents(images, superclasses.hierarchy) if superclasses.superclass else images._replace(parents={})
     encoded = encode(autoencoder, images, settings.variants(), cache, compute)
     if new:
-        dit, header = new_dit(model, autoencoder, side, row_names(images), objective).to(compute.device), {}
+        dit, header = new_dit(checkpoint, autoencoder, side, row_names(images)).to(compute.device), {}
         dit.parents = images.parents
     else:
         header = {"base": weights.fingerprint(dit)}
-        header["sources"] = fit_classes(dit, autoencoder, images, encoded, class_init, settings, seed)
+        header["sources"] = fit_classes(dit, autoencoder, images, encoded, class_init, settings, seed, features)
     header |= {"classes": dit.classes, "parents": dit.parents or None}
     return Classes(dit, autoencoder, (images, held), encoded, header, settings, cache, compute)

@@ -4,25 +4,20 @@ The label "crack" of a nut is most like "crack" of other products, and a buckeye
 hazelnut; a row that starts near needs fewer images to arrive.
 """
 
-import difflib
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional as F
 
 from config.training import Images
 from data import ImageSet, load
 from data.latents import LatentCache
-from data.lazy import blocks
-from data.transforms import to_tensor
 from dit import DiT, resize_classes
-from dit.classes import last_part, row_of
-from metrics.networks import features
+from dit.classes import last_part, nearest_words, row_of, words_of
 from ops.random import generator_for
 from recipes.images.pixels import transform
+from recipes.models.similar_rows import similar_rows
 from sampling import NoisePath, Schedule, dit_schedule
 from unet import VAE
-from weights.formats.published import SHIPPED
 
 CLASSIFIER_STEPS = 8  # timesteps at which `nearest` compares denoising errors
 PRINTED = 40  # lines, one a class
@@ -35,12 +30,19 @@ def row_names(images: ImageSet) -> list[str]:
 
 
 def fit_classes(
-    model: DiT, vae: VAE, images: ImageSet, encoded: LatentCache, class_init: str, settings: Images, seed: int
+    model: DiT,
+    vae: VAE,
+    images: ImageSet,
+    encoded: LatentCache,
+    class_init: str,
+    settings: Images,
+    seed: int,
+    features: str = "",
 ) -> list[list[int]] | None:
     """A class table for the images' classes and superclasses, unless the checkpoint was made for just these.
 
     Superclasses that it has besides stay. Returns the old rows that each new one is the mean of, or None where the
-    table was left alone.
+    table was left alone. features: the network of class_init "features", "" or "patches" for tiny-features.
     """
     old, names, rows = model.classes, row_names(images), model.config.num_classes
     parents, model.parents, count = model.parents, images.parents, len(images.classes)
@@ -58,7 +60,8 @@ def fit_classes(
 
     def similar(source: str) -> list[int]:
         known = load(source, transform(settings, images.pixels.shape[1])) if source else None
-        return similar_rows(images, known, old and [name for name in old if name not in parents.values()], rows)
+        named = old and [name for name in old if name not in parents.values()]
+        return similar_rows(images, known, named, rows, features)
 
     # where only the superclasses are new, the classes keep their rows
     kept = [[i] for i in range(count)]
@@ -79,12 +82,12 @@ def init_rows(
 ) -> list[list[int]]:
     """Old row ids whose mean each new class starts from; [] means a random row.
 
-    class_init: "name"    old classes of the same last name ("*/crack" for "hazelnut/crack"), else "mean"
+    class_init: "name"    old classes of the same last name ("*/crack" for "hazelnut/crack") or word, else "mean"
            "nearest" what `nearest()` answers, one id a new class
            "features" or "features:DATA" what `similar("")` or `similar("DATA")` answers, likewise
            "mean"    all old classes
            "random"  none
-           otherwise one old class for all, by its name, else the name's last part, else its id
+           otherwise one old class for all, by its name, last part, word or id: "buckeye"
     old: names of the old classes if the checkpoint has them; rows: their number. ValueError for a class not known.
     """
     everything = list(range(rows))
@@ -97,7 +100,8 @@ def init_rows(
     if class_init.partition(":")[0] == "features":
         return [[row] for row in similar(class_init.partition(":")[2])]
     if class_init == "name":
-        same = [[i for i, name in enumerate(old or []) if last_part(name) == last_part(wanted)] for wanted in new]
+        known = [{last_part(name), *words_of(name)} for name in old or []]
+        same = [[i for i, words in enumerate(known) if last_part(wanted) in words] for wanted in new]
         return [ids or everything for ids in same]
     try:
         row = row_of(class_init, old or [str(i) for i in range(rows)])
@@ -106,10 +110,10 @@ def init_rows(
             raise ValueError(f"class_init: {error}") from None
     else:
         return [[row] for _ in new]
-    near = difflib.get_close_matches(class_init, old or [], n=1, cutoff=0)
+    near = " or ".join(map(repr, nearest_words(class_init, old or [])))
     raise ValueError(
         f"class_init {class_init!r} is none of name, nearest, features, mean, random, an id in 0..{rows - 1}"
-        + (f" or a class of the checkpoint; did you mean {near[0]!r}?" if near else "")
+        + (f" or a class of the checkpoint; did you mean {near}?" if near else "")
     )
 
 
@@ -126,40 +130,6 @@ def superclass_rows(
         return own or sorted({row for label, ids in zip(classes, sources) if parents[label] == name for row in ids})
 
     return [rows(name) for name in sorted(set(parents.values()))]
-
-
-@torch.no_grad()
-def similar_rows(images: ImageSet, known: ImageSet | None, old: list[str] | None, rows: int) -> list[int]:
-    """row_s = argmax_k cos(f_s, f_k): for every class s of `images` the old class k that looks most like it.
-
-    f_s is the mean feature of its images and f_k that of the old class's, `known`. Without any, f_k is the row of the
-    feature network's head that recognises class k. (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661, takes CLIP's means
-    on both sides; here the network is tiny-features.) old: the names of the old classes, in the order of their `rows`;
-    a checkpoint without names has those of `known`. ValueError for an old class without f_k.
-    """
-    network, names = features.load_classifier(SHIPPED / "tiny-features" / "model.safetensors")
-    vectors = network.head.weight
-    if known is not None:
-        names, vectors = known.classes, class_means(network, known)
-    if old is None and (known is None or len(names) != rows):
-        raise ValueError(
-            f"class_init features: the checkpoint names none of its {rows} classes; features:DATA takes images "
-            f"of {rows} classes, in their order"
-        )
-    unknown = [name for name in old or [] if name not in names]
-    if unknown:
-        raise ValueError(
-            f"class_init features: no features of {unknown[0]!r}, a class of the checkpoint; features:DATA "
-            f"takes them from images of its classes"
-        )
-    f_k = F.normalize(vectors[[names.index(name) for name in old or names]])  # (K, dim)
-    return (F.normalize(class_means(network, images)) @ f_k.T).argmax(1).tolist()
-
-
-def class_means(network: features.Features, images: ImageSet) -> torch.Tensor:
-    """Mean of each class's features, all of one length and as the classifier's head reads them -> (classes, dim)."""
-    f = F.relu(torch.cat([features.embed(network, to_tensor(block))[0] for block in blocks(images.pixels)]))  # (N, dim)
-    return torch.stack([f[images.labels == i].mean(0) for i in range(len(images.classes))])
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """The pretrained models that recipes begin with, in float32 on the device, and new ones with random weights."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
@@ -12,27 +13,35 @@ from unet import VAE, TextEncoder, Tokenizer, UNet
 from unet.sizes import TEXT_ENCODERS, UNETS
 
 
+class Checkpoint(NamedTuple):
+    """A DiT's file, or new:SIZE, and what the file does not say: "" and 0 where nothing is given."""
+
+    model: str
+    objective: str = ""
+    heads: int = 0
+
+
 def load_autoencoder(vae: str, compute: Compute) -> VAE:
     """The autoencoder in float32, frozen, on the device."""
     return weights.load(vae, expect="vae", dtype=torch.float32).to(compute.device).requires_grad_(False)
 
 
-def load_dit(model: str, size: int, vae: VAE, compute: Compute, objective: str = "") -> tuple[DiT, int]:
+def load_dit(checkpoint: Checkpoint, size: int, vae: VAE, compute: Compute) -> tuple[DiT, int]:
     """The checkpoint's DiT and the image side that it works at: `size` pixels, 0 for its own.
 
-    objective: of a file that does not say whether it is a diffusion model or a flow, "" where it is not given.
     Raises ValueError for a DiT on latents of another number of channels than the autoencoder's, and for a size that the
     autoencoder does not make.
     """
+    model, objective, heads = checkpoint
     if size % vae.factor:
         raise ValueError(f"--size must be a multiple of {vae.factor} pixels for this autoencoder, found {size}")
-    sides = {"input_size": size // vae.factor} if size else {}
+    given = ({"input_size": size // vae.factor} if size else {}) | ({"heads": heads} if heads else {})
     try:
-        dit = weights.load(model, expect="dit", dtype=torch.float32, objective=objective or None, **sides)
+        dit = weights.load(model, expect="dit", dtype=torch.float32, objective=objective or None, **given)
     except ValueError as error:
         reason = str(error).partition("do not fit a DiTConfig: ")[2]
         told = f"--size {size} is {size // vae.factor} latents a side: {reason}" if reason else str(error)
-        raise ValueError(told) from None
+        raise ValueError(told.replace("give heads=", "give --heads")) from None
     if dit.config.in_channels != vae.config.latent_channels:
         raise ValueError(
             f"{model} works on latents of {dit.config.in_channels} channels, the autoencoder makes "
@@ -41,15 +50,15 @@ def load_dit(model: str, size: int, vae: VAE, compute: Compute, objective: str =
     return dit.to(compute.device), dit.config.input_size * vae.factor
 
 
-def new_dit(model: str, vae: VAE, side: int, classes: list[str], objective: str = "") -> DiT:
+def new_dit(checkpoint: Checkpoint, vae: VAE, side: int, classes: list[str]) -> DiT:
     """new:SIZE, a DiT of one of the named sizes with random weights, for images of `side` pixels: a diffusion model
     where no other objective is given."""
-    name = model.removeprefix("new:")
+    name = checkpoint.model.removeprefix("new:")
     if name not in SIZES:
         raise ValueError(f"unknown size {name!r}; new models are {', '.join('new:' + size for size in SIZES)}")
     shape = {"input_size": side // vae.factor, "in_channels": vae.config.latent_channels}
     dit = DiT.from_name(name, num_classes=len(classes), **shape)
-    dit.classes, dit.objective = classes, objective or "diffusion"
+    dit.classes, dit.objective = classes, checkpoint.objective or "diffusion"
     return dit
 
 

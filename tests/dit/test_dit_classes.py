@@ -84,8 +84,21 @@ def test_a_class_is_found_by_name_then_last_part_then_number(classes, rows):
     assert [row_of(name, classes) for name in classes] == list(range(len(classes)))
 
 
+def test_a_class_goes_by_each_of_its_words():
+    classes = ["buckeye, horse chestnut, conker", "crane", "crane", "missile", "projectile, missile"]
+    assert [row_of(name, classes) for name in ("conker", "buckeye", classes[0], "missile", "projectile", "2")] == [
+        *(0, 0, 0, 3, 4, 2)
+    ]
+    with pytest.raises(ValueError, match=r"'crane' is one of several: it is the name of crane \(1\); crane \(2\)$"):
+        row_of("crane", classes)
+    with pytest.raises(ValueError, match="'bukeye' is none of the 26 classes; the nearest names are buckeye, "):
+        row_of("bukeye", [*classes, *(f"class {i}" for i in range(21))])
+
+
 def test_a_name_that_means_several_classes_or_none_is_refused():
-    with pytest.raises(ValueError, match="'crack' is one of several: it is the last part of pill/crack, tile/crack"):
+    with pytest.raises(
+        ValueError, match=r"'crack' is one of several: it is the last part of pill/crack \(0\); tile/crack \(1\)"
+    ):
         row_of("crack", ["pill/crack", "tile/crack"])
     for name in ("9", "", "pill"):
         with pytest.raises(ValueError, match=f"class '{name}' is unknown: the classes are pill/crack"):

@@ -45,7 +45,7 @@ def load(
     check: search for NaN and infinity, which reads the whole file; None does so up to 1 GB of weights.
     overrides: fields of the model's config that the file does not hold or that shall differ (heads=, input_size=, ...).
     objective: "diffusion" or "flow", of a DiT whose file does not say (weights/layouts/objective.py).
-    A DiT gets the attributes `classes` (names, None where the file has none), `parents` ({class: superclass}),
+    A DiT gets the attributes `classes` (names, None where none are known), `parents` ({class: superclass}),
     `noise_schedule` (the name of its betas) and `objective`.
     Raises ValueError in one sentence with the file, what was expected and what was found.
     """
@@ -91,7 +91,7 @@ def assemble(
     if check or check is None and sum(tensor.nbytes for tensor in state.values()) <= SCANNED:
         check_finite(state, source)
     card = checked_card(graft_header(metadata, source).get("card"), source)
-    model.classes = class_names(metadata, card, source) if layout.kind == "dit" else None
+    model.classes = class_names(metadata, card, source, config.num_classes) if layout.kind == "dit" else None
     model.parents, model.noise_schedule = card["parents"] or {}, card["noise_schedule"] or "fixed"
     return model.eval()
 
@@ -122,17 +122,26 @@ def checked_card(card: object, source: str | Path) -> dict:
     return {name: checked(card.get(name), kind, f"{source}: {name} in its header") for name, kind in kinds.items()}
 
 
-def class_names(metadata: dict, card: dict, source: str | Path) -> list[str] | None:
-    """Names of the classes in the order of their ids: from a pipeline's labels, or from our own header's card."""
+def class_names(metadata: dict, card: dict, source: str | Path, count: int) -> list[str] | None:
+    """Names of the classes in the order of their ids: from a pipeline's labels, or from our own header's card.
+
+    A file of others that names none of its 1000 classes has ImageNet's, as every published DiT and SiT.
+    """
     labels = metadata.get("model_index", {}).get("id2label")
     if labels is None:
-        return card["classes"]
+        own = "config" in graft_header(metadata, source)
+        return imagenet() if count == 1000 and not own else card["classes"]
     checked(labels, dict[str, str | list[str]], f"{source}: id2label")
     if sorted(labels, key=lambda key: (len(key), key)) != [str(i) for i in range(len(labels))]:
         raise ValueError(
             f"{source}: id2label must have the ids 0 .. {len(labels) - 1}, found {', '.join([*labels][:3])}"
         )
     return [str(labels[str(i)]) for i in range(len(labels))]
+
+
+def imagenet() -> list[str]:
+    """The names of ImageNet's 1000 classes: the words of their synsets in WordNet, "tench, Tinca tinca" the first."""
+    return (Path(__file__).parent / "imagenet.txt").read_text().splitlines()
 
 
 def component(path: Path, expect: str | None) -> str | None:

@@ -16,7 +16,7 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.classes import Classes, new_classes
 from recipes.models.class_rows import fit_classes, row_names
-from recipes.models.loading import load_dit, new_dit
+from recipes.models.loading import Checkpoint, load_dit, new_dit
 
 TABLE = "y_embedder.embedding_table.weight"
 NUTS = ["nut/good", "nut/hole", "pin/good"]
@@ -75,15 +75,15 @@ def test_the_row_of_each_class_and_of_its_superclass(dit, vae):
 
 
 def test_the_side_of_the_images_is_the_models_or_the_asked_one(tiny, vae):
-    assert load_dit(str(tiny / "dit.safetensors"), 0, vae, CPU)[1] == 16
-    model, side = load_dit(str(tiny / "dit.safetensors"), 32, vae, CPU)
+    assert load_dit(Checkpoint(str(tiny / "dit.safetensors")), 0, vae, CPU)[1] == 16
+    model, side = load_dit(Checkpoint(str(tiny / "dit.safetensors")), 32, vae, CPU)
     assert side == 32 and model.config.input_size == 8
 
 
 def prepared(tiny, model, settings=DATA, superclasses=None):
     """Labelled images and a model for them, with random weights where its name is new:SIZE."""
     vae, options = str(tiny / "vae.safetensors"), superclasses or Superclasses()
-    return new_classes(model, vae, settings, "", options, "name", 0, "", CPU)
+    return new_classes(Checkpoint(model), vae, settings, "", options, "name", 0, "", CPU)
 
 
 def test_a_new_model_has_the_asked_side_and_the_images_classes(tiny):
@@ -95,16 +95,16 @@ def test_a_new_model_has_the_asked_side_and_the_images_classes(tiny):
 
 def test_a_new_model_fits_the_latents_and_knows_its_classes(vae):
     with torch.device("meta"):
-        model = new_dit("new:DiT-T/2", vae, 64, ["a", "b"])
+        model = new_dit(Checkpoint("new:DiT-T/2"), vae, 64, ["a", "b"])
     assert (model.config.input_size, model.config.in_channels, model.classes) == (16, 4, ["a", "b"])
 
 
 def test_what_does_not_fit_is_one_sentence(tiny, vae):
     with pytest.raises(ValueError, match="unknown size 'DiT-Q'; new models are new:DiT-S/2"):
-        new_dit("new:DiT-Q", vae, 64, ["a"])
+        new_dit(Checkpoint("new:DiT-Q"), vae, 64, ["a"])
     vae.config.latent_channels = 6
     with pytest.raises(ValueError, match="works on latents of 4 channels, .* makes 6"):
-        load_dit(str(tiny / "dit.safetensors"), 0, vae, CPU)
+        load_dit(Checkpoint(str(tiny / "dit.safetensors")), 0, vae, CPU)
 
 
 def test_superclasses_of_the_data_count_only_where_they_are_asked_for(tiny):

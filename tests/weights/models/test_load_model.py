@@ -44,6 +44,20 @@ def test_class_names(tmp_path, tiny_dit):
     assert weights.load(tmp_path / "folder").classes == names
 
 
+def test_a_published_dit_has_the_names_of_imagenet(tmp_path):
+    """Files of others name none of their 1000 classes; those of this package say themselves."""
+    model = DiT(DiTConfig(depth=1, width=16, heads=2, patch=2, input_size=4))
+    torch.save(model.state_dict(), tmp_path / "w.pt")
+    names = weights.load(tmp_path / "w.pt", heads=2).classes
+    assert len(names) == 1000 and names[990] == "buckeye, horse chestnut, conker"
+    assert [names[i] for i in (0, 134, 517, 783, 999)] == [
+        *("tench, Tinca tinca", "crane", "crane", "screw"),
+        "toilet tissue, toilet paper, bathroom tissue",
+    ]
+    weights.save_model(model, tmp_path / "w.safetensors")
+    assert weights.load(tmp_path / "w.safetensors").classes is None
+
+
 def test_weights_stay_in_the_file(tmp_path, tiny_dit):
     weights.save_model(tiny_dit, tmp_path / "w.safetensors")
     weight = weights.load(tmp_path / "w.safetensors").blocks[0].attn.qkv.weight
