@@ -9,6 +9,7 @@ from config import Config, check_unread, given, usage
 from config import sampling as part
 from config.repeat import IDLE, OF_A_CALL, settings_like
 from inference.hints import trained_control
+from recipes.models.saving import DEVIATIONS
 from recipes.settings import settings_from_here
 
 _ALL = (part.Source, part.Guidance, part.Hints, part.Start, part.Fill, part.Sampler, part.Output)
@@ -37,7 +38,7 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
         settings, only = settings_like(values["like"], everything)
         only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
         values = settings | values
-    source = part.Source(**{name: values[name] for name in ("run", "adapter") if name in values})
+    source = part.Source(**{name: values[name] for name in ("run", "adapter", "weights") if name in values})
     stored = settings_from_here(Path(source.run)) if source.run else {}
     path, files = fine_tuned(source, stored, values.get("model", part.Checkpoint.model), values.get("control", ""))
     row = ("a Stable Diffusion" if weights.is_sd(path) else "a DiT") + (" of a run" if source.run else "")
@@ -65,7 +66,8 @@ def fine_tuned(source: part.Source, stored: dict, model: str, control: str) -> t
     run = Path(source.run)
     for whole in (run / "model.safetensors", run / "model"):
         if whole.exists():
-            return str(whole), source.files()
+            deviations = [run / DEVIATIONS] if source.weights == "sampled" and (run / DEVIATIONS).exists() else []
+            return str(whole), [(str(file), 1.0) for file in deviations] + source.files()
     own = [str(path) for path in [run / "adapter.safetensors"] if path.exists()]
     if not own and not control and not trained_control(run):
         raise ValueError(f"{run}: neither adapter.safetensors nor model.safetensors; did the run finish?")

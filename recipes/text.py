@@ -8,13 +8,11 @@
 To train more than the word (pivotal tuning), give --token to text or dreambooth, beside their adapters.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 import adapters
-import weights
 from config import Config
 from config import training as part
 from ops.device import Compute
@@ -23,13 +21,13 @@ from recipes.conditions.captions import Captions
 from recipes.job import Job, header_settings
 from recipes.models.loading import load_sd, new_sd
 from recipes.models.new_word import add_word, word_report
-from recipes.models.store import for_training, leaves_whole_model
+from recipes.models.saving import save_trained
+from recipes.models.store import for_training
 from recipes.objectives.denoise import denoising
 from recipes.objectives.prior import prior_preservation, with_prior
 from recipes.samples.class_images import sample_class
 from recipes.samples.evaluation import evaluation, show_captioned, watched
 from unet import TextConditioned
-from unet.pair import encoders
 
 
 def text(config: Config, compute: Compute) -> Job:
@@ -87,7 +85,7 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     def finish(run: Path) -> None:
         show_captioned(run, condition, sampling, seed + 1)
         header = condition.header | {"tokens": tokens, "adapter": specs, "config": header_settings(config)}
-        save(run, condition, header)
+        save_trained(run, sd, model, header)
 
     made_of, turns = condition.made_of(), condition.turns
     return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of, turns)
@@ -97,15 +95,3 @@ def check_text_rate(model: TextConditioned, text_lr: float) -> None:
     """ValueError for a learning rate of the text encoder where nothing of it trains."""
     if text_lr and not any(p.requires_grad for p in model.text.parameters()):
         raise ValueError(f"text_lr = {text_lr} has no effect: nothing in the text encoder trains")
-
-
-def save(run: Path, condition: Captions, header: dict) -> None:
-    """The run's model/, the folder of a whole Stable Diffusion, where all of a part trained, else its adapter file."""
-    sd = condition.sd
-    if leaves_whole_model(header["adapter"]):
-        adapters.merge(condition.model)
-        for encoder in encoders(sd.text).values():
-            encoder.config = replace(encoder.config, vocab_size=encoder.token_embedding.num_embeddings)
-        weights.save_sd(sd, run / "model", "sd-diffusers")
-    else:
-        weights.save_adapter(run / "adapter.safetensors", condition.model, header)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sample
 import train
 import weights
 from unet import TextConditioned
@@ -66,6 +67,22 @@ def test_full_fine_tuning_leaves_a_folder_that_loads(tmp_path, tiny_sd):
     moved = [not torch.equal(a, b) for a, b in zip(before.unet.parameters(), after.unet.parameters())]
     same = [torch.equal(a, b) for a, b in zip(before.text.parameters(), after.text.parameters())]
     assert all(same) and sum(moved) > len(moved) / 2 and not (out / "adapter.safetensors").exists()
+
+
+def test_gaussian_weights_of_a_whole_unet_keep_their_deviations(tmp_path, tiny_sd):
+    """model/ holds their means; --weights sampled draws them by the file beside it, the same for the same seed."""
+    out = run(tmp_path, tiny_sd, "text", *"--adapter unet.full --adapter unet.bnn:sigma=0.2 --lr 1e-3".split())
+    tensors, header = weights.load_adapter(out / "deviations.safetensors")
+    assert (out / "model").is_dir() and header["adapter"] == ["unet.bnn:sigma=0.2"]
+    assert {name.rpartition(".")[2] for name in tensors} == {"weight", "weight_sigma", "bias", "bias_sigma"}
+    assert any(tensor.std() > 0 for name, tensor in tensors.items() if name.endswith("weight_sigma"))  # trained
+    shown = []
+    for kind in ("mean", "sampled", "sampled"):
+        folder = tmp_path / f"{kind}{len(shown)}"
+        flags = f"--prompt x --steps 2 --count 1 --precision fp32 --weights {kind} --seed 3 --out {folder}"
+        sample.main(["--run", str(out), *flags.split()])
+        shown.append(Image.open(folder / "x_000.png").tobytes())
+    assert shown[0] != shown[1] == shown[2]
 
 
 def test_a_whole_unet_and_a_new_word_become_one_folder(tmp_path, tiny_sd):
@@ -175,9 +192,12 @@ def test_a_caption_that_is_none(tmp_path, tiny_sd, captions, fault):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_caption_that_is_too_long_is_cut_and_said(tmp_path, tiny_sd):
-    with pytest.warns(UserWarning, match="1 of 2 texts exceed 14 tokens; cut off: 'hole hole'$"):
-        run(tmp_path, tiny_sd, "text", "--adapter", "lora", "--data", folder(tmp_path), "--template", "hole " * 16)
+def test_a_caption_of_several_chunks_is_trained_on_whole(tmp_path, tiny_sd, recwarn):
+    """With the text encoder frozen, and training: 16 tokens where a chunk has 14."""
+    data = ["--data", folder(tmp_path), "--template", "hole " * 16]
+    for name, spec in (("frozen", "lora"), ("trained", "text.lora")):
+        run(tmp_path, tiny_sd, "text", "--adapter", spec, *data, name=name)
+    assert not [warning for warning in recwarn if "cut off" in str(warning.message)]
 
 
 def test_a_mask_of_another_size_is_named(tmp_path, tiny_sd):
