@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from unet.model import UNet
-from unet.pair import TextPair
+from unet.pair import TextPair, in_chunks
 from unet.text import TextEncoder
 
 
@@ -29,5 +29,5 @@ class TextConditioned(nn.Module):
         return self.unet.latent_shape
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """x (B, C, H, W), t (B,), cond (B, L) token ids or text states as the UNet reads them."""
-        return self.unet(x, t, cond if cond.is_floating_point() else self.text(cond))
+        """x (B, C, H, W), t (B,), cond (B, n L) token ids of n chunks, or states as the UNet reads them."""
+        return self.unet(x, t, cond if cond.is_floating_point() else in_chunks(self.text, cond))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unet.conditioned import TextConditioned
 from unet.model import UNet, UNetConfig, UNetEncoder, initialise
+from unet.pair import in_chunks
 from unet.text import TextEncoder
 
 WIDTHS = (16, 32, 96, 256)  # of the published ControlNets, whose hint is 8 times as large as the latent
@@ -123,6 +124,6 @@ class ControlledText(TextConditioned):
         """
         if hint is None:
             return super().forward(x, t, cond)
-        states = cond if cond.is_floating_point() else self.text(cond)
+        states = cond if cond.is_floating_point() else in_chunks(self.text, cond)
         hint = hint.repeat(len(x) // len(hint) or 1, 1, 1, 1)  # (B, ...)
         return self.unet(x, t, states, self.control(x, t, states, hint, strength))

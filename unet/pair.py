@@ -9,6 +9,7 @@ Podell et al. 2023, arXiv 2307.01952, sec. 2.1. What they make of a text is a ro
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from unet.row import pack, sized
@@ -64,13 +65,26 @@ class TextPair(nn.Module):
         return PairConfig(self.first.config, self.second.config)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, 2 L) ids of both tokenizers, NOTHING for no text, and their sizes or not -> rows (B, N)."""
-        first, second, sizes = tokens.split(
-            [self.config.max_length] * 2 + [tokens.shape[1] % self.config.max_length], 1
-        )
-        states, pooled = states_and_pooled(self.second, second.clamp(min=0))
-        row = pack(torch.cat([self.first(first.clamp(min=0)), states], dim=2), pooled)
+        """tokens (B, 2 L n) ids of both tokenizers in n chunks, NOTHING for no text, sizes or not -> rows (B, N).
+
+        Each chunk is read alone; the pooled text is that of the first.
+        """
+        length = self.config.max_length
+        n = tokens.shape[1] // (2 * length)
+        first, second, sizes = tokens.split([n * length] * 2 + [tokens.shape[1] - 2 * n * length], 1)
+        ids = [part.clamp(min=0).reshape(-1, length) for part in (first, second)]  # (B n, L)
+        states, pooled = states_and_pooled(self.second, ids[1])
+        states = torch.cat([self.first(ids[0]), states], dim=2)  # (B n, L, D)
+        row = pack(rearrange(states, "(b n) l d -> b (n l) d", n=n), pooled[::n])
         return sized(row * (first[:, :1] != NOTHING), sizes)
+
+
+def in_chunks(text: TextEncoder | TextPair, tokens: Tensor) -> Tensor:
+    """text(tokens), each chunk of a row alone: tokens (B, 77 n) -> states (B, 77 n, D); of a pair its rows."""
+    length = text.config.max_length
+    if isinstance(text, TextPair) or tokens.shape[1] <= length:
+        return text(tokens)
+    return rearrange(text(tokens.reshape(-1, length)), "(b n) l d -> b (n l) d", b=len(tokens))
 
 
 def states_and_pooled(encoder: TextEncoder, tokens: Tensor) -> tuple[Tensor, Tensor]:

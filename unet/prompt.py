@@ -14,14 +14,14 @@ without weights keeps its states.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from unet.pair import TextPair, states_and_pooled
+from unet.pair import NOTHING, TextPair, TokenizerPair, states_and_pooled
 from unet.row import pack
 from unet.text import TextEncoder
 from unet.tokenizer import WORD_END, Tokenizer
@@ -109,6 +109,35 @@ def chunks(prompt: str, tokenizer: Tokenizer) -> list[list[Weighted]]:
     *closed, last = (_cut(_units(part, tokenizer), tokenizer) for part in parts)
     whole = [chunk for part in closed for chunk in part or [[]]] + last  # BREAK closes a chunk, even an empty one
     return whole or [[]]
+
+
+def caption_tokens(tokenizer: Tokenizer, captions: Sequence[str], n: int = 1) -> Tensor:
+    """Captions, which are texts without weights, in chunks as a prompt is -> ids (B, 77 n), n at least as given.
+
+    Of XL's two tokenizers (B, 2 x 77 n), NOTHING in each place of the empty caption. The text encoder reads them by
+    `in_chunks`. Where every caption is one chunk the ids are those of tokenizer.tokens.
+    """
+    n = max(n, most_chunks(tokenizer, captions))
+    if n == 1:
+        return tokenizer.tokens(list(captions))
+    both = (tokenizer, tokenizer.second) if isinstance(tokenizer, TokenizerPair) else (tokenizer,)
+    ids = []
+    for words in both:
+        rows = [chunks(escape(caption), words) for caption in captions]
+        padded = [row + [[]] * (n - len(row)) for row in rows]
+        ids.append(torch.tensor([[i for chunk in row for i in words.row([i for i, _ in chunk])] for row in padded]))
+    if len(both) == 1:
+        return ids[0]
+    empty = torch.tensor([not caption for caption in captions])[:, None]
+    return torch.where(empty, NOTHING, torch.cat(ids, dim=1))
+
+
+def most_chunks(tokenizer: Tokenizer, captions: Iterable[str]) -> int:
+    """The chunks of the longest caption, in the tokenizer that needs more of them."""
+    both = (tokenizer, tokenizer.second) if isinstance(tokenizer, TokenizerPair) else (tokenizer,)
+    short = tokenizer.length - 2 if not tokenizer.added else 0  # bytes; each token of the vocabulary is one at least
+    long = [text for text in dict.fromkeys(captions) if len(text.encode()) > short]
+    return max((len(chunks(escape(text), words)) for text in long for words in both), default=1)
 
 
 def _units(part: list[tuple[str, float]], tokenizer: Tokenizer) -> list[list[Weighted]]:

@@ -25,7 +25,8 @@ from recipes.images.sizes import image_sizes
 from recipes.job import Batches, HeldOut
 from sampling import batched_cfg, sample_seeds
 from unet import TextConditioned, encode_prompts
-from unet.prompt import escape
+from unet.pair import in_chunks
+from unet.prompt import caption_tokens, escape, most_chunks
 from unet.row import nothing, sized
 
 COLUMNS = 8  # prompts in a grid
@@ -133,19 +134,19 @@ class Captions:
         """(one entry for each different text, the empty one the last; the entry of each text, (N,)).
 
         An entry is a row of token ids (L,), or, where nothing trains in the text encoder and there are few, the states
-        (L, D) of them. Of XL both are rows without sizes (unet/row.py).
+        (L, D) of them, L 77 for each chunk of the longest caption. Of XL both are rows without sizes (unet/row.py).
         """
         distinct = [text for text in dict.fromkeys(texts) if text] + [""]
         number = {text: i for i, text in enumerate(distinct)}
         rows = torch.tensor([number[text] for text in texts])
-        tokens = self.sd.tokenizer.tokens(distinct)  # (U, L)
+        tokens = caption_tokens(self.sd.tokenizer, distinct, most_chunks(self.sd.tokenizer, self.texts))  # (U, n L)
         text_encoder = self.model.text
         if any(p.requires_grad for p in text_encoder.parameters()):
             return tokens, rows
         with torch.no_grad(), self.compute.autocast():
-            if len(tokens) * text_encoder(tokens[:1].to(self.compute.device)).nbytes > STATES:
+            if len(tokens) * in_chunks(text_encoder, tokens[:1].to(self.compute.device)).nbytes > STATES:
                 return tokens, rows
-            states = [text_encoder(part.to(self.compute.device)).float().cpu() for part in tokens.split(16)]
+            states = [in_chunks(text_encoder, part.to(self.compute.device)).float().cpu() for part in tokens.split(16)]
         return torch.cat(states), rows  # (U, L, D)
 
     def sample(self, prompts: list[str], settings: Sampling, seed: int, numbers: range | None = None) -> np.ndarray:
@@ -171,7 +172,7 @@ class Captions:
 
     def made_of(self, init: Sequence[str] = ()) -> dict:
         """Digests of the images, their captions and the base, with the files `init` merged into it."""
-        tokens = self.sd.tokenizer.tokens([*dict.fromkeys(self.texts), ""]).numpy().tobytes()
+        tokens = caption_tokens(self.sd.tokenizer, [*dict.fromkeys(self.texts), ""]).numpy().tobytes()
         captions = [*self.texts, str(self.places.tolist())]
         return made_of(self.images, self.settings.data, self.header["base"], self.vae, init, captions, tokens)
 

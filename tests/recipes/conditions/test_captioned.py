@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fakes import tiny_xl
 from PIL import Image
 
 import adapters
@@ -16,6 +17,8 @@ from recipes.models.loading import load_sd, new_sd
 from recipes.samples.class_images import sample_class
 from recipes.samples.evaluation import conditions_of
 from unet import encode_prompts
+from unet.pair import in_chunks
+from unet.prompt import caption_tokens, escape
 
 TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]
 CPU = Compute(torch.device("cpu"), "fp32")
@@ -43,6 +46,32 @@ def test_a_frozen_text_encoder_reads_each_caption_once(condition):
     tokens, _ = condition.read(TEXTS)
     assert tokens.dtype == torch.long and tokens.shape == (3, 16)
     assert torch.equal(condition.null, tokenizer.tokens([""]))
+
+
+def test_a_long_caption_is_read_as_it_is_sampled(condition):
+    """In chunks, as the prompt that shows it; so are shorter ones beside it, and the empty one."""
+    model, tokenizer, long = condition.model, condition.sd.tokenizer, "a hole, (BREAK) " + "a photo of a pill, " * 4
+    condition.texts = [*TEXTS, long]
+    expected = encode_prompts(model.text, tokenizer, [escape(text) for text in (*TEXTS[:2], long, "")])
+    n = expected.shape[1] // tokenizer.length
+    assert n > 1
+    adapters.attach(model, "unet.bitfit")
+    states, row = condition.read([*TEXTS, long])
+    torch.testing.assert_close(states, expected.float())
+    assert row.tolist() == [0, 1, 0, 2] and condition.null.shape == condition.read(["a hole"])[0][:1].shape
+    adapters.attach(model, "text.full")
+    tokens, _ = condition.read([*TEXTS, long])
+    x, t = torch.randn(4, 4, 4, 4), torch.arange(4)
+    torch.testing.assert_close(model(x, t, tokens), model(x, t, expected))
+
+
+def test_a_long_caption_of_xl_is_read_as_it_is_sampled():
+    """Both tokenizers make chunks, the pooled text is that of the first, and no text stays none."""
+    sd = tiny_xl(length=16, input_size=8)
+    texts = ["a hole", "a hole, " * 9]
+    rows = in_chunks(sd.text, caption_tokens(sd.tokenizer, [*texts, ""]))
+    torch.testing.assert_close(rows[:2], encode_prompts(sd.text, sd.tokenizer, texts))
+    assert (rows[2] == 0).all()
 
 
 def test_a_batch_has_the_captions_of_its_images(condition):
