@@ -257,6 +257,21 @@ class Filling:
 
 
 @dataclass
+class Window:
+    """What is trained on of a photograph"""
+
+    window: float = option(
+        0.0,
+        "side of the square around the mask that is trained on, in sides of the mask's box; 0: the photograph",
+        at_least=0,
+    )
+
+    def check(self) -> None:
+        if 0 < self.window < 1:
+            raise ValueError(f"--window must be 0 or at least 1, found {self.window}")
+
+
+@dataclass
 class DefectWord:
     """The defect's word"""
 

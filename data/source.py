@@ -25,6 +25,7 @@ from data.images import decode, decode_mask, looks_like_mask, refuse
 from data.lazy import HELD, Lazy, Strings, made, row_digests, workers
 from data.split import parse as parse_part
 from data.transforms import Transform
+from data.window import Windows, windows
 
 GENERATED = "generated:"
 SHOWN = 2_000  # images of which the progress is shown
@@ -41,7 +42,7 @@ def load(source: str, transform: Transform) -> ImageSet:
         images = load(source, transform)
         return images.at(part.of(images.names, images.labels.tolist()))
     if source.startswith(GENERATED):
-        return load_generated(source, transform.size)
+        return load_generated(source, whole(transform).size)
     layout = recognise(source)
     tell(layout.notes, describe_unread(Counter(layout.skipped)))
     images = load_items(layout.items, [item.label for item in layout.items], transform)
@@ -59,13 +60,20 @@ def load_captioned(source: str, transform: Transform, template: str = "") -> tup
         index = part.of(images.names, [0] * len(images.names))
         return images.at(index), captions._replace(items=tuple(captions.items[i] for i in index))
     if source.startswith(GENERATED):
-        images = load_generated(source, transform.size)
+        images = load_generated(source, whole(transform).size)
         captions = generated_captions(images.names)
     else:
         captions = read_captions(source, template)
         images = load_items(captions.items, [item.caption for item in captions.items], transform)
     print(describe_captions(captions))
     return images, captions
+
+
+def whole(transform: Transform) -> Transform:
+    """The transform of generated images, which are made at their size. ValueError for one that cuts windows."""
+    if transform.window:
+        raise ValueError("a window is cut out of photographs in files, and generated ones are made at their size")
+    return transform
 
 
 def classes_of(source: str) -> list[str]:
@@ -97,39 +105,50 @@ class Look(NamedTuple):
     mask_fault: str = ""
 
 
-def look(path: str, mask: str, transform: Transform) -> Look:
-    """The photograph of a file and its mask, "" for none, which must be as large as its image."""
+def look(path: str, mask: str, transform: Transform, cut: Windows | None = None) -> Look:
+    """The photograph of a file, or the window of it, and its mask, "" for none, which must be as large as its image."""
     try:
         decoded = decode(path)
     except ValueError as error:
         return Look(fault=str(error))
+    like, found, mask_fault = looks_like_mask(decoded), None, ""
     try:
-        image, like, origin = transform(decoded), looks_like_mask(decoded), transform.original(decoded.shape[:2])
+        found = decode_mask(mask) if mask else None
+    except ValueError as error:
+        mask_fault = str(error)
+    if found is not None and found.shape != decoded.shape[:2]:
+        (height, width), (high, wide) = decoded.shape[:2], found.shape
+        mask_fault = f"{mask}: a mask is as large as its image; {path} is {width}x{height}, the mask {wide}x{high}"
+    if cut and not mask_fault:
+        square = cut.square(np.zeros(decoded.shape[:2]) if found is None else found, path)
+        decoded, found = decoded[square], None if found is None else found[square]
+    try:
+        image, origin = transform(decoded), transform.original(decoded.shape[:2])
     except ValueError as error:
         return Look(fault=f"{path}: {error}")
-    if not mask:
+    if mask_fault:
+        return Look(image, None, like, mask_fault=mask_fault)
+    if found is None:
         return Look(image, np.zeros(transform.sides, bool), like, origin=origin)
-    try:
-        found = decode_mask(mask)
-    except ValueError as error:
-        return Look(image, None, like, mask_fault=str(error))
-    if found.shape != decoded.shape[:2]:
-        (height, width), (high, wide) = decoded.shape[:2], found.shape
-        fault = f"{mask}: a mask is as large as its image; {path} is {width}x{height}, the mask {wide}x{high}"
-        return Look(image, None, like, mask_fault=fault)
     at_size = transform.mask(found) > 0
     lost = (1.0 if not at_size.any() else transform.lost(found > 0)) if found.any() else None
     return Look(image, at_size, like, lost, origin)
 
 
-def photograph(path: str, transform: Transform) -> np.ndarray:
+def photograph(path: str, mask: str, transform: Transform, cut: Windows | None) -> np.ndarray:
     """The image of `look`."""
-    return transform(decode(path))
+    decoded = decode(path)
+    if cut is not None:
+        decoded = decoded[cut.square(decode_mask(mask) if mask else np.zeros(decoded.shape[:2]), path)]
+    return transform(decoded)
 
 
-def mask_of(path: str, transform: Transform) -> np.ndarray:
+def mask_of(path: str, mask: str, transform: Transform, cut: Windows | None) -> np.ndarray:
     """The mask of `look`."""
-    return transform.mask(decode_mask(path)) > 0 if path else np.zeros(transform.sides, bool)
+    if not mask:
+        return np.zeros(transform.sides, bool)
+    found = decode_mask(mask)
+    return transform.mask(found if cut is None else found[cut.square(found, path)]) > 0
 
 
 def load_items(
@@ -146,13 +165,18 @@ def load_items(
     labels = torch.tensor([number[name] for name in classes])
     paths, masked = Strings(str(item.path) for item in items), any(item.mask is not None for item in items)
     masks = Strings(str(item.mask or "") for item in items) if masked else None
-    images = room(photograph, lambda i: (paths[i], transform), (count, *sides, 3), np.uint8)
-    shapes = masks and room(mask_of, lambda i: (masks[i], transform), (count, *sides), bool)
+    found = ((file, decode_mask(file)) for file in masks or () if file)
+    cut = windows(found, transform.window) if transform.window else None
+
+    def row(i: int) -> tuple:
+        return paths[i], masks[i] if masks else "", transform, cut
+
+    images = room(photograph, row, (count, *sides, 3), np.uint8)
+    shapes = masks and room(mask_of, row, (count, *sides), bool)
     origins = np.zeros((count, 4), np.int64)
     bad, like_masks, lost, mask_faults = [], [], {}, []
     with workers(count if isinstance(images, Lazy) else 0) as pool:
-        arguments = ((paths[i], masks[i] if masks else "", transform) for i in range(count))
-        looks = made(look, arguments, pool)
+        looks = made(look, map(row, range(count)), pool)
         for i, found in enumerate(tqdm(looks, "looking at the images", count, disable=count < SHOWN)):
             bad += [found.fault] * bool(found.fault)
             mask_faults += [found.mask_fault] * bool(found.mask_fault)

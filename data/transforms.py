@@ -80,8 +80,11 @@ class Transform:
     size: Sides
     crop: int | None = None  # a centre crop to so many pixels comes first (the study's hazelnuts: 800 of 1024)
     kind: str = "resize"  # "resize": until it just covers `size`, then a centre crop; "adm": `adm_center_crop`
+    window: float = 0.0  # a square of so many sides of the mask's box comes first (window.py); 0: the whole photograph
 
     def __post_init__(self):
+        if self.window and self.crop is not None:
+            raise ValueError("an image is cropped to its middle or to a window around its mask, not both")
         if self.kind not in ("resize", "adm"):
             raise ValueError(f"kind of resizing must be 'resize' or 'adm'; found {self.kind!r}")
         if min(self.sides) < 1:

@@ -2,7 +2,7 @@
 
 A model without an input for masks blends its latents at every step (sampling/fill.py); one with an input reads the mask
 and the latent of the photograph without it (unet/inpaint.py, dit/inpaint.py). Either way the photograph keeps its own
-pixels outside of the mask (data/place/window.py).
+pixels outside of the mask (data/place/pasted.py).
 """
 
 import re
@@ -18,8 +18,9 @@ from torch import Tensor
 from config import sampling as part
 from data.folders.tree import read_tree
 from data.images import decode, decode_mask
-from data.place.window import pasted, window
+from data.place.pasted import pasted
 from data.transforms import resize, to_tensor
+from data.window import window
 from dit import MaskedDiT
 from inference.chosen import Chosen
 from inference.request import Request

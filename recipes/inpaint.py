@@ -82,8 +82,10 @@ def with_classes(config: Config, compute: Compute) -> tuple[Classes, list[str]]:
     """A DiT with an input for masks, which learns the classes of the images, and what trains of that input."""
     images, vae, rows = config[part.Images], config[part.Autoencoder].vae, config[part.ClassRows].class_init
     base, seed, cache = config[part.Base].model, config[part.Run].seed, config[part.Latents].cache
-    checkpoint = Checkpoint(base, heads=config[part.Heads].heads)
-    condition = new_classes(checkpoint, vae, images, None, part.Superclasses(), rows, seed, cache, compute)
+    checkpoint, window = Checkpoint(base, heads=config[part.Heads].heads), config[part.Window].window
+    condition = new_classes(
+        checkpoint, vae, images, None, part.Superclasses(), rows, seed, cache, compute, window=window
+    )
     check_masks(condition.images, images.data, "inpaint")
     dit.inpaint.take_mask(condition.model)
     return condition, ["x_embedder.full"]
@@ -93,7 +95,8 @@ def with_captions(config: Config, compute: Compute) -> tuple[Captions, list[str]
     """A Stable Diffusion with an input for masks, and captioned images; what trains of an input that is new."""
     sd = load_sd(config[part.Base].model, compute, inpainting=True)
     images, template, cache = config[part.Images], config[part.Captions].template, config[part.Latents].cache
-    condition = Captions(sd, images, template, cache, compute, text_lr=config[part.TextRate].text_lr)
+    more = {"text_lr": config[part.TextRate].text_lr, "window": config[part.Window].window}
+    condition = Captions(sd, images, template, cache, compute, **more)
     check_masks(condition.images, images.data, "inpaint")
     new = sd.unet.config.in_channels == sd.unet.config.out_channels
     unet.inpaint.take_mask(condition.model)

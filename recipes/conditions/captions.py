@@ -47,13 +47,14 @@ class Captions:
         text_lr: float = 0.0,
         init: Sequence[str] = (),
         buckets: bool = False,
+        window: float = 0.0,
     ):
         """template: caption of images without one. prompts: of the samples, by default the first captions.
 
         text_lr: learning rate of the text encoder, 0 for that of the rest. init: adapter files to merge into the model.
-        buckets: the images are trained on in their own shapes.
+        buckets: the images are trained on in their own shapes. window: see Transform.
         """
-        self.sd, self.vae, self.schedule = sd, sd.vae, sd.schedule
+        self.sd, self.vae, self.schedule, self.window = sd, sd.vae, sd.schedule, window
         self.template, self.settings, self.cache, self.compute = template, settings, cache, compute
         self.model = TextConditioned(sd.unet, sd.text)
         self.header = {"base": weights.fingerprint(self.model)}
@@ -73,7 +74,8 @@ class Captions:
 
     def load(self, source: str) -> tuple:
         """The images of a source, at the side that the model works at, and their captions."""
-        return load_captioned(source, transform(self.settings, self.sd.side(self.settings.size)), self.template)
+        side = self.sd.side(self.settings.size)
+        return load_captioned(source, transform(self.settings, side, self.window), self.template)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

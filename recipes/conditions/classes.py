@@ -175,6 +175,7 @@ def new_classes(
     cache: str,
     compute: Compute,
     features: str = "",
+    window: float = 0.0,
 ) -> Classes:
     """A DiT with a class table for the images' classes: new rows in that of the checkpoint, unless they are its own.
 
@@ -182,7 +183,7 @@ def new_classes(
     """
     autoencoder, new = load_autoencoder(vae, compute), checkpoint.model.startswith("new:")
     dit, side = (None, settings.size) if new else load_dit(checkpoint, settings.size, autoencoder, compute)
-    images, held = train_and_val(settings, val, side)
+    images, held = train_and_val(settings, val, side, window)
     images = with_parents(images, superclasses.hierarchy) if superclasses.superclass else images._replace(parents={})
     encoded = encode(autoencoder, images, settings.variants(), cache, compute)
     if new:

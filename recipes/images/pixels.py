@@ -10,19 +10,19 @@ from data.transforms import Transform, Variant, apply_variant, to_tensor
 from recipes.job import Batch, Batches
 
 
-def transform(images: Images, size: int) -> Transform:
-    """The way from a picture of any shape to (size, size, 3)."""
-    return Transform(size, images.crop or None, images.resize)
+def transform(images: Images, size: int, window: float = 0.0) -> Transform:
+    """The way from a picture of any shape, or from a window of it, to (size, size, 3)."""
+    return Transform(size, images.crop or None, images.resize, window)
 
 
-def train_and_val(images: Images, val: str | None, size: int) -> tuple[ImageSet, ImageSet | None]:
+def train_and_val(images: Images, val: str | None, size: int, window: float = 0.0) -> tuple[ImageSet, ImageSet | None]:
     """The training images, and the held-out ones if there are any.
 
     val: their source; "" for the val split of generated data; None for none. ValueError unless the classes agree.
     """
-    train = load(images.data, transform(images, size))
+    train = load(images.data, transform(images, size, window))
     source = "" if val is None else held_out(images.data, val)
-    held = load(source, transform(images, size)) if source else None
+    held = load(source, transform(images, size, window)) if source else None
     if held is not None and held.classes != train.classes:
         odd = sorted(set(held.classes) ^ set(train.classes))
         raise ValueError(f"{source}: held-out images must have the classes of {images.data}; {odd[0]!r} is in one only")

@@ -29,6 +29,8 @@ def other_value(field):
     default, limits = default_of(field), field.metadata["limits"]
     if isinstance(default, bool):
         return True
+    if field.name == "window":  # 0, or 1 and above
+        return 2.0
     if isinstance(default, (int, float)):
         value = default + 1 if not isinstance(default, float) else default / 2 + 0.25
         return min(value, limits.get("at_most", value))

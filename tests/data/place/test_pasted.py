@@ -1,35 +1,16 @@
-"""The square around a mask, and the paste that leaves every pixel outside of it."""
+"""The paste that leaves every pixel outside of a mask."""
 
 import numpy as np
 import pytest
 
-from data.place.window import pasted, softened, window
+from data.place.pasted import pasted, softened
+from data.window import window
 
 
 def mask(box, shape=(40, 60)):
     values = np.zeros(shape, bool)
     values[box] = True
     return values
-
-
-@pytest.mark.parametrize(
-    ("box", "ratio", "square"),
-    [
-        (np.s_[10:14, 20:30], 2, np.s_[2:22, 15:35]),
-        (np.s_[10:14, 20:30], 1, np.s_[7:17, 20:30]),
-        (np.s_[0:4, 56:60], 2, np.s_[0:8, 52:60]),  # moved in where it would leave the photograph
-        (np.s_[10:14, 20:30], 0, np.s_[0:40, 5:45]),  # the largest square, around the defect
-        (np.s_[0:0, 0:0], 2, np.s_[0:40, 10:50]),  # no defect: the middle
-        (np.s_[10:14, 20:30], 50, np.s_[0:40, 5:45]),  # no larger than there is room
-    ],
-)
-def test_the_square_lies_around_the_box_and_inside_the_photograph(box, ratio, square):
-    assert window(mask(box), ratio) == square
-
-
-def test_a_mask_that_no_square_holds_is_refused():
-    with pytest.raises(ValueError, match="a mask of 55 pixels does not fit in the largest square, of 40"):
-        window(mask(np.s_[3:5, 2:57]), 2)
 
 
 def test_the_edge_lies_inside_and_thin_parts_reach_one():
