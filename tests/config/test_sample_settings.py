@@ -62,6 +62,17 @@ def test_every_setting_is_read_or_refused(row, sources):
                 call_settings.configure(argv)
 
 
+def test_a_mask_is_filled_at_the_scale_that_the_run_was_trained_at(sources):
+    config = Path(sources["a DiT of a run"][1], "config.toml")
+    text = config.read_text()
+    config.write_text(text + "window = 2.5\n")
+    argv = [*sources["a DiT of a run"], *FILL]
+    assert call_settings.configure(argv)[0].values["window"] == 2.5
+    assert call_settings.configure([*argv, "--window", "0"])[0].values["window"] == 0
+    assert call_settings.configure(sources["a DiT of a run"])[0].values["window"] == 0  # without a mask
+    config.write_text(text)
+
+
 @pytest.mark.parametrize(
     "argv, words",
     [
