@@ -118,11 +118,15 @@ def of_the_word(condition: Captions, word: str) -> tuple[list[int] | None, Tenso
     return token_indices(word, prompt, condition.sd.tokenizer), condition.read([prompt])[0][0]
 
 
-def planes(images: ImageSet, variants: list[Variant]) -> dict[str, Tensor]:
-    """The images (N, V, 3, S, S) uint8 and their masks (N, V, 1, S, S) in all variants: what z(m) is made of."""
-    turned = [np.stack([apply_variant(image, variant) for image in images.pixels]) for variant in variants]
-    pixels = torch.from_numpy(np.stack(turned, 1)).permute(0, 1, 4, 2, 3)
-    return {"pixels": pixels.contiguous(), "mask": mask_hints(images.masks, variants)}
+def planes(images: ImageSet, variants: list[Variant]) -> dict[str, Computed]:
+    """What z(m) is made of: the images, uint8 (B, 3, S, S), and their masks (B, 1, S, S), in any of the variants."""
+
+    def pixels(index: Tensor, variant: Tensor) -> Tensor:
+        chosen = zip(images.pixels[index.numpy()], variant.tolist())
+        turned = np.stack([apply_variant(image, variants[number]) for image, number in chosen])
+        return torch.from_numpy(turned).permute(0, 3, 1, 2).contiguous()
+
+    return {"pixels": Computed(pixels), "mask": mask_hints(images.masks, variants)}
 
 
 def image_hints(vae: VAE, images: ImageSet, shape: tuple[int, int], compute: Compute) -> Computed:
