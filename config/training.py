@@ -329,6 +329,13 @@ class Features:
 
 
 @dataclass
+class Scores:
+    """Scores of the samples"""
+
+    scorer: str = option("", "function of the samples of every evaluation, module:NAME or file.py:NAME (scorers.md)")
+
+
+@dataclass
 class Measure:
     """The metrics at the end"""
 

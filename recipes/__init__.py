@@ -37,7 +37,7 @@ DIT, NEW_DIT, SD, NEW_SD = "a DiT", "a new DiT", "a Stable Diffusion", "a new St
 _PIXELS = (part.Run, part.Base, part.Images, part.HeldOut, part.Adapter, part.Loop)
 _LATENTS = (part.Run, part.Base, part.Images, part.Latents, part.Blocks, part.Loop, part.Grid)
 _DENOISING = (part.Denoising, part.Sampling)
-_WATCHED = (*_DENOISING, part.Stopping, part.Features)
+_WATCHED = (*_DENOISING, part.Stopping, part.Features, part.Scores)
 _CLASSES = (
     *_LATENTS,
     part.Autoencoder,

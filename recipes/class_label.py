@@ -51,13 +51,13 @@ def class_label(config: Config, compute: Compute) -> Job:
     path = training_path(model, base, config[part.Objective], config[part.NoiseSchedule].noise_schedule, specs)
     for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks].checkpoint)
     loss = denoising(model, path, loss_options.noise_offset, loss_options.min_snr)
-    count, features = config[part.Grid].count, config[part.Features].features
-    measure = watched(condition, count, config[part.Stopping].acts, features)
+    count, features = config[part.Grid].count, config[part.Features]
+    measure = watched(condition, count, config[part.Stopping], features, config[part.Scores])
     evaluate = evaluation(condition, loss, condition.held_out(), sampling, count, seed, measure)
 
     def finish(run: Path) -> None:
         save(run, condition, specs, config[part.Images].data, header_settings(config))
-        measure_classes(run, config[part.Measure].measure, condition, sampling, seed, features)
+        measure_classes(run, config[part.Measure].measure, condition, sampling, seed, features.features)
 
     batches = condition.batches(loss_options, superclass=superclass)
     return Job(model, specs, condition.names, batches, loss, evaluate, finish, made_of=condition.made_of())

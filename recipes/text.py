@@ -74,7 +74,7 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
         batches = with_prior(batches, of_class, len(captions))
         loss = prior_preservation(loss, prior.prior_weight)
     count = config[part.Grid].count
-    similarity = watched(condition, count, config[part.Stopping].acts, config[part.Features].features)
+    similarity = watched(condition, count, config[part.Stopping], config[part.Features], config[part.Scores])
 
     def measure(samples: np.ndarray) -> dict:
         return word_report(model, sd.tokenizer, tokens) | similarity(samples)

@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from config.training import Sampling
+from config.training import Features, Sampling, Scores, Stopping
 from data.lazy import Lazy
 from data.output.grid import grid, save_image, sections
 from data.source import tell
 from data.transforms import Variant
+from metrics.statistics.scores import load_scorer, means
 from metrics.textures.table import features_of
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
@@ -76,13 +77,23 @@ def check_steps(schedule: NoisePath, settings: Sampling) -> None:
         raise ValueError(f"--sample-steps {settings.sample_steps}, --sampler {settings.sampler}: {error}") from None
 
 
-def watched(condition: Classes | Captions, count: int, decides: bool, features: str) -> Callable[[np.ndarray], dict]:
-    """measure(samples): how alike samples, `count` a column, are to the training images (training/monitor.py)."""
+def watched(
+    condition: Classes | Captions, count: int, stopping: Stopping, features: Features, scores: Scores
+) -> Callable[[np.ndarray], dict]:
+    """measure(samples): how alike samples, `count` a column, are to the training images (training/monitor.py), and
+    where there is a scorer its `scores` of them and the number of training `images`, which makes epochs of steps."""
     shown = [name for name in condition.columns for _ in range(count)]
-    features, decode = features_of(features, condition.settings.data), partial(reconstruct, condition.vae)
-    return monitor(
-        condition.images.pixels, condition.kinds(), shown, decides, condition.compute.device, features, decode
+    score = load_scorer(scores.scorer) if scores.scorer else None
+    network, decode = features_of(features.features, condition.settings.data), partial(reconstruct, condition.vae)
+    likeness = monitor(
+        condition.images.pixels, condition.kinds(), shown, stopping.acts, condition.compute.device, network, decode
     )
+
+    def measure(samples: np.ndarray) -> dict:
+        scored = {"scores": means(score(samples)), "images": len(condition.names)} if score else {}
+        return likeness(samples) | scored
+
+    return measure
 
 
 def measure_classes(

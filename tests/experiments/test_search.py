@@ -16,7 +16,7 @@ from config import read_toml
 from experiments import search
 from experiments.log import summary
 from experiments.run import write_settings
-from recipes.settings import all_parts
+from recipes.settings import all_parts, check
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -123,8 +123,8 @@ def test_the_row_of_a_run(tmp_path):
 def test_a_search_resumes_fails_goes_on_and_skips(tiny, tmp_path):
     """rank 2 was killed after its first step, rank 0 is refused, rank 3 is trained all the same."""
     path, out = config(tiny, tmp_path, "[search]\nrank = [2, 0, 3]\n"), tmp_path / "out"
-    base, lists, _ = search.read_search(path)
-    write_settings(out / "rank=2", search.settings_of(base, {"rank": 2}))
+    [grid], _ = search.read_search(path)
+    write_settings(out / "rank=2", search.settings_of(grid.settings, {"rank": 2}))
     one_step = train.one_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -179,12 +179,108 @@ def test_the_old_name_of_the_command_gives_notice_and_works():
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("search_*.toml")), ids=lambda path: path.name)
 def test_every_run_of_the_searches_that_come_along_is_a_config(path, tmp_path):
-    base, lists, _ = search.read_search(path)
-    for values in search.combinations(lists):
-        write_settings(tmp_path / "run", search.settings_of(base, values))
-        stored = read_toml(tmp_path / "run.toml", all_parts())
-        assert not any("{" in spec for spec in stored["adapter"])
-        assert stored["lr"] == values["lr"] and stored["text_lr"] == values["text_lr"]
-        for spec in stored["adapter"]:
-            adapters.parse(adapters.split(spec)[1])
-    assert len(search.combinations(lists)) == 125
+    grids, _ = search.read_search(path)
+    for grid in grids:
+        for values in search.combinations(grid.lists):
+            write_settings(tmp_path / "run", search.settings_of(grid.settings, values))
+            stored = read_toml(tmp_path / "run.toml", all_parts())
+            check(stored)
+            assert stored["lr"] == values["lr"] and stored.get("text_lr") == values.get("text_lr")
+            for spec in stored.get("adapter", []):
+                assert "{" not in spec and adapters.parse(adapters.split(spec)[1])
+    if path.stem == "search_logo_sd15":
+        assert [len(search.combinations(grid.lists)) for grid in grids] == [3, 125, 6]
+        assert all(len(grid.settings["prompts"]) == 6 and grid.settings["count"] == 8 for grid in grids)
+
+
+def methods(folder, text):
+    """A file of a search of several methods."""
+    path = folder / "methods.toml"
+    path.write_text(text)
+    return path
+
+
+def test_methods_take_what_they_read_of_the_settings_of_all(tmp_path):
+    grids, out = search.read_search(
+        methods(
+            tmp_path,
+            """
+            out = "there"
+            steps = 3
+            text_lr = 0.1
+            [methods.a]
+            adapter = ["lora:rank={rank}"]
+            [methods.a.search]
+            rank = [2, 3]
+            [methods.b]
+            recipe = "text"
+            steps = 4
+            [methods.b.search]
+            lr = [0.1]
+            """,
+        )
+    )
+    assert out == Path("there").resolve()
+    assert grids[0] == ("a", {"steps": 3, "adapter": ["lora:rank={rank}"]}, {"rank": [2, 3]})
+    assert grids[1] == ("b", {"steps": 4, "text_lr": 0.1, "recipe": "text"}, {"lr": [0.1]})
+    assert list(grids[0].runs(out)) == [out / "a" / "rank=2", out / "a" / "rank=3"]
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("methods = 1", "methods must be tables"),
+        ("[methods.a]\nsteps = 2", r"\[methods.a.search\] must give each name a list"),
+        ("[search]\nlr = [1.0]\n[methods.a.search]\nlr = [1.0]", "each has its own"),
+        ("stepz = 1\n[methods.a.search]\nlr = [1.0]", "unknown key 'stepz', which no method reads"),
+        ("[methods.a]\nstepz = 1\n[methods.a.search]\nlr = [1.0]", "unknown key 'stepz'"),
+    ],
+)
+def test_wrong_methods_are_one_sentence(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        search.read_search(methods(tmp_path, text))
+
+
+def test_a_search_of_two_methods_is_scored_at_every_look(tiny_sd, tmp_path):
+    """The score of a look is the number of looks so far; the reader finds the word in the first prompt alone."""
+    (tmp_path / "scorer.py").write_text(
+        "import numpy as np\nlooks = []\n"
+        "def score(images):\n    looks.append(len(images))\n"
+        "    return {'detector': np.full(len(images), 0.7 + len(looks) / 100), 'text': np.arange(len(images)) < 1}\n"
+    )
+    path = methods(
+        tmp_path,
+        f"""
+        out = "{tmp_path / "out"}"
+        model = "{tiny_sd}"
+        data = "generated:hugo_on_black/few/1"
+        scorer = "{tmp_path / "scorer.py"}:score"
+        prompts = ["a <logo>", "a hat"]
+        count = 1
+        steps = 4
+        batch = 2
+        sample_every = 2
+        sample_steps = 2
+        warmup = 0
+        cache = ""
+        precision = "fp32"
+        [methods.dreambooth]
+        recipe = "dreambooth"
+        prior_weight = 0.0
+        adapter = ["unet.full"]
+        [methods.dreambooth.search]
+        lr = [1e-4]
+        [methods.word]
+        recipe = "textual_inversion"
+        token = "<logo>"
+        token_init = "a"
+        [methods.word.search]
+        lr = [1e-3]
+        """,
+    )
+    search.main([str(path)])
+    text = (tmp_path / "out" / "scores.md").read_text()
+    for method, lr in (("dreambooth", "0.0001"), ("word", "0.001")):
+        assert f"| {method} | lr {lr} | 4 | 2 | 0.615 | 0.730 | 0.500 |" in text
+    assert text.count("| lr 0.001 | 2 | 1 | 0.000 | 0.720 | 0.500 |") == 1
+    assert "| method | lr | state of run |" in (tmp_path / "out" / "table.md").read_text()
