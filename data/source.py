@@ -119,6 +119,7 @@ def look(path: str, mask: str, transform: Transform, cut: Windows | None = None)
     if found is not None and found.shape != decoded.shape[:2]:
         (height, width), (high, wide) = decoded.shape[:2], found.shape
         mask_fault = f"{mask}: a mask is as large as its image; {path} is {width}x{height}, the mask {wide}x{high}"
+    whole = 0 if found is None else np.count_nonzero(found)
     if cut and not mask_fault:
         square = cut.square(np.zeros(decoded.shape[:2]) if found is None else found, path)
         decoded, found = decoded[square], None if found is None else found[square]
@@ -131,7 +132,8 @@ def look(path: str, mask: str, transform: Transform, cut: Windows | None = None)
     if found is None:
         return Look(image, np.zeros(transform.sides, bool), like, origin=origin)
     at_size = transform.mask(found) > 0
-    lost = (1.0 if not at_size.any() else transform.lost(found > 0)) if found.any() else None
+    inside = np.count_nonzero(found) * (1 - transform.lost(found > 0)) if at_size.any() else 0
+    lost = 1 - inside / whole if whole else None
     return Look(image, at_size, like, lost, origin)
 
 
@@ -165,8 +167,7 @@ def load_items(
     labels = torch.tensor([number[name] for name in classes])
     paths, masked = Strings(str(item.path) for item in items), any(item.mask is not None for item in items)
     masks = Strings(str(item.mask or "") for item in items) if masked else None
-    found = ((file, decode_mask(file)) for file in masks or () if file)
-    cut = windows(found, transform.window) if transform.window else None
+    cut = windows((decode_mask(mask) for mask in masks or () if mask), transform.window) if transform.window else None
 
     def row(i: int) -> tuple:
         return paths[i], masks[i] if masks else "", transform, cut

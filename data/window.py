@@ -21,7 +21,7 @@ def window(mask: np.ndarray, ratio: float = 0.0) -> Square:
     """The square of a photograph around the middle of its mask (H, W) bool.
 
     ratio: its side over that of the mask's box; 0 is the largest square. Of a mask without a pixel it is the largest
-    square in the middle. ValueError for a mask that no square of the photograph holds.
+    square in the middle. A mask that no square of the photograph holds is cut at both ends.
     """
     shape, largest = np.array(mask.shape), min(mask.shape)
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -29,8 +29,6 @@ def window(mask: np.ndarray, ratio: float = 0.0) -> Square:
     if len(rows):
         low, high = np.array([rows[0], columns[0]]), np.array([rows[-1], columns[-1]]) + 1
     box = int(max(high - low)) if len(rows) else 0
-    if box > largest:
-        raise ValueError(f"a mask of {box} pixels does not fit in the largest square, of {largest}: crop it")
     side = min(max(math.ceil(ratio * box), box), largest) if ratio and box else largest
     top, left = np.clip(np.round((low + high - side) / 2), 0, shape - side).astype(int)
     return slice(int(top), int(top) + side), slice(int(left), int(left) + side)
@@ -52,19 +50,12 @@ class Windows(NamedTuple):
         return slice(top, top + side), slice(left, left + side)
 
 
-def windows(masks: Iterable[tuple[str, np.ndarray]], ratio: float) -> Windows:
+def windows(masks: Iterable[np.ndarray], ratio: float) -> Windows:
     """Those of a set: a photograph without a mask is used at the scale of the median one with a mask.
 
-    masks: file and (H, W) bool of each. ValueError for one that no square of its photograph holds, which it names, and
-    where all are empty.
+    masks: (H, W) bool each. ValueError where all are empty.
     """
-    shares = []
-    for file, mask in masks:
-        try:
-            rows, _ = window(mask, ratio)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
-        shares += [(rows.stop - rows.start) / min(mask.shape)] * bool(mask.any())
-    if not shares:
+    found = [(window(mask, ratio)[0], min(mask.shape)) for mask in masks if mask.any()]
+    if not found:
         raise ValueError("no image has a mask, so there is nothing for a window to lie around")
-    return Windows(ratio, median(shares))
+    return Windows(ratio, median((rows.stop - rows.start) / short for rows, short in found))

@@ -155,7 +155,8 @@ def read_job(image: Path, file: Path, ratio: float) -> tuple[np.ndarray, np.ndar
             f"{file}: a mask is as large as its photograph; {image} is {width}x{height}, the mask "
             f"{mask.shape[1]}x{mask.shape[0]}"
         )
-    try:
-        return photograph, mask, window(mask, ratio)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+    square = window(mask, ratio)
+    if mask[square].sum() < mask.sum():
+        side = square[0].stop - square[0].start
+        raise ValueError(f"{file}: the mask does not fit in the largest square of its photograph, of {side}: crop both")
+    return photograph, mask, square

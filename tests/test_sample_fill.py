@@ -11,8 +11,10 @@ import sample
 import weights
 from data import load
 from data.__main__ import main as inspect
+from data.output.grid import save_image
 from data.place.changed import Changed, changed
 from data.transforms import Transform
+from inference.fill import read_job
 from sampling import sample_noise, sample_seeds
 from unet import TextConditioned
 from unet.inpaint import take_mask
@@ -245,3 +247,10 @@ def test_a_photograph_that_nothing_was_drawn_in_is_no_pair(tiny, tiny_sd, photos
     flags = ["--image", str(photos / "good"), "--mask", str(photos / "none.png"), "--product", "nut"]
     with pytest.raises(ValueError, match="none of 2 pairs changed 0.1 of the mask: nothing was written"):
         sample.main([*FAST, *model_of("dit", tiny, tiny_sd), *flags, "--out", str(tmp_path)])
+
+
+def test_a_mask_that_no_square_of_its_photograph_holds_is_refused(tmp_path):
+    save_image(tmp_path / "a.png", np.zeros((20, 60, 3), np.uint8))
+    save_image(tmp_path / "mask.png", np.full((20, 60), 255, np.uint8))
+    with pytest.raises(ValueError, match="mask.png: the mask does not fit in the largest square .*, of 20: crop both"):
+        read_job(tmp_path / "a.png", tmp_path / "mask.png", 2.0)
