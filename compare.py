@@ -17,7 +17,7 @@ The config gives settings of train.py and sample.py, those that all methods shar
     [variants.unguided]                          # optional: sampling variants of every method, or of those in `of`
     guidance = 1.0
     of = ["lora"]
-    [scorers]                                    # optional: functions of the samples, see metrics/statistics/scores.py
+    [scorers]                                    # optional: functions of the samples, see metrics/alignment/scores.py
     logo = "examples/logo_scorer.py:score"
     [classes_of_prompts]                         # of a text model: prompt = the class of its samples
     "a photo of a sks nut with a crack" = "hazelnut/crack"

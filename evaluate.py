@@ -20,12 +20,12 @@ from data.source import GENERATED, describe_shared, tell
 from data.split import parse as parse_part
 from data.transforms import Transform, to_tensor
 from metrics import networks
+from metrics.alignment.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
+from metrics.alignment.scores import load_scorer, means
+from metrics.alignment.subject import drift
 from metrics.downstream.folders import gain_table
 from metrics.networks import lpips
 from metrics.statistics.clusters import intra_cluster, pairwise_diversity
-from metrics.statistics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
-from metrics.statistics.scores import load_scorer, means
-from metrics.statistics.subject import drift
 from metrics.table import class_accuracy, measure, without_nan
 from metrics.text import as_text
 from metrics.textures.table import PATCHES, features_of, measure_patches

@@ -18,11 +18,11 @@ from inference.folder import Folder
 from inference.pairs import Pairs
 from inference.request import Request, encode_image, prepare_dit, prepare_sd
 from inference.settings import configure
-from ops import process
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
-from ops.memory import memory_in_a_sentence
-from ops.progress import progress
+from ops.machine import process
+from ops.machine.memory import memory_in_a_sentence
+from ops.machine.progress import progress
 from sampling import batched_cfg, limited_interval, sample_latents
 
 LEVERS = "a smaller --batch or --size, or --precision bf16, takes less memory"

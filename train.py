@@ -20,9 +20,9 @@ from config.training import Loop, Run, Stopping
 from data.output.atomic import write_atomic
 from ops.attention import set_backend
 from ops.device import Compute, choose_device
-from ops.memory import memory_in_a_sentence
-from ops.process import by_first, is_first, processes
-from ops.progress import progress
+from ops.machine.memory import memory_in_a_sentence
+from ops.machine.process import by_first, is_first, processes
+from ops.machine.progress import progress
 from ops.random import fold_in, generator_for
 from recipes import RECIPES, Job
 from recipes.job import OF_A_CALL
@@ -33,12 +33,12 @@ from training.finish import finish
 from training.folder import claimed
 from training.log import open_log, read_log
 from training.monitor import is_corrupted, keep_best
-from training.optimizer import StepInBackward, adamw, average, clip, ema_decay, lr_factor, param_groups
 from training.page import write_page
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
+from training.step.optimizer import StepInBackward, adamw, average, clip, ema_decay, lr_factor, param_groups
+from training.step.together import loss_of, objective, own_part, summed, until_last
+from training.step.turns import batch_index, images_of
 from training.stops import Stop, graceful_stop
-from training.together import loss_of, objective, own_part, summed, until_last
-from training.turns import batch_index, images_of
 
 LEVERS = (
     "a smaller --batch (with --accumulate for the same step), --size or --count, --precision bf16, or an --adapter "

@@ -10,8 +10,8 @@ from config.option import option
 from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
 from sampling import SAMPLERS, NoisePath, Schedule
-from sampling.ddpm import VARIANCES
 from sampling.flow import OBJECTIVES
+from sampling.samplers.ddpm import VARIANCES
 
 WEIGHT = r"\d+\.?\d*|\.\d+"
 

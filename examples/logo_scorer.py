@@ -25,7 +25,7 @@ from data.generated.garments import PROPS
 from data.generated.logos import ASPECT, LETTERS, MARKS, WORD, caption, image, letter
 from data.output.grid import grid, save_image
 from data.transforms import Transform, to_tensor
-from metrics.statistics.scores import THRESHOLD
+from metrics.alignment.scores import THRESHOLD
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, HIGH, WIDE = 64, 37, 53  # of the pictures; of the window that holds any template

@@ -17,8 +17,8 @@ from experiments.run import is_finished, sample_once, train
 from experiments.settings import base_model, training_images
 from experiments.table import markdown
 from metrics import networks
-from metrics.statistics.scores import load_scorer, means
-from metrics.statistics.subject import drift
+from metrics.alignment.scores import load_scorer, means
+from metrics.alignment.subject import drift
 from metrics.table import measure
 from ops.device import choose_device
 

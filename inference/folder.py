@@ -10,7 +10,7 @@ from config.repeat import same_images
 from data.images import decode
 from data.output.grid import grid, save_image
 from data.output.samples import GRID, check_folder, file_names, overview
-from ops.process import by_first
+from ops.machine.process import by_first
 
 
 class Folder:

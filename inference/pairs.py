@@ -22,7 +22,7 @@ from data.output.grid import save_image
 from data.output.samples import file_names
 from data.place.changed import Changed, changed
 from inference.fill import Fill
-from ops import process
+from ops.machine import process
 
 LINES = "pairs.jsonl"
 ABOUT = ("seed", "steps", "guidance", "sampler", "model", "adapters")  # of a call, in each line

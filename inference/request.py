@@ -26,8 +26,8 @@ from sampling.latents import cleanest
 from unet import VAE, ControlledText, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
 from unet.inpaint import take_mask
-from unet.prompt import added_words
 from unet.row import nothing, sized
+from unet.text.prompt import added_words
 
 CLASSES = 12  # columns at most, where no class is named
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from data import ImageSet
 from data.transforms import to_tensor
+from metrics.alignment.subject import subject_score
 from metrics.networks import Network
 from metrics.statistics.clusters import intra_cluster
 from metrics.statistics.frechet import frechet
@@ -21,7 +22,6 @@ from metrics.statistics.kid import kid, kid_interval
 from metrics.statistics.nearest import authentic, by_image, copy_report, ratio, turned
 from metrics.statistics.neighbours import density_coverage, precision_recall
 from metrics.statistics.rows import distances
-from metrics.statistics.subject import subject_score
 
 VIEWS = 8  # of a training image: four quarter turns, mirrored or not
 NEIGHBOURS = 5  # training images in the ratio of distances, or all of them if there are fewer

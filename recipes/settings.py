@@ -12,7 +12,7 @@ import weights
 from config import Config, check_unread, given, read_toml, usage
 from config.training import Base, Images, Origin, Run
 from data.split import SOURCE, parts, share
-from ops.process import restarted
+from ops.machine.process import restarted
 from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
 from recipes.job import OF_A_CALL
 

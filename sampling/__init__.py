@@ -1,25 +1,25 @@
 """Noise schedules, guidance, samplers and the training loss.
 
 A path is a diffusion chain (schedule.py) or the straight one of a flow (flow.py). A denoiser is denoise(x, t) -> out
-with everything else bound (guidance.py). A sampler is one function of a denoiser with one loop (ddpm.py, ddim.py,
-dpm.py, heun.py, sde.py, and lcm in consistency.py). sample_latents() runs one over a list of samples.
+with everything else bound (guidance.py). A sampler is one function of a denoiser with one loop (samplers/, and
+lcm in consistency.py). sample_latents() runs one over a list of samples.
 """
 
 import warnings
 
 from sampling.consistency import consistency_loss, lcm
-from sampling.ddim import ddim
-from sampling.ddpm import ddpm
-from sampling.dpm import dpm
 from sampling.fill import Resampled, blended
 from sampling.flow import Flow
 from sampling.guidance import batched_cfg, cfg, composed, conditional, limited_interval, superclass_cfg, two_stage
-from sampling.heun import heun
 from sampling.latents import SAMPLERS, cleanest, sample_latents, sample_noise, timesteps_of
 from sampling.loss import diffusion_loss
 from sampling.progressive import dit_schedule
+from sampling.samplers.ddim import ddim
+from sampling.samplers.ddpm import ddpm
+from sampling.samplers.dpm import dpm
+from sampling.samplers.heun import heun
+from sampling.samplers.sde import sde
 from sampling.schedule import NoisePath, Schedule
-from sampling.sde import sde
 from sampling.seeds import sample_seeds
 
 __all__ = [

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from sampling.consistency import lcm, lcm_steps
-from sampling.ddim import ddim
-from sampling.ddpm import ddpm
-from sampling.dpm import dpm
 from sampling.guidance import Denoiser
-from sampling.heun import heun
+from sampling.samplers.ddim import ddim
+from sampling.samplers.ddpm import ddpm
+from sampling.samplers.dpm import dpm
+from sampling.samplers.heun import heun
+from sampling.samplers.sde import sde, sde_steps
 from sampling.schedule import NoisePath
-from sampling.sde import sde, sde_steps
 
 # each: (denoise, x, schedule, steps, noise, on_step=) -> latents
 SAMPLERS = {"ddpm": ddpm, "ddim": ddim, "dpm++": dpm, "heun": heun, "sde": sde, "lcm": lcm}

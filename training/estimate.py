@@ -11,7 +11,7 @@ from torch import nn
 
 import adapters
 from ops.device import peak_gib
-from ops.process import count
+from ops.machine.process import count
 from training.state import STATE, averaged, save_state
 
 GIB, MB = 2**30, 1e6

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO
 
 from data.output.atomic import remove_abandoned
-from ops.process import by_first
+from ops.machine.process import by_first
 from training.log import read_log
 from training.state import has_state
 

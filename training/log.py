@@ -13,7 +13,7 @@ from pathlib import Path
 
 from border import read_json, to_json
 from data.output.atomic import write_atomic
-from ops.process import is_first
+from ops.machine.process import is_first
 
 RENAMED = {  # key once -> key today
     "asked_state": "class_accuracy",

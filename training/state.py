@@ -26,8 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ops.pages import forget
-from ops.process import is_first
+from ops.machine.pages import forget
+from ops.machine.process import is_first
 from training.log import read_log
 from weights.formats import safe
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from ops.process import highest
+from ops.machine.process import highest
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 

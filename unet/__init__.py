@@ -6,10 +6,10 @@ from unet.conditioned import TextConditioned
 from unet.control import ControlConfig, ControlledText, ControlNet
 from unet.inpaint import MaskedText
 from unet.model import UNet, UNetConfig
-from unet.pair import TextPair, TokenizerPair
-from unet.prompt import encode_prompts
-from unet.text import TextConfig, TextEncoder
-from unet.tokenizer import Tokenizer
+from unet.text.encoder import TextConfig, TextEncoder
+from unet.text.pair import TextPair, TokenizerPair
+from unet.text.prompt import encode_prompts
+from unet.text.tokenizer import Tokenizer
 from unet.vae import VAE, VAEConfig
 
 __all__ = [

@@ -22,11 +22,11 @@ from einops import rearrange
 from torch import Tensor
 
 from unet.block import Attention, TransformerBlock
-from unet.bytepair import WORD_END
 from unet.conditioned import TextConditioned
 from unet.model import UNet
-from unet.prompt import chunks
-from unet.tokenizer import Tokenizer
+from unet.text.bytepair import WORD_END
+from unet.text.prompt import chunks
+from unet.text.tokenizer import Tokenizer
 
 ATTENTION_SIDE = 16  # of the maps in the paper: those of level 2 of Stable Diffusion, at 512 pixels
 THRESHOLDS = {0: 0.05, 10: 0.5, 20: 0.8}  # step of 50 -> attention that every word must reach there

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from unet.model import UNet
-from unet.pair import TextPair, in_chunks
-from unet.text import TextEncoder
+from unet.text.encoder import TextEncoder
+from unet.text.pair import TextPair, in_chunks
 
 
 class TextConditioned(nn.Module):

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from unet.conditioned import TextConditioned
 from unet.model import UNet, UNetConfig, UNetEncoder, initialise
-from unet.pair import in_chunks
-from unet.text import TextEncoder
+from unet.text.encoder import TextEncoder
+from unet.text.pair import in_chunks
 
 WIDTHS = (16, 32, 96, 256)  # of the published ControlNets, whose hint is 8 times as large as the latent
 

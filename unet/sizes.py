@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from unet.model import UNetConfig
-from unet.text import TextConfig
+from unet.text.encoder import TextConfig
 
 _SD2 = dict(heads=(5, 10, 20, 20), text_width=1024, linear=True, upcast=True)  # every head is 64 wide
 XL = UNetConfig(

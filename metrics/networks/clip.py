@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metrics.networks.build import build_network
 from metrics.networks.vit import ViT, ViTConfig, prepare
-from unet.text import ACTIVATIONS, TextConfig, TextEncoder
+from unet.text.encoder import ACTIVATIONS, TextConfig, TextEncoder
 from weights.layouts.exchange import Layout
 from weights.layouts.infer import numbers, shapes_of
 from weights.layouts.renames import text_openclip, text_transformers

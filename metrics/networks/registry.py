@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metrics.networks import clip, dino, features, inception, lpips
-from unet.tokenizer import Tokenizer
+from unet.text.tokenizer import Tokenizer
 from weights.formats import published
 from weights.formats.files import read
 from weights.formats.published import resolve

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ops import attention
-from unet.text import ACTIVATIONS
+from unet.text.encoder import ACTIVATIONS
 
 LETTERS = {384: "S", 768: "B", 1024: "L", 1280: "H", 1408: "g", 1536: "g", 1664: "bigG"}  # by width
 

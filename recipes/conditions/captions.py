@@ -25,9 +25,9 @@ from recipes.images.sizes import image_sizes
 from recipes.job import Batches, HeldOut
 from sampling import batched_cfg, sample_seeds
 from unet import TextConditioned, encode_prompts
-from unet.pair import in_chunks
-from unet.prompt import caption_tokens, escape, most_chunks
 from unet.row import nothing, sized
+from unet.text.pair import in_chunks
+from unet.text.prompt import caption_tokens, escape, most_chunks
 
 COLUMNS = 8  # prompts in a grid
 STATES = 2**28  # bytes of text states that are kept; those of more captions are computed in each step

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 import weights
 from config.training import NewWord
 from unet import TextConditioned, Tokenizer
-from unet.pair import encoders
+from unet.text.pair import encoders
 
 
 def add_word(word: NewWord, sd: weights.StableDiffusion, texts: list[str]) -> tuple[list[str], dict[str, int] | None]:

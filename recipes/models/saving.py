@@ -12,7 +12,7 @@ from torch import nn
 import adapters
 import weights
 from recipes.models.store import leaves_whole_model
-from unet.pair import encoders
+from unet.text.pair import encoders
 
 DEVIATIONS = "deviations.safetensors"
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import adapters
 from ops.device import Compute
-from ops.pages import forget
+from ops.machine.pages import forget
 from recipes.models.checkpoint import checkpoint_blocks
 
 

@@ -12,9 +12,9 @@ from config.training import Prior, Sampling
 from data import ImageSet
 from data.images import decode
 from data.output.grid import save_image
-from ops.progress import progress
+from ops.machine.progress import progress
 from recipes.conditions.captions import Captions
-from unet.prompt import escape
+from unet.text.prompt import escape
 
 AT_ONCE = 8  # images sampled in one batch
 SEED_APART = 2000  # between the seeds of these images and of those of the evaluations

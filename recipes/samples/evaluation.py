@@ -26,8 +26,8 @@ from training.monitor import monitor
 from training.page import NEAREST, beside_nearest
 from training.report import show_and_measure
 from unet import VAE, encode_prompts
-from unet.prompt import escape
 from unet.row import nothing, sized
+from unet.text.prompt import escape
 
 SHOWN = 8  # masks in a grid
 ROWS = 4  # samples of each prompt in the picture at the end

@@ -9,7 +9,7 @@ from config.option import option
 from config.read import read_toml
 from data.folders.caption_files import read_sidecar
 from data.folders.hierarchy import read_hierarchy
-from unet.tokenizer import Tokenizer
+from unet.text.tokenizer import Tokenizer
 
 MARK = b"\xef\xbb\xbf"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4265146304\n"

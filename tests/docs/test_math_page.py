@@ -54,10 +54,8 @@ QUOTES = list(quotes())
 def test_the_page_quotes_every_part_of_the_mathematics():
     assert len(QUOTES) > 25 and all(files for _, files, _ in QUOTES)
     samplers = {file for _, files, _ in QUOTES for file in files if file.startswith("sampling/")}
-    assert {
-        f"sampling/{name}.py"
-        for name in ("ddpm", "ddim", "dpm", "heun", "sde", "flow", "consistency", "guidance", "loss")
-    } <= samplers
+    loops = [f"samplers/{name}" for name in ("ddpm", "ddim", "dpm", "heun", "sde")]
+    assert {f"sampling/{name}.py" for name in (*loops, "flow", "consistency", "guidance", "loss")} <= samplers
 
 
 @pytest.mark.parametrize("named, files, block", QUOTES, ids=[block.split("\n")[0][:50] for *_, block in QUOTES])

@@ -11,7 +11,7 @@ from data import load
 from data.generated import logos
 from data.images import decode
 from data.transforms import Transform
-from metrics.statistics.scores import THRESHOLD, combined, load_scorer
+from metrics.alignment.scores import THRESHOLD, combined, load_scorer
 
 FILE = Path(__file__).parents[2] / "examples" / "logo_scorer.py"
 

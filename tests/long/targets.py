@@ -40,8 +40,8 @@ from tests.tiny import write_dit, write_sd
 from training.log import read_log, read_numbers
 from training.state import State, load_state, save_state
 from unet import TextConditioned
-from unet.prompt import chunks
-from unet.tokenizer import Tokenizer
+from unet.text.prompt import chunks
+from unet.text.tokenizer import Tokenizer
 from weights.adapter_files.embeddings import add_embedding
 from weights.adapter_files.lora_export import export_adapter
 from weights.formats import files, safe

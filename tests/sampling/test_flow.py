@@ -8,7 +8,7 @@ import torch
 from ops import timestep_embedding
 from sampling import SAMPLERS, Flow, Schedule, ddim, ddpm, diffusion_loss, dit_schedule, dpm, heun, sample_latents, sde
 from sampling.loss import min_snr_weight
-from sampling.sde import sde_steps
+from sampling.samplers.sde import sde_steps
 
 MEAN, STD = 1.5, 0.3  # of the data
 FLOW = Flow()

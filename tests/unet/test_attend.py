@@ -18,8 +18,8 @@ from unet.attend import (
     token_indices,
     update_latent,
 )
-from unet.prompt import chunks
 from unet.sizes import UNETS as SIZES
+from unet.text.prompt import chunks
 
 LENGTH = 8  # of a chunk of the tiny text encoder
 PROMPTS = ["a photo of a flawless pill", "a photo of a hazelnut with a hole"]

@@ -7,8 +7,8 @@ from safetensors.torch import load_file
 import weights
 from dit import DiT, DiTConfig
 from unet import VAE, UNet, UNetConfig, VAEConfig
-from unet.text import TextConfig, TextEncoder
-from unet.tokenizer import Tokenizer
+from unet.text.encoder import TextConfig, TextEncoder
+from unet.text.tokenizer import Tokenizer
 from weights import StableDiffusion, sd_schedule
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unet.pair import TextPair, encoders
-from unet.text import TextEncoder
-from unet.tokenizer import Tokenizer
+from unet.text.encoder import TextEncoder
+from unet.text.pair import TextPair, encoders
+from unet.text.tokenizer import Tokenizer
 from weights.adapter_files.lora_import import is_foreign
 from weights.adapter_files.native import load_adapter
 from weights.formats import files, pickled, safe

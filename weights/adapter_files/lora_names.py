@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch import nn
 
 from unet import TextConditioned, UNet
-from unet.pair import encoders
+from unet.text.pair import encoders
 from weights.layouts.exchange import LAYOUTS, file_names
 from weights.layouts.kinds import size_of
 from weights.layouts.renames import Size

@@ -5,7 +5,7 @@ from pathlib import Path
 from dit import DiTConfig
 from unet import ControlConfig, UNetConfig, VAEConfig
 from unet.row import SINUSOID, SIZE_NUMBERS
-from unet.text import TextConfig
+from unet.text.encoder import TextConfig
 
 DIT_SCHEDULER = {  # scheduler_config.json of a DiT, without its betas
     "_class_name": "DDIMScheduler",

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from border import checked, checked_dataclass
 from dit import DiT, DiTConfig
 from unet import VAE, ControlConfig, ControlNet, UNet, UNetConfig, VAEConfig
-from unet.text import TextConfig, TextEncoder
+from unet.text.encoder import TextConfig, TextEncoder
 from weights.layouts import infer
 from weights.layouts.renames import Size
 

@@ -1,6 +1,6 @@
 """A whole Stable Diffusion from one file or a diffusers folder: UNet, text encoder, tokenizer, VAE and schedule.
 
-Of XL the text encoder and the tokenizer are pairs (unet/pair.py). Its single file has the names of OpenCLIP for the
+Of XL the text encoder and the tokenizer are pairs (unet/text/pair.py). Its single file has OpenCLIP's names for the
 second encoder, its folder text_encoder_2/ and tokenizer_2/ beside the others. Its autoencoder overflows in float16,
 unless its config.json says otherwise, and is float32 then.
 """
@@ -15,10 +15,10 @@ from torch import Tensor
 from border import read_json
 from sampling import Schedule
 from unet import VAE, TextPair, TokenizerPair, UNet
-from unet.bytepair import END
-from unet.pair import encoders
-from unet.text import TextEncoder
-from unet.tokenizer import Tokenizer
+from unet.text.bytepair import END
+from unet.text.encoder import TextEncoder
+from unet.text.pair import encoders
+from unet.text.tokenizer import Tokenizer
 from weights.formats import published
 from weights.formats.files import read
 from weights.formats.published import resolve

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from unet import TextEncoder, TextPair
-from unet.pair import encoders
+from unet.text.pair import encoders
 from weights.formats import safe
 from weights.layouts import scheduler_json
 from weights.layouts.diffusers_json import text_json

@@ -3,7 +3,7 @@
 Claimed by the logo study of De Man, with Stable Diffusion 1.5, 49 photographs of black clothes, a detector and a text
 reader. Here: tiny-sd first learns garments, a billboard and a perfume, with no logo or with wrong ones. Each method
 then has 48 photographs of black garments with the logo, and samples it on those and on things that no photograph shows
-with it. The scores are the study's (metrics/statistics/scores.py), by a detector and a reader of the generated logo
+with it. The scores are the study's (metrics/alignment/scores.py), by a detector and a reader of the generated logo
 (examples/logo_scorer.py).
 """
 
@@ -23,7 +23,7 @@ from experiments.comparison import compare, samples_of
 from experiments.plan import Plan
 from experiments.run import train
 from experiments.table import Column
-from metrics.statistics.scores import normalised
+from metrics.alignment.scores import normalised
 
 BASE = {
     "model": "tiny-sd",

@@ -17,8 +17,8 @@ from recipes.models.loading import load_sd, new_sd
 from recipes.samples.class_images import sample_class
 from recipes.samples.evaluation import conditions_of
 from unet import encode_prompts
-from unet.pair import in_chunks
-from unet.prompt import caption_tokens, escape
+from unet.text.pair import in_chunks
+from unet.text.prompt import caption_tokens, escape
 
 TEXTS = ["a photo of a pill", "a hole", "a photo of a pill"]
 CPU = Compute(torch.device("cpu"), "fp32")

@@ -10,7 +10,7 @@ from torch import nn
 import adapters
 import weights
 from dit import DiT, DiTConfig
-from ops.pages import forget
+from ops.machine.pages import forget
 from recipes.models.store import store_frozen, through_super
 from unet import TextConditioned
 from weights.formats import safe

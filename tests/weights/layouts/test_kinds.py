@@ -6,7 +6,7 @@ import pytest
 
 import weights
 from dit import DiTConfig
-from unet.text import TextConfig
+from unet.text.encoder import TextConfig
 from weights.layouts.kinds import KINDS, from_dict, with_overrides
 
 DIT = dict(depth=2, width=48, heads=4, patch=2, input_size=8)

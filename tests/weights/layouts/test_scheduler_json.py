@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sampling import Schedule
-from sampling.ddim import ddim
-from sampling.dpm import dpm
+from sampling.samplers.ddim import ddim
+from sampling.samplers.dpm import dpm
 from weights.layouts.scheduler_json import from_json, to_json
 
 UNET = "model.diffusion_model."

@@ -11,7 +11,7 @@ from sampling import Schedule
 from unet import VAEConfig
 from unet.sizes import TEXT_ENCODERS as TOWERS
 from unet.sizes import UNETS
-from unet.text import TextConfig, TextEncoder
+from unet.text.encoder import TextConfig, TextEncoder
 from weights.convert import convert, main
 from weights.layouts.exchange import LAYOUTS, file_names, spread
 from weights.layouts.kinds import KINDS, empty, size_of

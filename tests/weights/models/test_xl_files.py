@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 import weights
 from sampling import batched_cfg, sample_latents
 from unet import UNet, VAEConfig, encode_prompts
-from unet.pair import states_and_pooled
 from unet.row import nothing, sized, split_row
 from unet.sizes import TEXT_ENCODERS, UNETS
+from unet.text.pair import states_and_pooled
 from weights.adapter_files.embeddings import add_tokens
 from weights.convert import convert
 from weights.layouts.diffusers_json import text_json, unet_json

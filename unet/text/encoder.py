@@ -7,7 +7,7 @@
 Stable Diffusion 1.x reads the last layer of OpenAI's ViT-L/14, 2.x the penultimate one of OpenCLIP's ViT-H/14 (Cherti
 et al. 2023, arXiv 2212.07143). That one has 24 layers, of which the last never runs; diffusers' files and the size here
 leave it out. XL reads the penultimate layers of ViT-L/14 and ViT-bigG/14, both without the norm, and of the second one
-pooled vector, P final_norm(h after all layers) at the end token (unet/pair.py). There is no mask: padding is read like
+pooled vector, P final_norm(h after all layers) at the end token (pair.py). There is no mask: padding is read like
 any word.
 """
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data.generated import logos, makers, photographs
-from metrics.statistics.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
+from metrics.alignment.prompts import PAIRS, alternatives, choose, clip_iqa, clip_t, prompt_accuracy
 
 
 def at_angles(*degrees):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sampling import SAMPLERS, Schedule, ddim, ddpm, dpm, heun, timesteps_of
-from sampling.dpm import half_log_snr
+from sampling.samplers.dpm import half_log_snr
 
 SHAPE = (2, 4, 3, 3)
 X = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from unet.prompt import added_words, chunks, emphasise, encode_prompts, escape, parse
-from unet.text import TextConfig, TextEncoder
-from unet.tokenizer import Tokenizer
+from unet.text.encoder import TextConfig, TextEncoder
+from unet.text.prompt import added_words, chunks, emphasise, encode_prompts, escape, parse
+from unet.text.tokenizer import Tokenizer
 
 WORDS = "a photo of red blue green cat dog tree , ( )".split(" ")
 

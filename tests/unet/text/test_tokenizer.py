@@ -15,8 +15,8 @@ from collections import Counter
 import pytest
 import torch
 
-from unet.bytepair import BYTES, END, START, learn, merge, normalise, pieces, symbols_of
-from unet.tokenizer import Tokenizer
+from unet.text.bytepair import BYTES, END, START, learn, merge, normalise, pieces, symbols_of
+from unet.text.tokenizer import Tokenizer
 
 CAPTIONS = [
     f"a photo of a {thing} with a {defect}, {where}"

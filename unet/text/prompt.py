@@ -21,10 +21,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from unet.pair import NOTHING, TextPair, TokenizerPair, states_and_pooled
 from unet.row import pack
-from unet.text import TextEncoder
-from unet.tokenizer import WORD_END, Tokenizer
+from unet.text.encoder import TextEncoder
+from unet.text.pair import NOTHING, TextPair, TokenizerPair, states_and_pooled
+from unet.text.tokenizer import WORD_END, Tokenizer
 
 STEP = 1.1  # what a pair of brackets multiplies or divides by
 BACK = 20  # a chunk that is full ends at its last comma, if that is among so many last tokens
@@ -172,7 +172,7 @@ def _cut(units: list[list[Weighted]], tokenizer: Tokenizer) -> list[list[Weighte
 def encode_prompts(encoder: TextEncoder | TextPair, tokenizer: Tokenizer, prompts: list[str]) -> Tensor:
     """B prompts -> states (B, 77 n, D) on the encoder's device, n the chunks of the longest prompt.
 
-    Of XL's two encoders, rows (B, 77 n D + P) of states and pooled text (unet/pair.py), that of the first chunk.
+    Of XL's two encoders, rows (B, 77 n D + P) of states and pooled text (pair.py), that of the first chunk.
     The other prompts get empty chunks, so a prompt and its negative that are encoded in one call are equally long. ""
     and "  " are the empty prompt. Raises ValueError for a single str, and where encoder and tokenizer do not fit.
     """

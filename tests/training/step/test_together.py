@@ -14,8 +14,8 @@ from test_train import flags
 
 import weights
 from config.training import Loop
-from ops import process
-from training import together
+from ops.machine import process
+from training.step import together
 
 ROOT = Path(__file__).parent.parent.parent
 STEP = ("--batch", "4", "--accumulate", "4", "--steps", "4", "--sample-every", "4")

@@ -19,7 +19,19 @@ import torch
 from torch import Tensor
 
 from border import checked, read_json, read_lfs_pointer, read_text
-from unet.bytepair import BYTE_OF, END, SPACES, START, WORD_END, learn, merge, normalise, pieces, symbols_of, vocabulary
+from unet.text.bytepair import (
+    BYTE_OF,
+    END,
+    SPACES,
+    START,
+    WORD_END,
+    learn,
+    merge,
+    normalise,
+    pieces,
+    symbols_of,
+    vocabulary,
+)
 
 OPENAI_CHARACTERS = 10_000_000  # more than its 3,210,000
 OPENAI_MERGES = 48_894  # that many lines of bpe_simple_vocab_16e6.txt.gz belong to the vocabulary, after one of header

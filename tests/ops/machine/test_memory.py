@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ops.memory import memory_in_a_sentence
+from ops.machine.memory import memory_in_a_sentence
 
 
 @pytest.mark.parametrize("ask", [lambda: torch.empty(10**14), lambda: np.empty(10**14), lambda: bytearray(10**17)])

@@ -13,8 +13,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from unet.row import pack, sized
-from unet.text import TextConfig, TextEncoder
-from unet.tokenizer import Tokenizer
+from unet.text.encoder import TextConfig, TextEncoder
+from unet.text.tokenizer import Tokenizer
 
 NOTHING = -1  # stands for every token of no text
 

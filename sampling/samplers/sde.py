@@ -28,7 +28,7 @@ def sde(
 ) -> Tensor:
     """dx = x0 dalpha + eps dsigma + w score h + sqrt(2 w h) z,     score = -eps / sigma,   h = sigma - sigma_prev
 
-    The first two terms are the ODE (sampling/heun.py), the others a step of Langevin dynamics, which leaves the density
+    The first two terms are the ODE (heun.py), the others a step of Langevin dynamics, which leaves the density
     of x at each time as it is whatever w >= 0 is. weight: w of sigma; SiT's default is sigma itself. On a flow h is the
     step of its time. The last step takes the drift alone ("Mean" in SiT): it ends in x0 - w eps.
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unet.sizes import TEXT_ENCODERS as SIZES
-from unet.text import TextConfig, TextEncoder
+from unet.text.encoder import TextConfig, TextEncoder
 from weights.adapter_files.embeddings import add_tokens
 from weights.layouts.renames import text_transformers
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metrics.statistics.scores import combined, load_scorer, normalised, passed
+from metrics.alignment.scores import combined, load_scorer, normalised, passed
 
 # De Man, table 2: method, mean of both, detector, text
 STUDY = [

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-import training.optimizer
+import training.step.optimizer
 from config.training import Loop
-from training.optimizer import StepInBackward, adamw, average, clip, param_groups
 from training.state import State, load_state, save_state
+from training.step.optimizer import StepInBackward, adamw, average, clip, param_groups
 
 
 def new_model():
@@ -39,7 +39,7 @@ def steps(model, optimizer, count):
 
 @pytest.fixture
 def options(monkeypatch):
-    monkeypatch.setattr(training.optimizer, "MANY", 0)
+    monkeypatch.setattr(training.step.optimizer, "MANY", 0)
     return Loop(clip=0.0, weight_decay=0.1)
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import adapters
 from config.training import Loop
-from ops import process
+from ops.machine import process
 
 Loss = Callable[[dict[str, Tensor], Generator, float], tuple[Tensor, dict]]
 

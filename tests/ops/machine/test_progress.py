@@ -3,8 +3,8 @@
 import io
 import sys
 
-from ops import progress as module
-from ops.progress import Lines, progress
+from ops.machine import progress as module
+from ops.machine.progress import Lines, progress
 
 
 def test_in_a_file_there_are_lines(monkeypatch):

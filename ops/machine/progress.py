@@ -6,7 +6,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ops.process import is_first
+from ops.machine.process import is_first
 
 SECONDS = 10  # between two lines
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.statistics.subject import drift, subject_score
+from metrics.alignment.subject import drift, subject_score
 
 
 def features(count, seed):

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from training.turns import batch_index, turns_of
+from training.step.turns import batch_index, turns_of
 
 BUCKETS = [torch.tensor([0, 3, 4, 7, 8]), torch.tensor([1]), torch.tensor([2, 5, 6])]
 
