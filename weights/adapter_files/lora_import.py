@@ -1,9 +1,9 @@
-"""LoRA files of other tools onto a Stable Diffusion: kohya's (A1111, ComfyUI), LyCORIS', diffusers' and peft's.
+"""Adapter files of other tools onto a Stable Diffusion: kohya's (A1111, ComfyUI), LyCORIS', diffusers' and peft's.
 
     a file at strength k:  W + k (W' - W),  b + k d        with W' and d as in weights/adapter_files/lora_change.py
 
-The scale of B A is alpha / r. alpha is a tensor of the file, or a field of a config beside it or in its header; without
-alpha the scale is 1.
+The scale of a product, such as B A, is alpha / r. alpha is a tensor of the file, or a field of a config beside it or in
+its header; without alpha the scale is 1.
 """
 
 import math
@@ -24,9 +24,11 @@ from weights.layouts.families import base_of_lora, base_of_model, check_lora
 ROLES = [
     (re.compile(pattern), role)
     for pattern, role in (
-        (r"(\.lora_linear_layer\.|[._]lora[._])down\.weight$|\.lora_A(\.default)?\.weight$", "down"),
-        (r"(\.lora_linear_layer\.|[._]lora[._])up\.weight$|\.lora_B(\.default)?\.weight$", "up"),
-        (r"\.lora_mid\.weight$", "mid"),
+        (r"(\.lora_linear_layer\.|[._]lora[._])down\.weight$|\.lora_A(\.default)?\.weight$", "lora_down"),
+        (r"(\.lora_linear_layer\.|[._]lora[._])up\.weight$|\.lora_B(\.default)?\.weight$", "lora_up"),
+        (r"\.lora_mid\.weight$", "lora_mid"),
+        (r"\.(hada_(?:w[12]_[ab]|t[12]))$", r"\1"),
+        (r"\.(lokr_(?:w[12](?:_[ab])?|t2))$", r"\1"),
         (r"(\.lora_linear_layer|[._]lora)?\.alpha$", "alpha"),
         (r"\.lora_magnitude_vector(\.default)?(\.weight)?$", "magnitude"),
         (r"\.dora_scale$", "dora_scale"),
@@ -51,8 +53,8 @@ def read_foreign(path: str | Path, model: nn.Module) -> dict[str, Change]:
 
     model: TextConditioned or UNet. path: a file, or a folder of peft (adapter_config.json, or unet/ and text_encoder/
     with one each) or of diffusers (pytorch_lora_weights). A file may be for the UNet alone or the text encoder alone.
-    Raises ValueError that names the method for all but LoRA, LoCon, DoRA and full differences, and that names its base
-    for a file of which any tensor does not fit.
+    Raises ValueError that names the method for all but LoRA, LoCon, LoHa, LoKr, DoRA of them and full differences, and
+    that names its base for a file of which any tensor does not fit.
     """
     path = Path(path)
     tensors, metadata, configs = collect(path)
@@ -146,11 +148,11 @@ def stored_configs(path: str | Path, metadata: dict) -> dict[str, dict]:
 
 
 def role_of(key: str) -> tuple[str, str | None]:
-    """ "unet.mid.lora_A.weight" -> ("unet.mid", "down"); None for the role of no LoRA."""
+    """ "unet.mid.lora_A.weight" -> ("unet.mid", "lora_down"); None for the role of no part that is read."""
     for pattern, role in ROLES:
         match = pattern.search(key)
         if match:
-            return key[: match.start()], role
+            return key[: match.start()], match.expand(role)
     return key, None
 
 

@@ -12,12 +12,11 @@ XL = r"^conditioner\.embedders\.1\.|\.?add_embedding\.|^(lora_te[12]_|text_encod
 FLUX = r"(double|single)_(transformer_)?blocks[._]"
 SD3 = r"joint_blocks[._]|^context_embedder\.|\.attn\.add_q_proj\."
 UNREAD = [  # (where it counts, a regex that some tensor name matches, what such a file is); "base": what a LoRA is for
-    # "method": adapter files of other methods than LoRA
-    ("method", r"\.hada_[wt]\d", "LoHa, products of two low-rank matrices"),
-    ("method", r"\.lokr_[wt]\d", "LoKr, Kronecker products"),
+    # "method": adapter files of other methods than LoRA, LoHa and LoKr
     ("method", r"\.[ab][12]\.weight$", "GLoRA"),
     ("method", r"\.on_input$|\.ia3_l(\.|$)", "IA3, which scales activations"),
     ("method", r"\.b?oft_(blocks|diag|r)(\.|$)|\.oft_R\.", "OFT, which rotates the weights"),
+    ("method", r"\.lambda_layer$", "T-LoRA, whose rank follows the noise, so that no weights hold it"),
     ("method", r"\.reshape_weight$", "a LoRA that reshapes the weights"),
     ("method", r"^bundle_emb\.", "a LoRA bundled with textual inversion embeddings"),
     ("method", r"^(unet|text_encoder)(:\w+)?:\d+:(up|down)$", "cloneofsimo's LoRA, which numbers the layers"),
@@ -52,9 +51,12 @@ BY_CHANNELS = {  # UNets by their input channels
     8: "an InstructPix2Pix model",
     9: "an inpainting model",
 }
-LORA = re.compile(r"[._]lora[._]|\.lora_[AB]\.|\.(diff|w_norm)(_b)?$|\.b_norm$")
-CROSS = re.compile(r"attn2[._](processor\.)?to_[kv]([._]lora\.|\.lora_)(down|A)\b")  # reads the text states
-FIRST = re.compile(r"(self_attn|mlp)\S*(q_proj|to_q|fc1)([._]lora\.|\.lora_|\.lora_linear_layer\.)(down|A)\b")
+LORA = re.compile(r"[._]lora[._]|\.lora_[AB]\.|\.(diff|w_norm)(_b)?$|\.b_norm$|\.(hada|lokr)_w\d")
+CROSS = re.compile(r"attn2[._](processor\.)?to_[kv](\.|_lora\.)")  # reads the text states
+FIRST = re.compile(r"(self_attn|mlp)\S*(q_proj|to_q|fc1)(\.|_lora\.)")
+INPUTS = re.compile(  # the factor of a product, or of LoKr the two, whose columns are a layer's inputs
+    r"([._]lora[._]|\.lora_linear_layer\.|\.lora_)(down|A)\b|\.hada_w1_b$|\.lokr_w[12](_b)?$"
+)
 
 
 def unread(tensors: dict[str, Tensor], files: str) -> tuple[str, str] | None:
@@ -135,10 +137,10 @@ def reads_sizes(tensors: dict[str, Tensor]) -> bool:
 
 
 def check_lora(tensors: dict[str, Tensor], source: str | Path) -> None:
-    """Raise ValueError that says what an adapter file holds other than LoRA, LoCon, DoRA or full differences."""
+    """Raise ValueError that says what an adapter file holds other than LoRA, LoHa, LoKr or full differences."""
     row = unread(tensors, "method")
     if row:
-        raise ValueError(f"{source}: {row[0]} ({row[1]}, ...), expected a LoRA, LoCon, DoRA or full differences")
+        raise ValueError(f"{source}: {row[0]} ({row[1]}, ...), expected a LoRA, LoHa, LoKr or full differences")
     if not any(LORA.search(key) for key in tensors):
         raise ValueError(f"{source}: expected a LoRA, found {describe_file(tensors)}")
 
@@ -154,10 +156,21 @@ def base_by_tensors(tensors: dict[str, Tensor]) -> str:
     if row:
         return row[0]
     for pattern, what in ((CROSS, "text states"), (FIRST, "a text encoder")):
-        widths = {tensor.shape[1] for key, tensor in tensors.items() if pattern.search(key) and tensor.dim() > 1}
+        widths = input_widths({key: tensor for key, tensor in tensors.items() if pattern.search(key)})
         if len(widths) == 1:
             return base_by_width(widths.pop(), what)
     return "a base that its names and shapes do not tell"
+
+
+def input_widths(tensors: dict[str, Tensor]) -> set[int]:
+    """How many inputs the layers have that the products are for."""
+    widths = {}
+    for key, tensor in tensors.items():
+        match = INPUTS.search(key)
+        if match and tensor.dim() > 1:
+            stem = key[: match.start()]
+            widths[stem] = widths.get(stem, 1) * tensor.shape[1]
+    return set(widths.values())
 
 
 def base_of_model(model: nn.Module) -> str:

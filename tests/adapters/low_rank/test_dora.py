@@ -109,7 +109,7 @@ def test_the_reader_of_other_tools_files_computes_the_same(kind):
     layer = LAYERS[kind][0]()
     model, w = adapted(layer), layer.weight.detach().clone()
     m = layer.dora_gain.detach() * w.flatten(1).norm(dim=1)
-    parts = {"down": layer.dora_down, "up": layer.dora_up, "alpha": torch.tensor(6.0), "magnitude": m}
+    parts = {"lora_down": layer.dora_down, "lora_up": layer.dora_up, "alpha": torch.tensor(6.0), "magnitude": m}
     theirs = difference(change({role: tensor.detach() for role, tensor in parts.items()}, layer, None), w)
     torch.testing.assert_close(adapters.merge(model)[0].weight.detach() - w, theirs, atol=1e-6, rtol=1e-5)
 
