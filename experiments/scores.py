@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from border import read_table
 from experiments.table import table
-from metrics.statistics.scores import normalised
+from metrics.alignment.scores import normalised
 from training.log import read_log
 
 SCORES = ("detector", "text", "combined")  # of a line of the log

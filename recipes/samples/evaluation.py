@@ -13,7 +13,7 @@ from data.lazy import Lazy
 from data.output.grid import grid, save_image, sections
 from data.source import tell
 from data.transforms import Variant
-from metrics.statistics.scores import load_scorer, means
+from metrics.alignment.scores import load_scorer, means
 from metrics.textures.table import features_of
 from recipes.conditions.captions import COLUMNS, Captions
 from recipes.conditions.classes import Classes
