@@ -43,8 +43,9 @@ def anchored(value: Any, name: str = "model") -> Any:
     if name not in PATHS or not value:
         return value
     word, equals, file = value.rpartition("=") if name == "embedding" else ("", "", value)
-    file, strength = with_strength(file) if name == "adapter" and not Path(file).exists() else (file, 1.0)
-    absolute = os.path.abspath(file) if Path(file).exists() else file
+    strong = name in ("adapter", "control") and not Path(file).exists()
+    file, strength = with_strength(file) if strong else (file, 1.0)
+    absolute = os.path.abspath(file) if file and Path(file).exists() else file
     return f"{word}{equals}{absolute}" + (f":{strength}" if strength != 1 else "")
 
 
@@ -61,7 +62,8 @@ def settings_like(path: str, parts: list[type]) -> tuple[dict, int]:
             file=sys.stderr,
         )
     lists = {name: value if isinstance(value, list) else [value] for name, value in settings.items()}
-    words = [f"--{name}={value}" for name, items in lists.items() for value in items]
+    # an empty text is a default, also of what is a list by now
+    words = [f"--{name}={value}" for name, items in lists.items() for value in items if value != ""]
     try:
         given_then = read_flags(words, parts)
     except ValueError as error:

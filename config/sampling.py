@@ -216,8 +216,14 @@ class Guidance:
 class Hints:
     """ControlNet"""
 
-    control: str = option("", "ControlNet, file or folder; empty: that of the run, if it has one")
-    hint: list[str] = option([], "image that it reads, as a mask; repeat: the samples of a column take them in turn")
+    control: list[str] = option(
+        [],
+        "ControlNet, PATH, PATH:strength or :strength of the run's; repeat: they add up; none: that of the run, if any",
+    )
+    hint: list[str] = option(
+        [],
+        "image that it reads, as a mask; repeat: the samples of a column take them in turn, as do several ControlNets",
+    )
 
 
 @dataclass

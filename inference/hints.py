@@ -1,29 +1,49 @@
 """What a ControlNet reads at sampling: which ControlNet, and its hints as masks or pictures."""
 
+import math
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from config import Config
 from config import sampling as part
+from config.sampling import with_strength
 from data.images import decode
 from data.transforms import Transform, to_tensor
 from inference.chosen import Chosen
 
 
-def control_of(config: Config) -> Path | None:
-    """The ControlNet, None without one. ValueError for one without a hint, and for hints that no ControlNet reads."""
-    run, hints, count = config[part.Source].run, config[part.Hints], config[part.Output].count
+class Control(NamedTuple):
+    """A ControlNet, how strongly it acts, and the images that it reads."""
+
+    path: Path
+    strength: float
+    hints: list[str]
+
+
+def controls_of(config: Config) -> list[Control]:
+    """The ControlNets, which take the hints in turn. ValueError for one without a hint, and for hints without one."""
+    run, hints, count = config[part.Source].run, config[part.Hints].hint, config[part.Output].count
     own = trained_control(Path(run)) if run else None
-    control = Path(hints.control) if hints.control else own
-    if control and not hints.hint:
-        raise ValueError(f"{control}: a ControlNet reads an image, give --hint FILE")
-    if hints.hint and not control:
-        raise ValueError(f"--hint {hints.hint[0]} is read by a ControlNet, give --control or the --run of one")
-    if hints.hint and count % len(hints.hint):
-        raise ValueError(f"--count must be a multiple of the {len(hints.hint)} hints, found {count}")
-    return control
+    named = [with_strength(text) for text in config[part.Hints].control] or ([("", 1.0)] if own else [])
+    if not own and any(not file for file, _ in named):
+        raise ValueError("--control :STRENGTH is of the ControlNet of a --run, and there is none")
+    controls = [(Path(file) if file else own, strength) for file, strength in named]
+    for path, strength in controls:
+        if not math.isfinite(strength):
+            raise ValueError(f"{path}: the strength of a ControlNet must be a finite number, found {strength}")
+    if controls and not hints:
+        raise ValueError(f"{controls[0][0]}: a ControlNet reads an image, give --hint FILE")
+    if hints and not controls:
+        raise ValueError(f"--hint {hints[0]} is read by a ControlNet, give --control or the --run of one")
+    if controls and len(hints) % len(controls):
+        raise ValueError(f"the {len(controls)} ControlNets take --hint in turn, one each, found {len(hints)} hints")
+    each = len(hints) // max(len(controls), 1)
+    if each and count % each:
+        raise ValueError(f"--count must be a multiple of the {each} hints, found {count}")
+    return [Control(path, strength, hints[i :: len(controls)]) for i, (path, strength) in enumerate(controls)]
 
 
 def trained_control(run: Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +15,14 @@ from data.transforms import Transform, Variant, to_tensor
 from dit.classes import row_of, split_names
 from dit.table import tabulate, worthwhile
 from inference.chosen import Chosen, each
-from inference.hints import control_of, in_turn, pictures
+from inference.hints import Control, controls_of, in_turn, pictures
 from ops.device import Compute
 from recipes.images.masks import mask_hints, mask_images, read_masks
 from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
 from recipes.models.store import store_frozen
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
-from unet import VAE, ControlledText, TextConditioned, encode_prompts
+from unet import VAE, ControlledText, ControlNet, ControlNets, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
 from unet.inpaint import take_mask
 from unet.row import nothing, sized
@@ -58,8 +57,8 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     """A DiT with its adapters merged in, and the labels of the classes."""
     count, guidance = config[part.Output].count, config[part.Guidance]
     vae = stored.get("vae", "tiny-vae") if part.Autoencoder not in config else config[part.Autoencoder].vae
-    vae, control = load_autoencoder(vae, compute), control_of(config)
-    size = config[part.Size].side() or stored.get("size", 0) or trained_side(files, control) * vae.factor
+    vae, controls = load_autoencoder(vae, compute), controls_of(config)
+    size = config[part.Size].side() or stored.get("size", 0) or trained_side(files, controls) * vae.factor
     unsaid = config[part.Unsaid] if part.Unsaid in config else of_run(stored)
     checkpoint, objective = Checkpoint(path, unsaid.objective, unsaid.heads), unsaid.objective
     model, side = load_dit(checkpoint, size, vae, Compute(torch.device("cpu"), compute.precision))
@@ -79,12 +78,10 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
         rows = torch.tensor([classes.index(model.parents[name]) for name in names], device=compute.device)
         superclass = rows.repeat_interleave(count)
     hint = None
-    if control:
-        model = weights.with_control(model, control)
-        trained = stored or weights.load_adapter(control)[1]["config"] or {}
-        shown = to_tensor(mask_images(read_masks(config[part.Hints].hint, side, trained)))  # (hints, 3, S, S)
-        latents = vae.config.scaling_factor * vae.encode(shown.to(compute.device))[0].float()  # (hints, C, h, w)
-        hint = in_turn(latents, count, len(names))
+    if controls:
+        model = weights.with_controls(model, [(control.path, control.strength) for control in controls])
+        hint = torch.cat([in_latents(control, side, stored, vae, compute) for control in controls], dim=1)
+        hint = in_turn(hint, count, len(names))  # (N, k C, h, w)
     cond = torch.tensor(labels, device=compute.device).repeat_interleave(count)
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule, objective=model.objective), model.latent_shape
@@ -136,15 +133,13 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
         tokens = [own for own in words for _ in range(count)]
         on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, visited_steps(config, sd.schedule))
     hint = None
-    if control := control_of(config):
-        model = ControlledText(sd.unet, sd.text, weights.load_control(control, dtype=torch.float32))
-        shown, sides = config[part.Hints].hint, tuple(sides)
-        if model.control.config.hint_channels == 1:  # of the control recipe
-            masks = read_masks(shown, sides, stored)
-            shown = mask_hints(masks, [Variant()])[torch.arange(len(masks)), 0]
-        else:
-            shown = pictures(shown, sides)
-        hint = in_turn(shown.to(device), count, len(names))
+    if controls := controls_of(config):
+        nets = [weights.load_control(control.path, dtype=torch.float32) for control in controls]
+        one = len(controls) == 1 and controls[0].strength == 1
+        together = nets[0] if one else ControlNets(nets, [control.strength for control in controls])
+        model = ControlledText(sd.unet, sd.text, together)
+        shown = [in_pixels(control, net, sides, stored) for control, net in zip(controls, nets)]
+        hint = in_turn(torch.cat(shown, dim=1).to(device), count, len(names))
     superclass = others[len(extra)] if kinds else None
     visited_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
@@ -171,9 +166,24 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], kind: str) 
         weights.apply_adapters(model, files, sampled=kind == "sampled")
 
 
-def trained_side(files: list[tuple[str, float]], control: Path | None) -> int:
+def in_latents(control: Control, side: int, stored: dict, vae: VAE, compute: Compute) -> Tensor:
+    """What a DiT's ControlNet reads: the scaled latents (hints, C, h, w) of the masks as it was trained on them."""
+    trained = weights.load_adapter(control.path)[1]["config"] or stored
+    shown = to_tensor(mask_images(read_masks(control.hints, side, trained)))  # (hints, 3, S, S)
+    return vae.config.scaling_factor * vae.encode(shown.to(compute.device))[0].float()
+
+
+def in_pixels(control: Control, net: ControlNet, sides: tuple[int, int], stored: dict) -> Tensor:
+    """What a Stable Diffusion's ControlNet reads (hints, 1 or 3, *sides): masks of the control recipe, or pictures."""
+    if net.config.hint_channels != 1:
+        return pictures(control.hints, sides)
+    masks = read_masks(control.hints, sides, stored)
+    return mask_hints(masks, [Variant()])[torch.arange(len(masks)), 0]
+
+
+def trained_side(files: list[tuple[str, float]], controls: list[Control]) -> int:
     """The latents' side that adapter files of this package, or a DiT's ControlNet, were trained at; 0 if none says."""
-    own = [file for file, _ in files if not weights.is_foreign(file)] + ([control] if control else [])
+    own = [file for file, _ in files if not weights.is_foreign(file)] + [control.path for control in controls]
     sides = [(weights.load_adapter(file)[1]["base"].get("config") or {}).get("input_size") for file in own]
     return next((side for side in sides if isinstance(side, int)), 0)
 

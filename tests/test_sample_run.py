@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from config import sampling as part
 from data import load
 from data.transforms import Transform
 from inference import request
-from inference.hints import control_of
+from inference.hints import controls_of
 from ops.device import Compute
 from recipes.images.masks import read_masks
 from recipes.settings import settings_from_here
@@ -141,10 +142,47 @@ def test_every_kind_of_mask_draws_the_same_with_a_controlnet_of_this_package(con
 @pytest.mark.parametrize("hints, count, refused", [(3, 2, True), (2, 3, True), (2, 4, False), (1, 3, False)])
 def test_every_hint_has_its_images(tmp_path, hints, count, refused):
     files = [str(write_mask(tmp_path / f"{i}.png", "one")) for i in range(hints)]
-    config = Config([part.Source, part.Hints, part.Output], {"hint": files, "control": "x", "count": count})
+    config = Config([part.Source, part.Hints, part.Output], {"hint": files, "control": ["x"], "count": count})
     expected = pytest.raises(ValueError, match=f"multiple of the {hints} hints, found {count}")
     with expected if refused else contextlib.nullcontext():
-        assert str(control_of(config)) == "x"
+        assert controls_of(config) == [(Path("x"), 1.0, files)]
+
+
+def test_several_controlnets_take_the_hints_in_turn_each_with_its_strength(tmp_path):
+    hints = [str(write_mask(tmp_path / f"{i}.png", "one")) for i in range(4)]
+
+    def controls(given, hints, count=2):
+        settings = {"hint": hints, "control": given, "count": count}
+        return controls_of(Config([part.Source, part.Hints, part.Output], settings))
+
+    assert controls(["a:0.5", "b"], hints) == [(Path("a"), 0.5, hints[::2]), (Path("b"), 1.0, hints[1::2])]
+    with pytest.raises(ValueError, match="the 2 ControlNets take --hint in turn, one each, found 3 hints"):
+        controls(["a", "b"], hints[:3])
+    with pytest.raises(ValueError, match="--control :STRENGTH is of the ControlNet of a --run, and there is none"):
+        controls([":0.5"], hints[:1])
+    with pytest.raises(ValueError, match="a: the strength of a ControlNet must be a finite number, found nan"):
+        controls(["a:nan"], hints[:1])
+
+
+def test_a_controlnet_of_a_dit_has_a_strength_and_two_add_up(control, tiny, tmp_path):
+    source = ["--run", str(control / "where"), "--classes", "crack"]
+    hint = ["--hint", str(write_mask(tmp_path / "white.png", "white", 32))]
+    same = ["--control", str(control / "where" / "control.safetensors")]
+    flags_of = {
+        "one": hint,
+        "none": ["--control", ":0", *hint],
+        "less": ["--control", ":0.5", *hint],
+        "halves": ["--control", ":0.5", "--control", f"{same[1]}:0.5", *hint, *hint],
+    }
+    images = {}
+    for name, words in flags_of.items():
+        (images[name],) = sampled(tmp_path / name, *source, *words).values()
+    plain = ["--model", str(tiny / "dit.safetensors"), "--vae", str(tiny / "vae.safetensors"), "--classes", "crack"]
+    plain += ["--adapter", str(control / "few" / "adapter.safetensors"), "--size", "32"]
+    (without,) = sampled(tmp_path / "plain", *plain).values()
+    gaps = {name: np.abs(image.astype(int) - images["one"]).max() for name, image in images.items()}
+    assert gaps["halves"] <= 1 and min(gaps["none"], gaps["less"]) > 0  # the first block's output is the same
+    assert np.abs(images["none"].astype(int) - without).max() <= 1
 
 
 def test_a_run_of_stable_diffusion_is_sampled_from_the_weights_that_it_was_trained_on(monkeypatch):

@@ -3,7 +3,7 @@
 import warnings
 
 from unet.conditioned import TextConditioned
-from unet.control import ControlConfig, ControlledText, ControlNet
+from unet.control import ControlConfig, ControlledText, ControlNet, ControlNets
 from unet.inpaint import MaskedText
 from unet.model import UNet, UNetConfig
 from unet.text.encoder import TextConfig, TextEncoder
@@ -15,6 +15,7 @@ from unet.vae import VAE, VAEConfig
 __all__ = [
     "ControlConfig",
     "ControlNet",
+    "ControlNets",
     "MaskedText",
     "ControlledText",
     "TextConditioned",

@@ -10,6 +10,7 @@ changes nothing, and without it the UNet is as before. For Stable Diffusion 1 th
 numbers, of them 1,086,480 in Z1 and 11,479,680 in Z2.
 """
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 
@@ -103,18 +104,40 @@ class ControlNet(UNetEncoder):
         return [strength * zero(feature) for zero, feature in zip([*self.zero, self.zero_mid], features)]
 
 
+class ControlNets(nn.Module):
+    """residuals = sum_i s_i control_i(x, t, cond, hint_i): several ControlNets beside one UNet, or one with a strength.
+
+    The hints lie behind one another, on channels. strengths: s_i, 1 as trained.
+    """
+
+    def __init__(self, controls: Sequence[ControlNet], strengths: Sequence[float]):
+        super().__init__()
+        self.controls, self.strengths = nn.ModuleList(controls), tuple(strengths)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor, hints: Tensor, strength: float = 1.0) -> list[Tensor]:
+        """hints (B, sum of hint_channels, f H, f W), the rest as for one -> `residuals` of UNet.forward."""
+        parts = hints.split([control.config.hint_channels for control in self.controls], dim=1)
+        each = [
+            control(x, t, cond, hint, strength * s) for control, hint, s in zip(self.controls, parts, self.strengths)
+        ]
+        return [sum(residuals) for residuals in zip(*each)]
+
+
 class ControlledText(TextConditioned):
     """out = unet(x, t, states, control(x, t, states, hint)), states = text(tokens); without a hint unet(x, t, states).
 
-    Raises ValueError if the ControlNet was made for another UNet than this one.
+    Raises ValueError if a ControlNet was made for another UNet than this one.
     """
 
-    def __init__(self, unet: UNet, text: TextEncoder, control: ControlNet):
+    def __init__(self, unet: UNet, text: TextEncoder, control: ControlNet | ControlNets):
         super().__init__(unet, text)
-        for field in ("text_width", "pooled", "text", "in_channels", "channels", "layers"):
-            ours, theirs = getattr(unet.config, field), getattr(control.config, field)
-            if ours != theirs:
-                raise ValueError(f"the ControlNet belongs to another UNet: its {field} is {theirs}, this UNet's {ours}")
+        for one in control.controls if isinstance(control, ControlNets) else [control]:
+            for field in ("text_width", "pooled", "text", "in_channels", "channels", "layers"):
+                ours, theirs = getattr(unet.config, field), getattr(one.config, field)
+                if ours != theirs:
+                    raise ValueError(
+                        f"the ControlNet belongs to another UNet: its {field} is {theirs}, this UNet's {ours}"
+                    )
         self.control = control
 
     def forward(self, x: Tensor, t: Tensor, cond: Tensor, hint: Tensor | None = None, strength: float = 1.0) -> Tensor:

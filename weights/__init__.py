@@ -6,7 +6,7 @@ models/          a whole model from a file, and into one
 adapter_files/   what a fine-tune trained, in the files of this package and of other tools
 """
 
-from weights.adapter_files.apply import apply_adapters, with_control
+from weights.adapter_files.apply import apply_adapters, with_control, with_controls
 from weights.adapter_files.embeddings import add_embedding, add_words, check_words
 from weights.adapter_files.lora_import import is_foreign
 from weights.adapter_files.native import fingerprint, load_adapter, save_adapter
@@ -38,4 +38,5 @@ __all__ = [
     "save_sd",
     "sd_schedule",
     "with_control",
+    "with_controls",
 ]

@@ -8,7 +8,7 @@ import torch
 
 import adapters
 from sampling import cfg, conditional
-from unet import ControlConfig, ControlledText, ControlNet, TextConfig, TextEncoder, UNet, UNetConfig
+from unet import ControlConfig, ControlledText, ControlNet, ControlNets, TextConfig, TextEncoder, UNet, UNetConfig
 from unet.control import HintEmbedder
 from unet.sizes import UNETS as SIZES
 
@@ -186,6 +186,22 @@ def test_strength_scales_the_residuals():
     plain = model.unet(*batch[:3])
     assert torch.equal(model(*batch, strength=0.0), plain) and torch.equal(model(*batch[:3]), plain)
     assert (model(*batch, strength=0.5) - out).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_several_controlnets_add_up_each_with_its_strength():
+    """A mask and a picture, behind one another on channels."""
+    model = unet()
+    mask, picture = (filled(ControlNet.of(model, channels, factor=4), seed=channels) for channels in (1, 3))
+    x, t, cond, hint = inputs(hint_channels=4)
+    both = ControlNets([mask, picture], [0.5, 2.0])
+    a, b = mask(x, t, cond, hint[:, :1]), picture(x, t, cond, hint[:, 1:])
+    expected = [0.5 * p + 2.0 * q for p, q in zip(a, b)]
+    assert all(torch.allclose(found, wanted) for found, wanted in zip(both(x, t, cond, hint), expected, strict=True))
+    out = ControlledText(model, text(), both)(x, t, cond, hint)
+    torch.testing.assert_close(out, model(x, t, cond, expected))
+    with pytest.raises(ValueError, match="the ControlNet belongs to another UNet"):
+        ControlledText(model, text(), ControlNets([mask, ControlNet.of(unet(channels=(8, 24)), factor=4)], [1, 1]))
 
 
 @torch.no_grad()

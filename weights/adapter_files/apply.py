@@ -91,6 +91,12 @@ def with_control(model: DiT, path: str | Path) -> ControlledDiT:
     return apply_adapters(ControlledDiT(model, len(copies)), [(str(path), 1.0)])
 
 
+def with_controls(model: DiT, files: list[tuple[str | Path, float]]) -> ControlledDiT:
+    """The DiT with the control branches of all files, (path, strength) each. ValueError as with_control raises it."""
+    first, *others = [with_control(model, path) for path, _ in files]
+    return first.with_others(others, [strength for _, strength in files])
+
+
 @torch.no_grad()
 def apply_one(model: nn.Module, file: Loaded, theta0: dict[str, Tensor]) -> None:
     """Attach a file's methods and set their parameters, unmerged; `theta0` by name gains those that a method adds."""
