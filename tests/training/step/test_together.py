@@ -17,7 +17,7 @@ from config.training import Loop
 from ops.machine import process
 from training.step import together
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 STEP = ("--batch", "4", "--accumulate", "4", "--steps", "4", "--sample-every", "4")
 
 
