@@ -19,7 +19,7 @@ from training import log as log_module
 from training import state as state_module
 from training.state import PREVIOUS, STATE, saved_steps
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def photographs(folder, *classes, count=4):
