@@ -37,7 +37,7 @@ from training.page import write_page
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.step.optimizer import StepInBackward, adamw, average, clip, ema_decay, lr_factor, param_groups
 from training.step.together import loss_of, objective, own_part, summed, until_last
-from training.step.turns import batch_index, images_of
+from training.step.turns import batch_index, images_of, steps_of
 from training.stops import Stop, graceful_stop
 
 LEVERS = (
@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> None:
 def train(config: Config, run: Path, stop: Stop) -> None:
     """The run of these settings in its folder, from its last checkpoint on if it has one."""
     job, state = begin(config)
+    config = config.replace(steps=steps_of(config[Loop], len(job.names)))
     trained, total = adapters.counts(job.model)
     print(f"{' + '.join(job.adapter)}: {trained:,} of {total:,} parameters train ({trained / total:.2%})")
     first = 0

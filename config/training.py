@@ -347,6 +347,7 @@ class Loop:
     """The training loop"""
 
     steps: int = option(900, "optimizer steps", at_least=1)
+    epochs: int = option(0, "passes over the images, whose steps take the place of --steps; 0: those", at_least=0)
     batch: int = option(32, "images in a micro-batch; may exceed the number of images", at_least=1)
     accumulate: int = option(1, "micro-batches in a step", at_least=1)
     lr: float = option(3e-3, "peak learning rate of AdamW", above=0)

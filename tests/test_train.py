@@ -68,6 +68,17 @@ def killed_before(step, argv):
             train.main(argv)
 
 
+def test_a_protocol_of_epochs_runs_and_resumes(tiny, tmp_path):
+    """configs/defect_study_dit_xl.toml on the tiny models: 10 images, 8 in a step, one pass."""
+    study, run = ROOT / "configs" / "defect_study_dit_xl.toml", tmp_path / "run"
+    more = "--class-init name --crop 48 --size 16 --epochs 1".split()
+    argv = [str(study), *flags(tiny, run, *more, without={"steps", "warmup"})]
+    train.main(argv)
+    assert [line["step"] for line in map(json.loads, (run / "log.jsonl").open()) if "loss" in line] == [1, 2]
+    assert "steps = 2\nepochs = 1\n" in (run / "config.toml").read_text()
+    train.main(["--resume", "--out", str(run)])
+
+
 def test_a_run_leaves_its_files(tiny, tmp_path, capsys):
     run = tmp_path / "run"
     train.main(flags(tiny, run, "--adapter", "lora:rank=2"))

@@ -4,15 +4,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import nn
 
 import adapters
+from config.training import Loop
 from ops.device import peak_gib
 from ops.machine.process import count
 from training.state import STATE, averaged, save_state
+from training.step.turns import steps_of
 
 GIB, MB = 2**30, 1e6
 FEW_STEPS = 2  # of the sampler, in a dry run
@@ -32,6 +35,7 @@ class DryRun(NamedTuple):
     weights: int  # bytes of one copy of what trains
     columns: int  # in an evaluation
     classes: int  # that the metrics at the end sample
+    images: int = 0  # that are trained on
 
 
 def smaller(values: dict) -> dict:
@@ -70,8 +74,8 @@ def rehearse(start: Callable, step: Callable) -> DryRun:
         everything = sum(file.stat().st_size for file in run.rglob("*") if file.is_file())
     copy = sum(p.nbytes for p in state.parameters.values())
     classes = len(job.made_of.get("classes", {}).get("names", []))
-    columns = min(COLUMNS, classes or COLUMNS)
-    return DryRun(seconds, held, peak_gib(device), checkpoint, everything - checkpoint, copy, columns, classes)
+    columns, images = min(COLUMNS, classes or COLUMNS), len(job.names)
+    return DryRun(seconds, held, peak_gib(device), checkpoint, everything - checkpoint, copy, columns, classes, images)
 
 
 @contextmanager
@@ -87,7 +91,8 @@ def estimate(values: dict, dry: DryRun) -> str:
 
     values: the settings of the run by name.
     """
-    took, steps = dry.seconds, values["steps"]
+    loop = Loop(**{field.name: values[field.name] for field in fields(Loop) if field.name in values})
+    took, steps = dry.seconds, steps_of(loop, dry.images)
     sampling = sampling_seconds(values, dry)
     extra = values.get("measure", 0) * dry.classes + (
         values.get("class_images", 0) if values.get("prior_weight") else 0

@@ -23,6 +23,10 @@ def test_the_sums_are_those_of_the_parts():
     assert "--ema 0 saves 0.5 MB of memory and 1.0 MB on disk" in text and "--keep last saves" in text
 
 
+def test_epochs_are_steps_of_the_images():
+    assert "13 steps 26 s" in estimate(VALUES | {"epochs": 2}, DRY._replace(images=50))
+
+
 def test_the_steps_of_a_sampler_are_added_to_what_an_evaluation_takes_besides():
     """0.024 s for a step of 8 images: a pass of one is 0.001 s, and 48 more steps of 5 guided samples 0.48 s."""
     text = estimate(VALUES | {"measure": 0}, DRY._replace(seconds=SECONDS | {"step": 0.024, "evaluation": 1.0}))

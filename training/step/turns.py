@@ -36,6 +36,12 @@ def shuffled(n: int, seed: int, number: int, *bucket: int) -> Tensor:
     return torch.randperm(n, generator=generator_for(seed, -1 - number, *bucket))
 
 
+def steps_of(options: Loop, n: int) -> int:
+    """The steps of a run on n images: those of the settings, or as many as `epochs` passes over the images take."""
+    images = options.batch * options.accumulate  # in a step
+    return -(-options.epochs * n // images) if options.epochs else options.steps
+
+
 def images_of(names: Sequence[str], options: Loop, step: int, seed: int, buckets: Sequence[Tensor] = ()) -> list[str]:
     """The names of all images of a step, sorted."""
     numbers = range(step * options.accumulate, (step + 1) * options.accumulate)

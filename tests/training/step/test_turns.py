@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from training.step.turns import batch_index, turns_of
+from config.training import Loop
+from training.step.turns import batch_index, steps_of, turns_of
 
 BUCKETS = [torch.tensor([0, 3, 4, 7, 8]), torch.tensor([1]), torch.tensor([2, 5, 6])]
 
@@ -38,3 +39,10 @@ def test_a_batch_depends_on_its_number_and_the_seed_alone():
 def test_without_buckets_the_order_is_one_row():
     whole = torch.cat([batch_index(9, 3, number, 0) for number in range(6)])
     assert sorted(whole[:9].tolist()) == sorted(whole[9:].tolist()) == list(range(9))
+
+
+@pytest.mark.parametrize(
+    "epochs, n, batch, accumulate, steps", [(10, 100, 4, 2, 125), (1, 9, 4, 2, 2), (0, 9, 4, 2, 7)]
+)
+def test_epochs_are_passes_over_the_images(epochs, n, batch, accumulate, steps):
+    assert steps_of(Loop(steps=7, epochs=epochs, batch=batch, accumulate=accumulate), n) == steps
