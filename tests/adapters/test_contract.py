@@ -37,6 +37,7 @@ SPECS = [
     "bottleneck:form=sequential",
     "bnn:parts=norm",
     "vpt:form=shallow",
+    "lokr:factor=2,rank=1",
 ]
 CASES = [case for case in itertools.product(SPECS, CONDITIONS) if case not in WITHOUT_MEANING]
 PAIRS = [

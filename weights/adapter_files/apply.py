@@ -5,9 +5,9 @@ With theta0 the value before training and theta_file the value in the file,
     theta = theta0 + s (theta_file - theta0)
 
 theta0 is the value of the base, or for a parameter that the method adds, the one that changes nothing: B = 0 of LoRA
-and DoRA, g = 1 of DoRA, M = 0 of OFT, gamma = 1 of DiffFit, W_up = 0 and b_up = 0 of a bottleneck, w = 1 and b = 0 of
-a norm that gets them, the first sigma of BNN, V, U, m and a of modulate. Several files add up their differences. Each
-is merged into the weights before the next; a method that does not merge stays on its layers.
+and DoRA, g = 1 of DoRA, w2 = 0 of LoKr, M = 0 of OFT, gamma = 1 of DiffFit, W_up = 0 and b_up = 0 of a bottleneck,
+w = 1 and b = 0 of a norm that gets them, the first sigma of BNN, V, U, m and a of modulate. Several files add up their
+differences. Each is merged into the weights before the next; a method that does not merge stays on its layers.
 """
 
 import math
@@ -29,7 +29,7 @@ from weights.adapter_files.native import TABLE, fingerprint, load_adapter
 from weights.layouts.exchange import count_reasons
 
 # first factors of a product: alone they change nothing; the second starts at 0 and carries the strength
-FIRST_HALVES = (".lora_down", ".dora_down", ".bottleneck_down", ".bottleneck_down_bias")
+FIRST_HALVES = (*(".lora_down", ".dora_down", ".lokr_w1", ".lokr_w2_a"), *(".bottleneck_down", ".bottleneck_down_bias"))
 
 
 FIRST_LAYERS = ("x_embedder.proj", "unet.conv_in")

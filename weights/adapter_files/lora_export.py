@@ -1,15 +1,16 @@
 """Adapter files of this package for other tools, as python -m weights.convert RUN/adapter.safetensors TARGET --layout
 
-    kohya               a LoRA or DoRA for A1111, ComfyUI and most others, .safetensors; diffusers ignores its DoRA. Of
-                        Stable Diffusion XL it has the original's names, which older tools want
+    kohya               LoRA, DoRA and LoKr for A1111, ComfyUI and most others, .safetensors, LoKr in LyCORIS' names;
+                        diffusers ignores its DoRA. Of Stable Diffusion XL it has the original's names, which older
+                        tools want
     lora-diffusers      one for diffusers' load_lora_weights, .safetensors; alpha / r is in B, where none can miss it
     learned-embeds      a learned word for diffusers' load_textual_inversion, .safetensors; of XL the rows clip_l and
                         clip_g, which A1111 and ComfyUI read too and call by the name of the file
     a1111-embedding     a learned word of Stable Diffusion 1 or 2 for A1111 and ComfyUI, .pt, which is called there by
                         the name of the file
 
-These files hold LoRA, DoRA and words only: an adapter file that trained anything else is refused. A DoRA needs its
-base: the files hold the norms m = g |W|, an adapter file of this package holds g.
+These files hold LoRA, DoRA, LoKr and words only: an adapter file that trained anything else is refused. A DoRA needs
+its base: the files hold the norms m = g |W|, an adapter file of this package holds g.
 """
 
 import json
@@ -36,6 +37,7 @@ from weights.models.save import check_ending
 
 LAYOUTS = ("kohya", "lora-diffusers", "learned-embeds", "a1111-embedding")
 TENSORS = {"lora": ("down", "up"), "dora": ("down", "up", "gain")}  # of one layer in an adapter file, after "lora_"
+LOKR = re.compile(r"\.(lokr_w[12](?:_[ab])?)$")
 ROWS = {  # where a learned word lies in an adapter file -> its name in an embedding file of XL
     "text.token_embedding.token_rows": "",
     "text.first.token_embedding.token_rows": "clip_l",
@@ -62,6 +64,30 @@ class LowRank(NamedTuple):
     scale: float  # alpha / r
     norms: Tensor | None = None  # m (out,) of DoRA
 
+    @property
+    def inputs(self) -> int:
+        """How many the layer has."""
+        return self.down.shape[1]
+
+
+class Kronecker(NamedTuple):
+    """scale w1 (x) w2 of one layer."""
+
+    part: str
+    name: str
+    factors: dict[str, Tensor]  # "lokr_w1": tensor, ...; the kernel of "lokr_w2_b" in its columns, as LyCORIS has it
+    scale: float
+
+    @property
+    def rank(self) -> int | None:
+        """r, None for a whole w2."""
+        return len(self.factors["lokr_w2_b"]) if "lokr_w2_b" in self.factors else None
+
+    @property
+    def inputs(self) -> int:
+        """How many the layer has, if it is a Linear."""
+        return self.factors["lokr_w1"].shape[1] * self.factors["lokr_w2" if self.rank is None else "lokr_w2_b"].shape[1]
+
 
 def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: torch.dtype | None = None) -> None:
     """Write an adapter file of a text recipe, `source`, to `target` in one of LAYOUTS; dtype converts its tensors.
@@ -84,12 +110,16 @@ def export_adapter(source: str | Path, target: str | Path, layout: str, dtype: t
     if words:
         token, rows = word_of(tensors, header, source)
     else:
-        layers = low_rank(tensors, header, source, layout)
+        kron = {name: tensor for name, tensor in tensors.items() if LOKR.search(name)}
+        rest = {name: tensor for name, tensor in tensors.items() if name not in kron}
+        layers = low_rank(rest, header, source, layout) if rest.keys() - ROWS.keys() or not kron else []
+        products = kronecker(kron, header, source, layout)
     check_ending(target, (".pt",) if layout == "a1111-embedding" else (".safetensors",))
     if layout == "a1111-embedding" and "" not in rows:
         raise ValueError(f"{source}: a word of Stable Diffusion XL, which A1111 reads as learned-embeds writes it")
     if layout == "kohya":
-        safe.write(target, kohya_tensors(layers, size), kohya_metadata(layers, size is not None), dtype)
+        written = kohya_tensors(layers, size) | lycoris_tensors(products, size)
+        safe.write(target, written, kohya_metadata(layers, products, size is not None), dtype)
     elif layout == "lora-diffusers":
         safe.write(target, diffusers_tensors(layers, source), {"format": "pt"}, dtype)
     elif layout == "learned-embeds":
@@ -122,18 +152,11 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
     if odd or not stems:
         specs, found = ", ".join(header["adapter"]), f"{len(odd)} other tensors ({odd[0]}, ...)" if odd else "none"
         raise ValueError(f"{source}: {layout} holds one LoRA or DoRA a layer, found {found}, trained by {specs}")
+    options = options_of(stems, header, source)
     scales = {}
-    for spec in header["adapter"]:
-        part, rest = adapters.split(spec)
-        method, options = adapters.parse(rest)
-        inside = [stem for stem in stems if stem.startswith(f"{part}.")] if part else stems
-        for stem in [stem for stem in inside if stems[stem] == method]:
-            if re.search(options.get("targets", ATTENTION), stem.removeprefix(f"{part}." if part else "")):
-                rank = len(tensors[f"{stem}.{method}_down"])
-                scales[stem] = options.get("alpha", rank) / rank
-    unclaimed = [stem for stem in stems if stem not in scales]
-    if unclaimed:
-        raise ValueError(f"{source}: {unclaimed[0]} has a LoRA that none of its specs is for: {header['adapter']}")
+    for stem, method in stems.items():
+        rank = len(tensors[f"{stem}.{method}_down"])
+        scales[stem] = options[stem].get("alpha", rank) / rank
     gains = {stem: tensors[f"{stem}.dora_gain"] for stem, method in stems.items() if method == "dora"}
     norms = norms_of(gains, header, source, layout) if gains else {}
     return [
@@ -142,6 +165,36 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
         )
         for stem, of in stems.items()
     ]
+
+
+def kronecker(tensors: dict[str, Tensor], header: dict, source: str | Path, layout: str) -> list[Kronecker]:
+    """The LoKr layers of an adapter file."""
+    if tensors and layout != "kohya":
+        raise ValueError(f"{source}: {layout} holds LoRA and DoRA, and a LoKr is written by --layout kohya")
+    factors = {}
+    for name, tensor in tensors.items():
+        flat = tensor.flatten(1) if name.endswith("_b") else tensor
+        factors.setdefault(LOKR.sub("", name), {})[LOKR.search(name)[1]] = flat
+    options = options_of(dict.fromkeys(factors, "lokr"), header, source)
+    layers = [Kronecker(*parted(stem), parts, 1.0) for stem, parts in factors.items()]
+    alphas = [options[stem].get("alpha", layer.rank) for stem, layer in zip(factors, layers)]
+    return [layer if layer.rank is None else layer._replace(scale=a / layer.rank) for layer, a in zip(layers, alphas)]
+
+
+def options_of(stems: dict[str, str], header: dict, source: str | Path) -> dict[str, dict]:
+    """The options of the spec that is for each layer, by {layer: method}."""
+    options = {}
+    for spec in header["adapter"]:
+        part, rest = adapters.split(spec)
+        method, given = adapters.parse(rest)
+        inside = [stem for stem in stems if stem.startswith(f"{part}.")] if part else stems
+        for stem in [stem for stem in inside if stems[stem] == method]:
+            if re.search(given.get("targets", ATTENTION), stem.removeprefix(f"{part}." if part else "")):
+                options[stem] = given
+    unclaimed = [stem for stem in stems if stem not in options]
+    if unclaimed:
+        raise ValueError(f"{source}: {unclaimed[0]} has a LoRA that none of its specs is for: {header['adapter']}")
+    return options
 
 
 def parted(stem: str) -> tuple[str, str]:
@@ -175,9 +228,7 @@ def kohya_tensors(layers: list[LowRank], xl: Size) -> dict[str, Tensor]:
     """xl: `size_of` the UNet of an XL, whose names are the original's."""
     tensors = {}
     for layer in layers:
-        of_unet = xl is not None and layer.part == "unet"
-        name = original(xl, layer.name) if of_unet else published(layer.part, layer.name)
-        stem = KOHYA[layer.part] + underscored(name)
+        stem = kohya_stem(layer, xl)
         alpha = torch.tensor(layer.scale * len(layer.down))
         tensors |= {f"{stem}.lora_down.weight": layer.down, f"{stem}.lora_up.weight": layer.up, f"{stem}.alpha": alpha}
         if layer.norms is not None:
@@ -185,15 +236,35 @@ def kohya_tensors(layers: list[LowRank], xl: Size) -> dict[str, Tensor]:
     return tensors
 
 
-def kohya_metadata(layers: list[LowRank], xl: bool) -> dict[str, str]:
+def kohya_stem(layer: LowRank | Kronecker, xl: Size) -> str:
+    """ "lora_unet_mid_block_...": what the names of a layer's tensors begin with."""
+    of_unet = xl is not None and layer.part == "unet"
+    name = original(xl, layer.name) if of_unet else published(layer.part, layer.name)
+    return KOHYA[layer.part] + underscored(name)
+
+
+def lycoris_tensors(layers: list[Kronecker], xl: Size) -> dict[str, Tensor]:
+    """As LyCORIS names them. alpha counts where w2 has a rank; a whole one is not scaled, whatever alpha is."""
+    tensors = {}
+    for layer in layers:
+        stem = kohya_stem(layer, xl)
+        tensors |= {f"{stem}.{role}": factor for role, factor in layer.factors.items()}
+        tensors[f"{stem}.alpha"] = torch.tensor(layer.scale * (layer.rank or 1))
+    return tensors
+
+
+def kohya_metadata(layers: list[LowRank], products: list[Kronecker], xl: bool) -> dict[str, str]:
     """What A1111 and others read: rank, alpha, and the version of the base where the widths show it.
 
     Different ranks or alphas are "Dynamic", as in kohya's own files; a tool takes them from the tensors.
     """
+    widths = {layer.inputs for layer in (*layers, *products) if reads_text(layer)}
+    version = VERSIONS[2048] if xl else VERSIONS.get(widths.pop(), {}) if len(widths) == 1 else {}
+    if products:
+        algo = {"ss_network_module": "lycoris.kohya", "ss_network_args": json.dumps({"algo": "lokr"})}
+        return {"format": "pt"} | algo | version
     small = [layer for layer in layers if layer.down.shape[2:].numel() == 1]
     large = [layer for layer in layers if layer.down.shape[2:].numel() > 1]
-    widths = {layer.down.shape[1] for layer in layers if reads_text(layer)}
-    version = VERSIONS[2048] if xl else VERSIONS.get(widths.pop(), {}) if len(widths) == 1 else {}
     rank, alpha = shared(small or large)
     of_convolutions = dict(zip(("conv_dim", "conv_alpha"), shared(large))) if large else {}
     return {
@@ -205,7 +276,7 @@ def kohya_metadata(layers: list[LowRank], xl: bool) -> dict[str, str]:
     } | version
 
 
-def reads_text(layer: LowRank) -> bool:
+def reads_text(layer: LowRank | Kronecker) -> bool:
     """Whether the layer's input is as wide as a text state."""
     return bool(re.search(r"attn2\.to_[kv]$" if layer.part == "unet" else r"\.to_(q|k|v|out)$|\.fc1$", layer.name))
 

@@ -5,13 +5,17 @@ import re
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+import adapters
+import weights
 from unet import TextConditioned
 from weights.adapter_files.lora_change import change, difference
+from weights.adapter_files.lora_export import export_adapter
 from weights.adapter_files.lora_import import apply_foreign, read_foreign
 from weights.adapter_files.lora_names import places
+from weights.formats import safe
 
 MIDDLE = "lora_unet_mid_block_attentions_0"
 LAYERS = {  # ours: its stem in kohya's and LyCORIS' files
@@ -210,3 +214,65 @@ def test_a_file_of_lycoris_gives_the_same_output(tmp_path, sd1, algo, options):
     before, expected = joined(sd1).eval()(x, t, ids), theirs(x, t, ids)
     assert (expected - before).abs().max() > 0.01
     torch.testing.assert_close(ours(x, t, ids), expected, atol=2e-5, rtol=1e-4)
+
+
+SPECS = [r"unet.lokr:factor=4,targets=attn1", r"unet.lokr:factor=4,rank=2,alpha=3,targets=(conv|proj_|ff)", "text.lora"]
+
+
+def trained(path, model, specs):
+    """The model with these methods and random values, and their adapter file."""
+    header = {"base": weights.fingerprint(model), "adapter": specs}
+    adapters.attach(model, specs, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for i, parameter in enumerate(adapters.trainable_parameters(model).values()):
+            parameter.copy_(rand(*parameter.shape, seed=i))
+    weights.save_adapter(path, model, header)
+    return model
+
+
+def test_our_lokr_there_and_back_in_lycoris_names(tmp_path, sd):
+    expected = adapters.merge(trained(tmp_path / "a.safetensors", joined(sd), SPECS)).state_dict()
+    export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "kohya")
+    names = {name.rpartition(".")[2] for name in load_file(tmp_path / "b.safetensors")}
+    assert names == {"lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "alpha", "weight"}
+    back = joined(sd)
+    apply_foreign(back, tmp_path / "b.safetensors")
+    for name, value in back.state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="lora-diffusers holds LoRA and DoRA, and a LoKr is written by --layout kohya"):
+        export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "lora-diffusers")
+
+
+def test_the_header_of_our_lokr_names_its_algorithm(tmp_path, sd1):
+    trained(tmp_path / "a.safetensors", joined(sd1), SPECS[:1])
+    export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "kohya")
+    header = safe.read_metadata(tmp_path / "b.safetensors")
+    assert (header["ss_network_module"], header["ss_network_args"]) == ("lycoris.kohya", '{"algo": "lokr"}')
+
+
+def test_lycoris_reads_our_lokr(tmp_path, sd1):
+    """Its own classes, from the tensors of the file alone, compute what the trained layers do."""
+    pytest.importorskip("lycoris")
+    from lycoris.modules.lokr import LokrModule
+
+    model, base = trained(tmp_path / "a.safetensors", joined(sd1), SPECS[:2]), joined(sd1)
+    export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "kohya")
+    tensors, stems = load_file(tmp_path / "b.safetensors"), {stem: place.name for stem, place in places(base).items()}
+    adapters.merge(model)
+    found = {key.partition(".")[0] for key in tensors}
+    assert len(found) > 10
+    for stem in found:
+        layer = base.get_submodule(stems[stem])
+        parts = {role: tensors.get(f"{stem}.{role}") for role in LokrModule.weight_list}
+        with torch.no_grad():
+            module = LokrModule.make_module_from_state_dict(stem, layer, *parts.values())
+            delta = model.get_submodule(stems[stem]).weight - layer.weight
+            torch.testing.assert_close(module.get_weight(layer.weight.shape), delta, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("spec", SPECS[:2])
+def test_half_a_strength_is_half_of_the_change(tmp_path, sd1, spec):
+    merged = adapters.merge(trained(tmp_path / "a.safetensors", joined(sd1), [spec])).state_dict()
+    half = weights.apply_adapters(joined(sd1), [(str(tmp_path / "a.safetensors"), 0.5)]).state_dict()
+    for name, value in joined(sd1).state_dict().items():
+        torch.testing.assert_close(half[name], (value + merged[name]) / 2, atol=1e-6, rtol=1e-5)
