@@ -1,6 +1,7 @@
 """Who may import whom: the table that keeps the package a few readable parts, held against the code itself."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -340,6 +341,13 @@ def test_no_function_hides_an_import():
                     assert bool(keys) == bool(modules), f"{name}: {function.name} hides an import of {sorted(modules)}"
                     seen |= keys
     assert seen == LAZY.keys(), "the list names an import that is not there"
+
+
+def test_a_script_starts_without_what_few_calls_need():
+    """`import scipy` loads a part of it, such as scipy.ndimage, when that is first used; so a start is torch's."""
+    code = "import sys, train, sample, evaluate; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert not {"scipy.ndimage", "scipy.stats", "matplotlib"} & set(loaded.split())
 
 
 def test_no_folder_is_a_heap():

@@ -13,7 +13,6 @@ from string import ascii_uppercase
 import numpy as np
 from numpy import ndarray as Array
 from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import map_coordinates
 
 from data.generated import logos
 from data.generated.logos import ASPECT, bearing, frame
@@ -54,11 +53,22 @@ def letters(word: str) -> Array:
     return np.asarray(box) / 255
 
 
+def between(plane: Array, row: Array, column: Array) -> Array:
+    """A plane (H, W) at places between its pixels, bilinear, and 0 beyond them."""
+    last = np.array(plane.shape) + 1.0  # of the plane with a border of zeros
+    r, c = (np.clip(place + 1, 0, end) for place, end in zip((row, column), last))
+    i, j = (np.minimum(np.floor(place), end - 1).astype(int) for place, end in zip((r, c), last))
+    r, c, padded = r - i, c - j, np.pad(plane, 1)
+    upper = (1 - c) * padded[i, j] + c * padded[i, j + 1]
+    lower = (1 - c) * padded[i + 1, j] + c * padded[i + 1, j + 1]
+    return (1 - r) * upper + r * lower
+
+
 def stamp(u: Array, v: Array, at: Array, size: float, turn: float, word: str) -> tuple[Array, Array]:
     """The logo of half length `size` round `at`: how much of each point is box and how much ink, (H, W) in 0..1."""
     p, q, box = frame(u, v, at, size, turn)
     places = (q + ASPECT) * UNIT - 0.5, (p + 1) * UNIT - 0.5  # row and column in the drawing
-    return box, map_coordinates(letters(word), places, order=1)
+    return box, between(letters(word), *places)
 
 
 def misspelt(rng: np.random.Generator) -> str:

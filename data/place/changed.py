@@ -10,7 +10,7 @@ A drawn defect need not fill its mask, and a label that claims more than was dra
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 LOW, HIGH = 7.0, 14.0  # units of Lab; the autoencoder tiny-vae alone changes 0.95 of the pixels by less than LOW
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # sRGB, D65
@@ -37,8 +37,8 @@ def lab(image: np.ndarray) -> np.ndarray:
 
 def changed(drawn: np.ndarray, good: np.ndarray, asked: np.ndarray) -> Changed:
     """The module's equations. drawn, good (H, W, 3) uint8; asked (H, W) bool. An empty mask has iou 0."""
-    d = ndimage.gaussian_filter(np.linalg.norm(lab(drawn) - lab(good), axis=-1), 1.0)
-    parts, count = ndimage.label((d > LOW) & asked, np.ones((3, 3)))
+    d = scipy.ndimage.gaussian_filter(np.linalg.norm(lab(drawn) - lab(good), axis=-1), 1.0)
+    parts, count = scipy.ndimage.label((d > LOW) & asked, np.ones((3, 3)))
     reached = np.zeros(count + 1, bool)
     reached[np.unique(parts[(d > HIGH) & asked])] = True
     reached[0] = False

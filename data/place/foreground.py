@@ -8,7 +8,7 @@ there the whole photograph is the object, or a mask says where it lies.
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 BORDER, AROUND, ROUND = 0.03, 0.02, 0.01  # of the border, r's window, opening and closing: shares of the short side
 LEVELS = 256  # of Otsu's histogram
@@ -22,12 +22,12 @@ def foreground(image: np.ndarray) -> np.ndarray:
     inner[width:-width, width:-width] = True
     distance = np.linalg.norm(values - np.median(values[~inner], axis=0), axis=2)
     grey, size = values.mean(2), 2 * around + 1
-    square = ndimage.uniform_filter(grey**2, size) - ndimage.uniform_filter(grey, size) ** 2
+    square = scipy.ndimage.uniform_filter(grey**2, size) - scipy.ndimage.uniform_filter(grey, size) ** 2
     rough = np.sqrt(square.clip(0))
     found = (distance > otsu(distance)) | (rough > otsu(rough)) & (distance > np.median(distance[~inner]))
     found = grown(grown(found, -radius), 2 * radius)
     found = grown(found, -radius)
-    parts, count = ndimage.label(ndimage.binary_fill_holes(found))
+    parts, count = scipy.ndimage.label(scipy.ndimage.binary_fill_holes(found))
     if not count:
         raise ValueError("no object was found: every pixel has the colour of the border")
     return parts == 1 + np.bincount(parts.ravel())[1:].argmax()
@@ -37,7 +37,7 @@ def grown(region: np.ndarray, radius: int) -> np.ndarray:
     """The region (H, W) bool dilated by a disc, eroded where the radius is negative."""
     if region.all() or not region.any():
         return region
-    away = ndimage.distance_transform_edt(~region if radius > 0 else region)
+    away = scipy.ndimage.distance_transform_edt(~region if radius > 0 else region)
     return away <= radius if radius > 0 else away > -radius
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 TURN, SCALE = 0.35, 4 / 3  # radians; a factor
 INSIDE, TRIES = 0.95, 200  # share of a mask that must lie where it may; places tried
@@ -24,7 +24,7 @@ def displaced(
     matrix, middle = factor * rotation * rng.choice([-1, 1], 2), np.full(2, (len(planes[0]) - 1) / 2)
     offset = middle - matrix @ (middle + rng.integers(-shift, shift + 1, 2))
     return [
-        ndimage.affine_transform(plane.astype(float), matrix, offset, order=1, mode=beyond)
+        scipy.ndimage.affine_transform(plane.astype(float), matrix, offset, order=1, mode=beyond)
         for plane, beyond in zip(planes, ("nearest", "constant"))
     ]
 

@@ -4,7 +4,7 @@ photograph <- alpha drawn + (1 - alpha) photograph                       alpha 0
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from data.transforms import resize
 from data.window import Square
@@ -21,9 +21,9 @@ def softened(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, EDGE, mode="edge")
     if padded.all():
         return np.ones(mask.shape)
-    depth = ndimage.distance_transform_edt(padded)
-    parts, count = ndimage.label(padded, EIGHT)
-    deepest = np.concatenate([[1.0], ndimage.maximum(depth, parts, range(1, count + 1))])[parts]
+    depth = scipy.ndimage.distance_transform_edt(padded)
+    parts, count = scipy.ndimage.label(padded, EIGHT)
+    deepest = np.concatenate([[1.0], scipy.ndimage.maximum(depth, parts, range(1, count + 1))])[parts]
     return (depth / np.minimum(deepest, EDGE)).clip(0, 1)[EDGE:-EDGE, EDGE:-EDGE]
 
 

@@ -7,7 +7,7 @@ stroke   all pixels within a half width of a path whose direction drifts
 import math
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 POWER = 1.5  # a: the amplitude of the noise falls with the frequency to this power
 AREA = (0.002, 0.03)  # of a spot, as a share of the allowed pixels, log-uniform
@@ -29,7 +29,7 @@ def spot(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     away = np.hypot(*(axis - at for axis, at in zip(np.indices(allowed.shape), place)))
     score = np.where(allowed, noise(allowed.shape, rng) - (away / math.sqrt(area)) ** 2, -np.inf)
     highest = np.partition(score[allowed], -math.ceil(area))[-math.ceil(area)]
-    parts, _ = ndimage.label(score >= highest, np.ones((3, 3)))
+    parts, _ = scipy.ndimage.label(score >= highest, np.ones((3, 3)))
     return parts == parts.flat[score.argmax()]
 
 
@@ -45,7 +45,7 @@ def stroke(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         line[tuple(at.astype(int))] = True
         angle += rng.normal(0, DRIFT / math.sqrt(side))
         at += math.cos(angle), math.sin(angle)
-    return (ndimage.distance_transform_edt(~line) <= width / 2) & allowed
+    return (scipy.ndimage.distance_transform_edt(~line) <= width / 2) & allowed
 
 
 def random_place(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from PIL import Image
-from scipy import ndimage
 
 from data.place.moved import displaced, laid, relit
 
@@ -126,6 +126,6 @@ def moved(photos: list[Photo], free: list[Photo], count: int, rng: np.random.Gen
         image, mask = displaced(sources[rng.integers(len(sources))], rng, SHIFT)
         ground = grounds[rng.integers(len(grounds))]
         around = image[mask <= 64] if (mask <= 64).any() else image
-        alpha = ndimage.gaussian_filter(ndimage.binary_dilation(mask > 64, iterations=2).astype(float), 1.0)
+        alpha = scipy.ndimage.gaussian_filter(scipy.ndimage.binary_dilation(mask > 64, iterations=2).astype(float), 1.0)
         made.append((laid(relit(image, around, ground), alpha, ground), alpha, ground))
     return Moved(*(np.stack(planes) for planes in zip(*made)))

@@ -21,8 +21,8 @@ import copy
 import math
 from statistics import mean, stdev
 
+import scipy
 import torch
-from scipy.stats import t as student
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -165,4 +165,5 @@ def gain(ours: list[float], baseline: list[float]) -> tuple[float, float]:
     difference = [a - b for a, b in zip(ours, baseline)]
     if len(difference) < 2:
         return difference[0], math.nan
-    return mean(difference), float(student.ppf(0.975, len(difference) - 1)) * stdev(difference) / math.sqrt(len(ours))
+    quantile = float(scipy.stats.t.ppf(0.975, len(difference) - 1))
+    return mean(difference), quantile * stdev(difference) / math.sqrt(len(difference))

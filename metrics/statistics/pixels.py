@@ -12,7 +12,7 @@ F1-max chooses its threshold on the images that it is computed on. To report an 
 """
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 LIMIT = 0.3  # of the false positive rate, in pro
 EIGHT = np.ones((3, 3), int)
@@ -61,7 +61,7 @@ def per_region_overlap(scores: np.ndarray, masks: np.ndarray, limit: float = LIM
     weights = np.zeros(masks.shape)  # of a pixel of a region: 1 / (its area * number of regions)
     regions = 0
     for weight, mask in zip(weights, masks):
-        parts, count = ndimage.label(mask, EIGHT)
+        parts, count = scipy.ndimage.label(mask, EIGHT)
         weight[mask] = 1 / np.bincount(parts.ravel())[parts[mask]]
         regions += count
     order, last = ranking(scores.ravel())

@@ -20,9 +20,9 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
+import scipy
 import torch
 from PIL import Image
-from scipy import ndimage
 
 from data import ImageSet, load
 from data.images import decode
@@ -210,7 +210,7 @@ def moved(real: ImageSet, grounds: list[np.ndarray], count: int, seed: int) -> S
             where = (mask > 127) & foreground(ground)
             if where.sum() < 0.5 * (mask > 127).sum() or not where.any():
                 continue
-            alpha = ndimage.gaussian_filter(ndimage.binary_dilation(where).astype(float), 1.0)[..., None]
+            alpha = scipy.ndimage.gaussian_filter(scipy.ndimage.binary_dilation(where).astype(float), 1.0)[..., None]
             pixels.append(laid(np.stack(planes, -1), alpha, ground))
             masks.append(where)
         add(made, "moved", np.stack(pixels), np.stack(masks), label)
@@ -223,7 +223,7 @@ def procedural(grounds: list[np.ndarray], count: int, seed: int) -> Source:
     for i in range(count):
         ground = grounds[rng.integers(len(grounds))]
         mask = (spot, stroke)[i % 2](foreground(ground), rng)
-        alpha = ndimage.gaussian_filter(mask.astype(float), 0.7)[..., None]
+        alpha = scipy.ndimage.gaussian_filter(mask.astype(float), 0.7)[..., None]
         colour = rng.choice([0.0, 255.0]) * rng.uniform(0.5, 1) + rng.uniform(-40, 40, 3)
         pixels.append(laid(colour, 0.7 * alpha, ground))
         masks.append(mask)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy
 
 from data import load
 from data.generated import logos, makers, photographs, words
@@ -121,3 +122,10 @@ def test_groups_name_all_grounds_of_a_mark():
         "base, world, all, nothing, logo, fake, hugo, misspelt",
     ):
         captions_of("generated:logo_on_red/few")
+
+
+def test_between_pixels_a_plane_is_bilinear_and_0_beyond():
+    rng = np.random.default_rng(0)
+    plane, places = rng.random((5, 7)), rng.uniform(-3, 9, (2, 400))
+    expected = scipy.ndimage.map_coordinates(np.pad(plane, 9), places + 9, order=1)
+    np.testing.assert_allclose(words.between(plane, *places), expected, atol=1e-12)
