@@ -42,7 +42,9 @@ class Comparison:
     out: str = option("", "folder of runs and results; empty: runs/ and the config's name")
     seeds: int = option(0, "runs of each method; 0: as the config says", at_least=0)
     quick: bool = option(False, "20 steps, 1 seed, 2 samples of each: does everything run")
-    features: str = option("tiny-features", "network that the numbers are measured in: see evaluate.py")
+    features: str = option(
+        "", "network that the numbers are measured in, as of evaluate.py; empty: patches for photographs of one's own"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:

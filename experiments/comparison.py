@@ -19,17 +19,20 @@ from experiments.table import markdown
 from metrics import networks
 from metrics.alignment.scores import load_scorer, means
 from metrics.alignment.subject import drift
-from metrics.table import measure
+from metrics.table import class_accuracy, measure
+from metrics.textures.table import PATCHES, features_of, measure_patches
 from ops.device import choose_device
 
 
-def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict]:
+def compare(plan: Plan, out: Path, features: str = "") -> list[dict]:
     """Train, sample, measure: a dict of numbers for each method, variant and seed, also written to out/numbers.json.
 
-    features: the network that the numbers are measured in, as for evaluate.py.
+    features: what the numbers are measured in, as for evaluate.py: a network, or patches of the images.
     """
     out, rows, grids, real = out.resolve(), [], {}, None
-    network, classifier = networks.load_network(features, choose_device("auto")), networks.load_network("tiny-features")
+    features, device = features_of(features, plan.real), choose_device("auto")
+    network = None if features == PATCHES else networks.load_network(features, device)
+    kept, judge = network or networks.load_network("pixels", device), networks.load_network("tiny-features")
     scorers = {name: load_scorer(text) for name, text in plan.scorers.items()}
     for method in plan.methods:
         for seed in range(plan.seeds):
@@ -46,14 +49,18 @@ def compare(plan: Plan, out: Path, features: str = "tiny-features") -> list[dict
                     for name, scorer in scorers.items()
                     for key, value in means(scorer(samples.pixels)).items()
                 }
-                numbers = costs(run) | measure(network, samples, real, few, classifier) | {"scores": scores}
+                if network is None:
+                    numbers = measure_patches(samples, real, few) | class_accuracy(judge, samples)
+                else:
+                    numbers = measure(network, samples, real, few, judge)
+                numbers = costs(run) | numbers | {"scores": scores}
                 if plan.unrelated:
-                    numbers |= drift_of(plan, out, run, method, seed, network)
+                    numbers |= drift_of(plan, out, run, method, seed, kept)
                 rows.append({"method": method, "variant": variant, "seed": seed} | numbers)
                 grids.setdefault(", ".join(filter(None, (method, variant))), folder / GRID)
             write_atomic(out / "numbers.json", to_json(rows, indent=1).encode() + b"\n")
     write_atomic(out / "table.md", markdown(rows).encode())
-    write_atomic(out / "index.html", html(rows, grids, out.name, protocol(plan, network.name, rows[0])).encode())
+    write_atomic(out / "index.html", html(rows, grids, out.name, protocol(plan, rows[0])).encode())
     return rows
 
 
@@ -101,10 +108,10 @@ def samples_of(plan: Plan, folder: Path, transform: Transform, real: ImageSet) -
     return samples._replace(labels=labels, classes=real.classes)
 
 
-def protocol(plan: Plan, network: str, row: dict) -> str:
+def protocol(plan: Plan, row: dict) -> str:
     """Two sentences on what was measured against what."""
     return (
         f"{plan.seeds} runs of each method; {row['samples']} samples of each against {row['real']} held-out "
-        f"images ({plan.real}), {row['train']} training images; features of {network}. In brackets the "
+        f"images ({plan.real}), {row['train']} training images; measured in {row['network']}. In brackets the "
         f"smallest and the largest of the runs."
     )

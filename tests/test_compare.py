@@ -7,6 +7,9 @@ import pytest
 from plans import write_plan
 
 import compare
+from data import load
+from data.output.grid import save_image
+from data.transforms import Transform
 from experiments import run as runs
 
 
@@ -60,7 +63,7 @@ def test_methods_and_variants_are_trained_sampled_measured_and_not_done_again(ti
         compare.main([str(path), "--out", str(out)])
 
 
-def test_samples_of_a_prompt_are_compared_with_images_of_its_class(tiny_sd, tmp_path):
+def test_samples_of_a_prompt_are_compared_with_images_of_its_class_and_photographs_by_patches(tiny_sd, tmp_path):
     path = tmp_path / "plan.toml"
     path.write_text(f"""
         seeds = 1
@@ -92,9 +95,17 @@ def test_samples_of_a_prompt_are_compared_with_images_of_its_class(tiny_sd, tmp_
     assert "| brightness, bright |" in (tmp_path / "out" / "table.md").read_text()
     (row,) = json.loads((tmp_path / "out" / "numbers.json").read_text())
     assert row["samples"] == 4 and set(row["class_accuracy_by_class"]) == {"pill/good", "pill/hole"}
-    assert 0 < row["scores"]["brightness, bright"] < 1
+    assert 0 < row["scores"]["brightness, bright"] < 1 and row["network"] == "tiny-features"
+    images = load("generated:pill/test/2", Transform(64))
+    for i, image in enumerate(images.pixels):
+        save_image(tmp_path / "photos" / images.classes[images.labels[i]] / f"{i}.png", image)
+    path.write_text(path.read_text().replace('"generated:pill/test/1"', f'"{tmp_path}/photos"'))
+    compare.main([str(path), "--out", str(tmp_path / "out")])
+    (row,) = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    assert row["network"] == "patches, no network" and row["patch_distance"] > 0 and 0 <= row["nearest_class"] <= 1
+    assert "measured in patches, no network" in (tmp_path / "out" / "index.html").read_text()
     path.write_text(path.read_text().replace('= "pill/hole"', '= "pill/bump"'))
-    with pytest.raises(ValueError, match="classes_of_prompts: 'pill/bump' is no class of generated:pill/test/1"):
+    with pytest.raises(ValueError, match="classes_of_prompts: 'pill/bump' is no class of .*photos"):
         compare.main([str(path), "--out", str(tmp_path / "out")])
 
 
