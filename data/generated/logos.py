@@ -111,13 +111,18 @@ def image(product: str, state: str, split: str, index: int, seed: int = 0, size:
     return *bearing(printed, ground, state, rng, size), caption(product, state)
 
 
-def bearing(printed: Callable, ground: str, state: str, rng: np.random.Generator, size: int) -> tuple[Array, Array]:
+def bearing(
+    printed: Callable, ground: str, state: str, rng: np.random.Generator, size: int, zoom: float = 1.0
+) -> tuple[Array, Array]:
     """A thing that bears what is printed on it: rgb (size, size, 3) uint8, and the mask of that, uint8 of 0 and 255.
 
-    printed(u, v, at, size, turn) -> box and ink of each point, as of `stamp`.
+    printed(u, v, at, size, turn) -> box and ink of each point, as of `stamp`. zoom: how much nearer the place of the
+    print is looked at.
     """
     draw, (*place, length) = (GARMENTS | PROPS)[state]
     x, y, u, v = stand(2 * size, rng)  # drawn at twice the size, then averaged
+    if zoom != 1:
+        u, v = place[0] + u / zoom, place[1] + v / zoom
     dye = np.array(DYES.get(ground, (1, 1, 1)))[:, None, None] * (1 + rng.uniform(-0.12, 0.12))
     look = draw(u, v, rng, dye, power_noise(rng, 2 * size, 2.6))
     at, length, turn = place + rng.uniform(-0.04, 0.04, 2), length * rng.uniform(0.92, 1.05), rng.uniform(-0.07, 0.07)

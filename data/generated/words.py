@@ -1,8 +1,10 @@
 """Photographs of the things of logos.py with a word in real letters, HUGO, in the red box: what text readers can read.
 
-    class = MARK_on_GROUND/THING    "hugo_on_black/sweater"    captions as in logos.py, the token included
+    class = MARK_on_GROUND/THING      "hugo_on_black/sweater"      captions as in logos.py, the token included
+    class = MARK_near_GROUND/THING    "hugo_near_black/sweater"    the print seen from near, "a close-up of a black ..."
 
-MARK is hugo, or misspelt: one to four of its letters are others. The letters are those of the font that comes with
+MARK is hugo, or misspelt: one to four of its letters are others. At 64 pixels tiny-vae blurs the letters of the first
+kind, so that nobody reads them, and keeps those of the second. The letters are those of the font that comes with
 Pillow, Aileron, so that the last bits of an image depend on the version of Pillow and FreeType; else an image is a
 function of (product, state, split, index, seed) alone, and its mask is the box, right word or wrong.
 """
@@ -20,22 +22,25 @@ from data.generated.photographs import SPLITS
 
 WORD = "HUGO"
 MARKS = {"hugo": "logo", "misspelt": "fake"}  # and the mark of logos.py whose captions it has
+VIEWS = {"on": ("a photo of", 1.0), "near": ("a close-up of", 1.4)}  # and how captions begin, and how near it is seen
 # The orders are frozen: an image's random numbers depend on the positions of its product and state.
 PRODUCT_STATES = {
-    name.replace(f"{of}_on_", f"{mark}_on_"): states
+    name.replace(f"{of}_on_", f"{mark}_{view}_"): states
+    for view in VIEWS
     for mark, of in MARKS.items()
     for name, states in logos.PRODUCT_STATES.items()
     if name.startswith(f"{of}_on_")
 }
 PRODUCTS = tuple(PRODUCT_STATES)
-GROUPS = {mark: tuple(name for name in PRODUCTS if name.startswith(mark)) for mark in MARKS}
+GROUPS = {mark: tuple(name for name in PRODUCTS if name.startswith(f"{mark}_on_")) for mark in MARKS}
+GROUPS |= {f"{mark}_near": tuple(name for name in PRODUCTS if name.startswith(f"{mark}_near_")) for mark in MARKS}
 UNIT = 100  # pixels of a word's drawing in half a box
 
 
 def caption(product: str, state: str) -> str:
     """The sentence that describes an image, that of the logo or of the fake on the same thing."""
-    mark, ground = product.split("_on_")
-    return logos.caption(f"{MARKS[mark]}_on_{ground}", state)
+    mark, view, ground = product.split("_")
+    return logos.caption(f"{MARKS[mark]}_on_{ground}", state).replace("a photo of", VIEWS[view][0], 1)
 
 
 @cache
@@ -87,6 +92,6 @@ def image(product: str, state: str, split: str, index: int, seed: int = 0, size:
         raise ValueError(f"{product} has no {state!r}; it has {', '.join(PRODUCT_STATES[product])}")
     key = PRODUCTS.index(product), PRODUCT_STATES[product].index(state), list(SPLITS).index(split), index
     rng = np.random.default_rng([seed, 2000, *key])  # 2000: no key of the other makers goes on like this
-    mark, ground = product.split("_on_")
+    mark, view, ground = product.split("_")
     word = misspelt(rng) if mark == "misspelt" else WORD
-    return *bearing(partial(stamp, word=word), ground, state, rng, size), caption(product, state)
+    return *bearing(partial(stamp, word=word), ground, state, rng, size, VIEWS[view][1]), caption(product, state)

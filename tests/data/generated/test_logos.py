@@ -118,8 +118,8 @@ def test_groups_name_all_grounds_of_a_mark():
     assert set(makers.MAKERS) == set(photographs.PRODUCTS) | set(logos.PRODUCTS) | set(words.PRODUCTS)
     with pytest.raises(
         ValueError,
-        match="no product 'logo_on_red'; there are hazelnut, .*misspelt_on_props and the groups "
-        "base, world, all, nothing, logo, fake, hugo, misspelt",
+        match="no product 'logo_on_red'; there are hazelnut, .*misspelt_near_props and the groups "
+        "base, world, all, nothing, logo, fake, hugo, misspelt, hugo_near, misspelt_near",
     ):
         captions_of("generated:logo_on_red/few")
 
