@@ -48,47 +48,55 @@ def dreambooth(config: Config, compute: Compute) -> Job:
 
 
 def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Prior | None = None) -> Job:
-    """What the three recipes share. specs: the methods beside the new word's.
+    """min E |out(z_t, t, text(caption)) - eps|^2, and with a prior the same of the class. specs: beside the word's.
 
     Leaves adapter.safetensors, or model/, a folder that diffusers opens, where all of a part trains.
     """
-    loss_options, sampling, seed = config[part.Denoising], config[part.Sampling], config[part.Run].seed
-    base, template, images = config[part.Base].model, config[part.Captions].template, config[part.Images]
-    new = base.startswith("new:")
-    sd = new_sd(base, config[part.Autoencoder].vae, images.data, template, compute) if new else load_sd(base, compute)
-    prompts, text_lr, cache = config[part.Prompts].prompts, config[part.TextRate].text_lr, config[part.Latents].cache
-    condition = Captions(sd, images, template, cache, compute, prompts, text_lr, (), config[part.Buckets].buckets)
+    options, sampling, seed = config[part.Denoising], config[part.Sampling], config[part.Run].seed
+    condition = with_captions(config, compute)
     model, class_images = condition.model, None
     if prior is not None and prior.prior_weight:
         class_images = sample_class(condition, prior, sampling, seed)
-    learned, tokens = add_word(config[part.NewWord], sd, condition.texts)
+
+    learned, tokens = add_word(config[part.NewWord], condition.sd, condition.texts)
     specs = condition.methods(specs) + learned
     adapters.attach(model, specs, generator_for(seed, -2))
-    check_text_rate(model, text_lr)
+    check_text_rate(model, config[part.TextRate].text_lr)
     for_training(model, compute, config[part.Blocks].checkpoint, specs)
-    batches = condition.batches(loss_options)
-    loss = denoising(model, lambda progress: sd.schedule, loss_options.noise_offset, loss_options.min_snr)
+
+    batches = condition.batches(options)
+    loss = denoising(model, lambda progress: condition.schedule, options.noise_offset, options.min_snr)
     if class_images is not None:
-        captions = [prior.class_prompt] * len(class_images.names)
-        of_class = condition.batches_of(class_images, captions, images.variants(), loss_options.cond_dropout)
+        captions, variants = [prior.class_prompt] * len(class_images.names), config[part.Images].variants()
+        of_class = condition.batches_of(class_images, captions, variants, options.cond_dropout)
         batches = with_prior(batches, of_class, len(captions))
         loss = prior_preservation(loss, prior.prior_weight)
-    count = config[part.Grid].count
+
+    held_out, count = condition.held_out(config[part.HeldOut].val), config[part.Grid].count
     similarity = watched(condition, count, config[part.Stopping], config[part.Features], config[part.Scores])
 
     def measure(samples: np.ndarray) -> dict:
-        return word_report(model, sd.tokenizer, tokens) | similarity(samples)
-
-    held_out = condition.held_out(config[part.HeldOut].val)
-    evaluate = evaluation(condition, loss, held_out, sampling, count, seed, measure)
+        return word_report(model, condition.sd.tokenizer, tokens) | similarity(samples)
 
     def finish(run: Path) -> None:
         show_captioned(run, condition, sampling, seed + 1)
         header = condition.header | {"tokens": tokens, "adapter": specs, "config": header_settings(config)}
-        save_trained(run, sd, model, header)
+        save_trained(run, condition.sd, model, header)
 
+    evaluate = evaluation(condition, loss, held_out, sampling, count, seed, measure)
     made_of, turns = condition.made_of(), condition.turns
     return Job(model, specs, condition.names, batches, loss, evaluate, finish, condition.rates, made_of, turns)
+
+
+def with_captions(config: Config, compute: Compute) -> Captions:
+    """A Stable Diffusion, or a new one, and captioned images."""
+    base, images, template = config[part.Base].model, config[part.Images], config[part.Captions].template
+    if base.startswith("new:"):
+        sd = new_sd(base, config[part.Autoencoder].vae, images.data, template, compute)
+    else:
+        sd = load_sd(base, compute)
+    prompts, text_lr, cache = config[part.Prompts].prompts, config[part.TextRate].text_lr, config[part.Latents].cache
+    return Captions(sd, images, template, cache, compute, prompts, text_lr, (), config[part.Buckets].buckets)
 
 
 def check_text_rate(model: TextConditioned, text_lr: float) -> None:
