@@ -184,7 +184,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "metrics.networks": set(),
     "metrics.downstream": {"metrics.statistics", "metrics.networks"},
     "metrics.textures": {"metrics.statistics"},
-    "metrics.objects": {"metrics.statistics"},
+    "metrics.objects": {"metrics.alignment"},
     "metrics.table": {"metrics.alignment", "metrics.statistics", "metrics.networks"},
     "metrics.text": set(),
     "metrics.verdict": set(),

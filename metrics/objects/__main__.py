@@ -13,10 +13,10 @@ from torch import Tensor
 import weights
 from data import ImageSet, load
 from data.transforms import Transform, to_tensor
+from metrics.alignment.scores import THRESHOLD
 from metrics.objects.boxes import boxes_of
 from metrics.objects.detector import CELL, Detector, detect, save_detector, train_detector
 from metrics.objects.precision import precisions
-from metrics.statistics.scores import THRESHOLD
 from unet import VAE
 
 

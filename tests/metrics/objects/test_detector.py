@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from metrics.alignment.scores import load_scorer
 from metrics.objects import __main__ as command
 from metrics.objects import detector
 from metrics.objects.boxes import boxes_of
 from metrics.objects.precision import average_precision
-from metrics.statistics.scores import load_scorer
 
 
 def squares(count, seed, side=32, red=True):
