@@ -42,7 +42,8 @@ def fit_classes(
     """A class table for the images' classes and superclasses, unless the checkpoint was made for just these.
 
     Superclasses that it has besides stay. Returns the old rows that each new one is the mean of, or None where the
-    table was left alone. features: the network of class_init "features", "" or "patches" for tiny-features.
+    table was left alone, and where a table of another length starts from the mean of all old rows throughout, which is
+    what a file without sources means. features: the network of class_init "features", "" for tiny-features.
     """
     old, names, rows = model.classes, row_names(images), model.config.num_classes
     parents, model.parents, count = model.parents, images.parents, len(images.classes)
@@ -74,7 +75,8 @@ def fit_classes(
         print(f"class {name}: starts from {f'the mean of {shown}' if len(ids) > 1 else shown or 'random numbers'}")
     if len(names) > PRINTED:
         print(f"... and {len(names) - PRINTED} more classes")
-    return sources
+    everything = list(range(rows))
+    return None if len(sources) != rows and all(ids == everything for ids in sources) else sources
 
 
 def init_rows(

@@ -4,8 +4,9 @@ header["graft"] = {"kind": "adapter", "adapter": [specs], "classes": [names] or 
                    "parents": {class: superclass} or null, "tokens": {word: vectors} or null, "base": fingerprint,
                    "config": {...}}
 
-Where the sources are long, as those of ten thousand classes that each start from the mean of a thousand rows, each list
-of ids stands once: "sources": {"lists": [[ids]], "of": [number of its list, for each class]}.
+Without sources a table of another length starts from the mean of all old rows. Where that is shorter, as for many
+classes that start from the same rows, each list of ids stands once: "sources": {"lists": [[ids]], "of": [number of its
+list, for each class]}.
 """
 
 import hashlib
@@ -21,7 +22,6 @@ from border import checked
 from weights.formats import files, safe
 
 TABLE = "y_embedder.embedding_table.weight"  # a fine-tune gives it other rows, so it is in no fingerprint
-MANY = 100_000  # ids
 FIELDS = {  # type of each field of a header, in the order in which they are written
     "adapter": list[str],
     "classes": list[str] | None,
@@ -114,12 +114,11 @@ def load_adapter(path: str | Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def compact(sources: list[list[int]] | None) -> list | dict | None:
-    """The sources as a header holds them: as they are, or above MANY ids each list of them once."""
-    if sources is None or sum(map(len, sources)) <= MANY:
-        return sources
+    """The sources as a header holds them: as they are, or each list of them once, whichever has fewer numbers."""
     number = {}
-    of = [number.setdefault(tuple(ids), len(number)) for ids in sources]
-    return {"lists": [list(ids) for ids in number], "of": of}
+    of = [number.setdefault(tuple(ids), len(number)) for ids in sources or []]
+    shorter = sources and sum(map(len, number)) + len(of) < sum(map(len, sources))
+    return {"lists": [list(ids) for ids in number], "of": of} if shorter else sources
 
 
 def expanded(sources: list | dict | None, name: str) -> list[list[int]] | None:
