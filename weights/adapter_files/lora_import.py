@@ -59,7 +59,10 @@ def read_foreign(path: str | Path, model: nn.Module) -> dict[str, Change]:
     path = Path(path)
     tensors, metadata, configs = collect(path)
     check_lora(tensors, path)
-    table, found, unknown = places(model), {}, []
+    try:
+        table, found, unknown = places(model), {}, []
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     for key, tensor in tensors.items():
         stem, role = role_of(key)
         if role is None or stem not in table:

@@ -59,7 +59,9 @@ def places(model: nn.Module) -> dict[str, Place]:
     elif isinstance(model, UNet):
         parts = [("unet", "", model)]
     else:
-        raise ValueError(f"adapter files of other tools go onto a Stable Diffusion, found a {type(model).__name__}")
+        raise ValueError(
+            f"an adapter file of another tool goes onto a Stable Diffusion, found a {type(model).__name__}"
+        )
     table = {}
     for part, prefix, module in parts:
         for name, layer in module.named_modules():
