@@ -202,7 +202,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "training.stops": set(),
     "training.state": {"training.log"},
     "training.folder": {"training.log", "training.state"},
-    "training.estimate": {"training.state"},
+    "training.estimate": {"training.step", "training.state"},
     "training.monitor": {"training.log"},
     "training.report": {"training.monitor"},
     "training.plot": {"training.log", "training.monitor"},
