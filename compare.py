@@ -19,6 +19,10 @@ The config gives settings of train.py and sample.py, those that all methods shar
     of = ["lora"]
     [scorers]                                    # optional: functions of the samples, see metrics/alignment/scores.py
     logo = "examples/logo_scorer.py:score"
+    [styles]                                     # optional: what each sample looks like, by the network of that name
+    network = "clip-vit-base-patch32"            # a CLIP reads texts, tiny-features names of classes as "bottle/*"
+    realistic = "a realistic photograph"
+    cartoon = "a cartoon"
     [classes_of_prompts]                         # of a text model: prompt = the class of its samples
     "a photo of a sks nut with a crack" = "hazelnut/crack"
 

@@ -10,7 +10,7 @@ from data.output.atomic import write_atomic
 from data.output.samples import GRID, read_samples, smallest_side
 from data.source import classes_of
 from data.transforms import Transform, to_tensor
-from experiments.log import costs
+from experiments.log import costs, seconds_a_picture
 from experiments.page import html
 from experiments.plan import Plan
 from experiments.run import is_finished, sample_once, train
@@ -18,6 +18,7 @@ from experiments.settings import base_model, training_images
 from experiments.table import markdown
 from metrics import networks
 from metrics.alignment.scores import load_scorer, means
+from metrics.alignment.styles import shares
 from metrics.alignment.subject import drift
 from metrics.table import class_accuracy, measure
 from metrics.textures.table import PATCHES, features_of, measure_patches
@@ -33,6 +34,7 @@ def compare(plan: Plan, out: Path, features: str = "") -> list[dict]:
     features, device = features_of(features, plan.real), choose_device("auto")
     network = None if features == PATCHES else networks.load_network(features, device)
     kept, judge = network or networks.load_network("pixels", device), networks.load_network("tiny-features")
+    styles = networks.load_network(plan.styles["network"], device) if plan.styles else None
     scorers = {name: load_scorer(text) for name, text in plan.scorers.items()}
     for method in plan.methods:
         for seed in range(plan.seeds):
@@ -53,7 +55,9 @@ def compare(plan: Plan, out: Path, features: str = "") -> list[dict]:
                     numbers = measure_patches(samples, real, few) | class_accuracy(judge, samples)
                 else:
                     numbers = measure(network, samples, real, few, judge)
-                numbers = costs(run) | numbers | {"scores": scores}
+                numbers = costs(run) | seconds_a_picture(folder, len(samples.pixels)) | numbers | {"scores": scores}
+                if styles is not None:
+                    numbers["styles"] = shares(styles, to_tensor(samples.pixels), plan.styles)
                 if plan.unrelated:
                     numbers |= drift_of(plan, out, run, method, seed, kept)
                 rows.append({"method": method, "variant": variant, "seed": seed} | numbers)

@@ -14,7 +14,7 @@ def column(lines: list[dict], name: str) -> list:
 
 
 def costs(run: Path) -> dict:
-    """Parameters, steps, seconds a step (median), peak memory in GiB, and the MB of what a run leaves for sampling."""
+    """Parameters, steps, seconds a step (median), minutes, peak memory in GiB, MB of what a run leaves for sampling."""
     lines = read_log(run)
     seconds = column(lines, "seconds")
     steps = [after - before for before, after in pairwise(seconds) if after >= before]  # a resumed run begins at 0
@@ -23,8 +23,20 @@ def costs(run: Path) -> dict:
     return {key: line[key] for line in lines for key in ("trained", "total", "peak_gib") if key in line} | {
         "steps": len(seconds),
         "step_seconds": median(steps) if steps else None,
+        "minutes": seconds_trained(seconds) / 60,
         "megabytes": sum(file.stat().st_size for file in files) / 1e6,
     }
+
+
+def seconds_trained(seconds: list[float]) -> float:
+    """Of the clock of each step, which every resumption begins at 0."""
+    return sum(last for last, after in pairwise([*seconds, 0]) if after < last)
+
+
+def seconds_a_picture(folder: Path, count: int) -> dict:
+    """{"picture_seconds": what the call that sampled `count` pictures into the folder took for each}; {} if unknown."""
+    file = Path(f"{folder}.seconds")
+    return {"picture_seconds": float(file.read_text()) / count} if file.exists() else {}
 
 
 def summary(run: Path) -> dict:
@@ -35,7 +47,7 @@ def summary(run: Path) -> dict:
     state = "done" if is_finished(run) else "begun" if run.exists() else "waiting"
     return {
         "state of run": error.read_text() if error.exists() else state,
-        "seconds trained": sum(last for last, after in pairwise([*seconds, 0]) if after < last),  # of every resumption
+        "seconds trained": seconds_trained(seconds),
         "train loss": sum(losses) / len(losses) if losses else "",
         "best val": min(held_out, default=""),
     } | {name: value for name, value in numbers.items() if isinstance(value, int | float)}

@@ -28,6 +28,7 @@ class Plan:
     scorers: dict[str, str] = field(default_factory=dict)
     classes_of_prompts: dict[str, str] = field(default_factory=dict)
     unrelated: list[str] = field(default_factory=list)
+    styles: dict[str, str] = field(default_factory=dict)
 
     def variants_of(self, method: str) -> list[str]:
         """The names of the sampling variants of a method."""
@@ -85,6 +86,8 @@ def check_tables(table: dict, path: str | Path) -> None:
         known(key, Plan.__dataclass_fields__, f"{path}: ")
         if type(value) is not types.get(key, dict):
             raise ValueError(f"{path}: {key} must be {types.get(key, dict).__name__}, found {value!r}")
+    if table.get("styles") and not ("network" in table["styles"] and len(table["styles"]) > 2):
+        raise ValueError(f"{path}: [styles] needs a network, and a text or classes for each of two styles or more")
     if not table.get("methods") or not table.get("real"):
         raise ValueError(f"{path}: expected real, images that are not trained on, and at least one [methods.NAME]")
     for kind in ("methods", "variants"):

@@ -7,6 +7,7 @@ line of that (RUN.error).
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 from types import FrameType
@@ -75,7 +76,12 @@ def train(run: Path, settings: dict) -> Path:
 
 
 def sample_once(folder: Path, settings: dict) -> Path:
-    """Write samples into a folder by sample.py, unless the overview, which it writes last, is there."""
+    """Write samples into a folder by sample.py, unless the overview, which it writes last, is there.
+
+    FOLDER.seconds beside it holds what the call took, loading included.
+    """
     if not (folder / GRID).exists():
+        began = time.perf_counter()
         sample.main(flags({"out": str(folder)} | settings))
+        write_atomic(Path(f"{folder}.seconds"), f"{time.perf_counter() - began:.3f}\n".encode())
     return folder

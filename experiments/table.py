@@ -1,7 +1,7 @@
 """Tables of numbers in Markdown: a row for each method and sampling variant, mean and range over its seeds.
 
-A row of numbers is a dict with "method", "variant", "seed", and under "scores" the numbers of scorers. A column without
-numbers is left out of the table.
+A row of numbers is a dict with "method", "variant", "seed", under "scores" the numbers of scorers and under "styles"
+shares of the samples. A column without numbers is left out of the table.
 """
 
 from statistics import mean
@@ -21,7 +21,11 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("trained", "trained parameters", ",.0f", "numbers that the optimizer changed"),
     Column("megabytes", "on disk, MB", ".2f", "files that the run leaves for sampling"),
+    Column("minutes", "training, min", ".1f", "time of all steps, with the samples taken meanwhile"),
     Column("step_seconds", "s a step", ".3f", "median of the run's steps"),
+    Column(
+        "picture_seconds", "s a picture", ".2f", "time of a sampling call for each of its pictures, loading included"
+    ),
     Column("peak_gib", "peak, GiB", ".2f", "most memory of the training process"),
     Column(
         "class_accuracy", "class accuracy", ".2f", "share of samples that a classifier assigns to their own class", 1
@@ -57,15 +61,16 @@ def group_rows(rows: list[dict]) -> dict[str, list[dict]]:
 
 
 def columns_of(rows: list[dict]) -> list[Column]:
-    """The columns that some row has a number for, those of the scorers last."""
-    names = dict.fromkeys(name for row in rows for name in row.get("scores", {}))
-    scores = [Column(name, name, ".2f", "mean score of the samples", 1) for name in names]
-    return [column for column in (*COLUMNS, *scores) if numbers(rows, column)]
+    """The columns that some row has a number for, those of styles and scorers last."""
+    names, styles = (dict.fromkeys(name for row in rows for name in row.get(key, {})) for key in ("scores", "styles"))
+    more = [Column(name, name, ".2f", "share of the samples, by a network") for name in styles]
+    more += [Column(name, name, ".2f", "mean score of the samples", 1) for name in names]
+    return [column for column in (*COLUMNS, *more) if numbers(rows, column)]
 
 
 def numbers(rows: list[dict], column: Column) -> list[float]:
     """The numbers of a column, of the rows that have one."""
-    values = [row.get(column.key, row.get("scores", {}).get(column.key)) for row in rows]
+    values = [(row.get("scores", {}) | row.get("styles", {}) | row).get(column.key) for row in rows]
     return [value for value in values if value is not None]
 
 

@@ -46,6 +46,8 @@ def test_methods_and_variants_are_trained_sampled_measured_and_not_done_again(ti
         and row["peak_gib"] > 0
         and row["megabytes"] > 0
         and row["step_seconds"] >= 0
+        and row["picture_seconds"] > 0
+        and row["minutes"] >= 0
         and row["samples"] == 14
         and row["real"] == 28
         and row["train"] == 14
@@ -84,6 +86,10 @@ def test_samples_of_a_prompt_are_compared_with_images_of_its_class_and_photograp
         count = 2
         precision = "fp32"
         [methods.lora]
+        [styles]
+        network = "tiny-features"
+        flawless = "*/good"
+        damaged = "*"
         [scorers]
         brightness = "{tmp_path}/mine.py:bright"
         [classes_of_prompts]
@@ -95,6 +101,8 @@ def test_samples_of_a_prompt_are_compared_with_images_of_its_class_and_photograp
     assert "| brightness, bright |" in (tmp_path / "out" / "table.md").read_text()
     (row,) = json.loads((tmp_path / "out" / "numbers.json").read_text())
     assert row["samples"] == 4 and set(row["class_accuracy_by_class"]) == {"pill/good", "pill/hole"}
+    assert sum(row["styles"].values()) == 1 and row["styles"]["other"] == 0
+    assert "| flawless | damaged | other | brightness, bright |" in (tmp_path / "out" / "table.md").read_text()
     assert 0 < row["scores"]["brightness, bright"] < 1 and row["network"] == "tiny-features"
     images = load("generated:pill/test/2", Transform(64))
     for i, image in enumerate(images.pixels):
