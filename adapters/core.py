@@ -12,6 +12,7 @@ In the new class `super().forward(x)` of the mixin is the forward of the layer u
     merge(self)              writes its effect into weight and bias of the layer underneath, a plain one at that time
     added                    the names of the attributes that setup made; `merge(model)` removes them
     innermost                optional, True: the mixin goes under older ones, because its equation needs the plain W
+    kept                     optional: buffers, a frozen start for one, that go into an adapter file beside what trains
     through_super            optional, True: forward reads the weights by super().forward alone (recipes/models/store)
     auxiliary_loss(self)     optional: (name in the log, term of the training loss)
 A mixin whose effect no weights can hold, such as a nonlinear path, has no `merge` and stays on its layer.
@@ -144,6 +145,17 @@ def adapter_parameters(model: nn.Module) -> set[str]:
         for mixin in _unstack(type(layer))[1]
         for name in mixin.added
         if isinstance(getattr(layer, name), nn.Parameter)
+    }
+
+
+def kept_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Dotted name -> buffer, of what the mixins that train keep beside it."""
+    return {
+        f"{prefix}.{name}".removeprefix("."): layer.get_buffer(name)
+        for prefix, layer in model.named_modules()
+        for mixin in _unstack(type(layer))[1]
+        if any(getattr(getattr(layer, name), "requires_grad", False) for name in mixin.added)
+        for name in getattr(mixin, "kept", ())
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from dit.embed import TimestepEmbedder
 from dit.model import DiT
 
 
@@ -44,9 +45,10 @@ class Rows(nn.Module):
 def worthwhile(model: nn.Module, steps: Iterable[int], labels: Iterable[int]) -> bool:
     """Whether the table is smaller than the weights that it replaces: S L rows against D.
 
-    Only of a plain DiT on the 1000-step chain: a flow hears other times than those of its steps.
+    Only of a plain DiT on the 1000-step chain: a flow hears other times than those of its steps, and an embedder with a
+    mixin tells them to other layers.
     """
-    on_chain = type(model) is DiT and model.objective == "diffusion"
+    on_chain = type(model) is DiT and type(model.t_embedder) is TimestepEmbedder and model.objective == "diffusion"
     return on_chain and len(set(steps)) * len(set(labels)) <= model.config.width
 
 

@@ -144,8 +144,9 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
         for name in "schedule flow progressive loss guidance samplers consistency fill seeds latents".split()
     },
     "unet.row": set(),
+    "unet.time": set(),
     "unet.block": set(),
-    "unet.model": {"unet.row", "unet.block"},
+    "unet.model": {"unet.row", "unet.time", "unet.block"},
     "unet.vae": set(),
     "unet.text": {"unet.row"},
     "unet.sizes": {"unet.model", "unet.text"},

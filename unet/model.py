@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ops import channels_last, timestep_embedding
 from unet.block import SpatialTransformer, TimeResBlock
 from unet.row import SINUSOID, SIZE_NUMBERS, split_row
+from unet.time import TimestepEmbedder
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class UNetEncoder(nn.Module):
         c, levels = config, range(len(config.channels))
         self.config, self.factor = config, 2 ** levels[-1]
         emb = 4 * c.channels[0]
-        self.time_embed = nn.Sequential(nn.Linear(c.channels[0], emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.time_embed = TimestepEmbedder(c.channels[0], emb)
         vector = c.pooled + SIZE_NUMBERS * SINUSOID
         first = nn.Linear(vector, emb) if c.pooled else None
         self.vector_embed = first and nn.Sequential(first, nn.SiLU(), nn.Linear(emb, emb))
@@ -149,7 +150,7 @@ class UNetEncoder(nn.Module):
         c, f = self.config, self.factor
         if x.dim() != 4 or x.shape[1] != c.in_channels or x.shape[2] % f or x.shape[3] % f:
             raise ValueError(f"x must be (B, {c.in_channels}, H, W), H and W multiples of {f}, found {tuple(x.shape)}")
-        emb = self.time_embed(timestep_embedding(t, c.channels[0]).to(x.dtype))  # (B, E)
+        emb = self.time_embed(t, x.dtype)  # (B, E)
         states = cond
         if c.pooled:
             states, pooled, sizes = split_row(cond, c.text_width, c.pooled)

@@ -11,7 +11,7 @@ holds it to what all methods promise.
 
 from adapters.methods import bnn, bottleneck, difffit, oft, tokens, vpt
 from adapters.methods.in_place import bitfit, classes, crossattn, full, norm
-from adapters.methods.low_rank import dora, lokr, lora, modulate
+from adapters.methods.low_rank import dora, lokr, lora, modulate, tlora
 
 METHODS = {
     "full": full.full,
@@ -22,6 +22,7 @@ METHODS = {
     "lora": lora.lora,
     "dora": dora.dora,
     "lokr": lokr.lokr,
+    "tlora": tlora.tlora,
     "oft": oft.oft,
     "modulate": modulate.modulate,
     "bnn": bnn.bnn,

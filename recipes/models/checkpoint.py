@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from adapters.clock import at_its_time
 from adapters.core import specialize
 from dit.block import Block
 from unet.block import TimeResBlock, TransformerBlock
@@ -28,7 +29,7 @@ class Checkpointed:
         """As the block."""
         if not torch.is_grad_enabled():
             return super().forward(*args)
-        return checkpoint(super().forward, *args, use_reentrant=False)
+        return checkpoint(at_its_time(self, super().forward), *args, use_reentrant=False)
 
     def merge(self) -> None:
         """Nothing has an effect."""

@@ -27,7 +27,7 @@ WITHOUT_MEANING = {
     ("vpt", "sd"),
     ("vpt:form=shallow", "sd"),
 }
-STAYS = {"bottleneck", "bottleneck:form=sequential", "vpt", "vpt:form=shallow"}
+STAYS = {"bottleneck", "bottleneck:form=sequential", "vpt", "vpt:form=shallow", "tlora"}
 CHANGES_AT_START = {"vpt", "vpt:form=shallow"}  # the tokens of the image attend to the new ones, whatever these hold
 CLASH = {"dora", "modulate"}  # both equations are about the plain W of a layer
 NOISY = {"bnn", "bnn:parts=norm"}  # in training mode: they draw weights

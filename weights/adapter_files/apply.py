@@ -6,8 +6,9 @@ With theta0 the value before training and theta_file the value in the file,
 
 theta0 is the value of the base, or for a parameter that the method adds, the one that changes nothing: B = 0 of LoRA
 and DoRA, g = 1 of DoRA, w2 = 0 of LoKr, M = 0 of OFT, gamma = 1 of DiffFit, W_up = 0 and b_up = 0 of a bottleneck,
-w = 1 and b = 0 of a norm that gets them, the first sigma of BNN, V, U, m and a of modulate. Several files add up their
-differences. Each is merged into the weights before the next; a method that does not merge stays on its layers.
+w = 1 and b = 0 of a norm that gets them, the first sigma of BNN, V, U, m and a of modulate, S = S_0 = 0 of T-LoRA.
+Several files add up their differences. Each is merged into the weights before the next; a method that does not merge
+stays on its layers.
 """
 
 import math
@@ -29,7 +30,11 @@ from weights.adapter_files.native import TABLE, fingerprint, load_adapter
 from weights.layouts.exchange import count_reasons
 
 # first factors of a product: alone they change nothing; the second starts at 0 and carries the strength
-FIRST_HALVES = (*(".lora_down", ".dora_down", ".lokr_w1", ".lokr_w2_a"), *(".bottleneck_down", ".bottleneck_down_bias"))
+FIRST_HALVES = (
+    *(".lora_down", ".dora_down", ".lokr_w1", ".lokr_w2_a", ".bottleneck_down", ".bottleneck_down_bias"),
+    *(".tlora_down", ".tlora_up", ".tlora_start_down", ".tlora_start_up"),
+)
+VALUES = (".tlora_values", ".tlora_start_values")  # S and S_0 carry the strength together: the path is linear in both
 
 
 FIRST_LAYERS = ("x_embedder.proj", "unet.conv_in")
@@ -108,8 +113,9 @@ def apply_one(model: nn.Module, file: Loaded, theta0: dict[str, Tensor]) -> None
         adapters.attach(model, header["adapter"], generator=torch.Generator())
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    parameters = dict(model.named_parameters())
-    missing = sorted(adapters.trainable_parameters(model).keys() - tensors.keys() - earlier)
+    parameters, kept = dict(model.named_parameters()), adapters.kept_buffers(model)
+    missing = sorted((adapters.trainable_parameters(model) | kept).keys() - tensors.keys() - earlier)
+    parameters |= kept
     unknown = sorted(tensors.keys() - parameters.keys())
     wrong = [
         f"{name} expected {list(parameters[name].shape)}, found {list(tensor.shape)}"
@@ -124,8 +130,10 @@ def apply_one(model: nn.Module, file: Loaded, theta0: dict[str, Tensor]) -> None
     for name, tensor in tensors.items():
         parameter = parameters[name]
         value, start = tensor.to(parameter), theta0.setdefault(name, parameter.detach().clone())
-        if name.endswith(FIRST_HALVES):
-            parameter.data = value
+        if name.endswith(FIRST_HALVES + VALUES):
+            parameter.data = strength * value if name.endswith(VALUES) else value
+            begun = tensors.get(name.replace(".tlora_", ".tlora_start_"))  # of T-LoRA, which subtracts its start
+            changed = changed or begun is not None and not torch.equal(tensor, begun)
             continue
         changed = changed or not torch.equal(value, start)
         if strength == 1 and torch.equal(parameter, start):

@@ -63,7 +63,7 @@ def fingerprint(model: nn.Module) -> dict:
 
 
 def save_adapter(path: str | Path, model: nn.Module, header: dict) -> None:
-    """Write the parameters with requires_grad, and `header`, which says how they go onto a base again.
+    """Write what trains, the buffers that its methods keep, and `header`, which says how they go onto a base again.
 
     "adapter" and "base" are required, the other fields of the header are optional:
         adapter   the specs as attached
@@ -76,6 +76,7 @@ def save_adapter(path: str | Path, model: nn.Module, header: dict) -> None:
     Raises ValueError if nothing trains, and for missing or unknown fields.
     """
     tensors = {name: parameter.detach() for name, parameter in adapters.trainable_parameters(model).items()}
+    tensors |= adapters.kept_buffers(model)
     if not tensors:
         raise ValueError("no parameter has requires_grad: there is no adapter to save")
     if not {"adapter", "base"} <= header.keys() <= set(FIELDS):

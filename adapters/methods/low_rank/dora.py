@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adapters.core import specialize
-from adapters.methods.low_rank.lora import ATTENTION, factors, layers_for
+from adapters.methods.low_rank.lora import ATTENTION
+from adapters.methods.low_rank.start import factors, layers_for
 
 
 class DoRA:

@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from adapters.core import specialize
-from adapters.methods.low_rank.lora import ATTENTION, layers_for
+from adapters.methods.low_rank.lora import ATTENTION
+from adapters.methods.low_rank.start import layers_for
 
 
 class LoKr:
