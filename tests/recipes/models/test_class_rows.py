@@ -165,6 +165,17 @@ def test_new_classes_start_from_old_ones_of_their_name(dit, vae, capsys):
     ]
 
 
+def test_the_mean_of_all_old_rows_is_said_by_no_sources(dit, vae):
+    """What a file without sources means where its table has another length; at the same one it would keep the rows."""
+    old = table(dit).clone()
+    assert fit(dit, vae, ["a", "b"], "mean") is None
+    torch.testing.assert_close(table(dit)[:2], old[:5].mean(0).expand(2, -1))
+
+
+def test_a_table_of_the_same_length_says_where_it_started(dit, vae):
+    assert fit(dit, vae, list("abcde"), "mean") == [[0, 1, 2, 3, 4]] * 5
+
+
 def test_random_rows_come_from_the_seed(tiny, vae, capsys):
     def rows(seed):
         model = weights.load(tiny / "dit.safetensors")
