@@ -38,6 +38,10 @@ class Model(NamedTuple):
     combined: float
     normalised: float = 0.0
 
+    def scores(self) -> dict[str, float]:
+        """The scores by name."""
+        return {name: getattr(self, name) for name in (*SCORES, "normalised")}
+
 
 def models_of(runs: dict[Path, dict]) -> list[Model]:
     """All models of runs {folder: searched values, "method" among them where there are several}; [] without scores.

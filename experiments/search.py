@@ -27,7 +27,7 @@ from border import read_table
 from data.output.atomic import write_atomic
 from experiments.log import summary
 from experiments.run import TrainingFailed, train, write_settings
-from experiments.scores import markdown, models_of
+from experiments.scores import best_epochs, markdown, models_of
 from experiments.settings import fill, read_by_recipe, train_fields
 from experiments.table import table
 
@@ -133,8 +133,13 @@ def name_of(values: dict) -> str:
 
 
 def table_of(runs: dict[Path, dict]) -> str:
-    """{run folder: searched values} -> Markdown, one row a run in the order of the combinations."""
-    rows = [summary(run) | values for run, values in runs.items()]
+    """{run folder: searched values} -> Markdown, one row a run in the order of the combinations.
+
+    Where the samples are scored, with the best epoch of each run by its combined score.
+    """
+    best = {model.run: model for model in best_epochs(models_of(runs), "combined")}
+    scores = {run: {"best epoch": model.epoch} | model.scores() for run, model in best.items()}
+    rows = [summary(run) | scores.get(run, {}) | values for run, values in runs.items()]
     columns = list(dict.fromkeys([*next(iter(runs.values())), *(name for row in rows for name in row)]))
     cells = [[row.get(name, "") for name in columns] for row in rows]
     return table(columns, [[f"{x:.5g}" if isinstance(x, float) else str(x) for x in line] for line in cells])

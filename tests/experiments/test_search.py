@@ -283,4 +283,6 @@ def test_a_search_of_two_methods_is_scored_at_every_look(tiny_sd, tmp_path):
     for method, lr in (("dreambooth", "0.0001"), ("word", "0.001")):
         assert f"| {method} | lr {lr} | 4 | 2 | 0.615 | 0.730 | 0.500 |" in text
     assert text.count("| lr 0.001 | 2 | 1 | 0.000 | 0.720 | 0.500 |") == 1
-    assert "| method | lr | state of run |" in (tmp_path / "out" / "table.md").read_text()
+    rows = table(tmp_path)
+    assert [row["best epoch"] for row in rows] == ["2", "2"] and rows[0]["combined"] == "0.615"
+    assert [row["method"] for row in rows] == ["dreambooth", "word"] and rows[0]["normalised"] == "0.5"
