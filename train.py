@@ -174,7 +174,7 @@ def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch
 def first_state(config: Config, job: Job) -> State:
     """What trains, its average if it has one, its best if that is kept, and the optimizer."""
     parameters, options = adapters.trainable_parameters(job.model), config[Loop]
-    groups = param_groups(parameters, job.rates, options.lr)
+    groups = param_groups(parameters, job.rates, options.lr, adapters.rate_factors(job.model))
     optimizer = adamw(groups, options)
     best = Stopping in config and config[Stopping].keep == "best"
     ema, kept = (

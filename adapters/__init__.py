@@ -17,11 +17,11 @@ from adapters.core import (
     counts,
     disable_adapters,
     freeze,
-    kept_buffers,
     layer_classes,
     merge,
     trainable_parameters,
 )
+from adapters.declared import kept_buffers, rate_factors
 from adapters.methods import METHODS
 from adapters.methods.bnn import sampled
 from adapters.spec import parse, part_of, split
@@ -38,6 +38,7 @@ __all__ = [
     "layer_classes",
     "merge",
     "parse",
+    "rate_factors",
     "sampled",
     "split",
     "trainable_parameters",

@@ -15,6 +15,7 @@ In the new class `super().forward(x)` of the mixin is the forward of the layer u
     kept                     optional: buffers, a frozen start for one, that go into an adapter file beside what trains
     through_super            optional, True: forward reads the weights by super().forward alone (recipes/models/store)
     auxiliary_loss(self)     optional: (name in the log, term of the training loss)
+    rate_factors(self)       optional: {name in added: factor on the learning rate}
 A mixin whose effect no weights can hold, such as a nonlinear path, has no `merge` and stays on its layer.
 `requires_grad` is the only record of what trains: optimizer, EMA and adapter file all read it.
 """
@@ -47,7 +48,7 @@ def specialize(layer: nn.Module, mixin: type, **options) -> None:
         raise ValueError(
             f"{carrier} already carries {mixin.__name__}, and takes it once: merge the first to add a second"
         )
-    plain, mixins = _unstack(type(layer))
+    plain, mixins = unstack(type(layer))
     inner = [one for one in (mixin, *mixins) if getattr(one, "innermost", False)]
     if len(inner) > 1:
         names = " and ".join(one.__name__ for one in inner)
@@ -115,7 +116,7 @@ def merge(model: nn.Module, keep: type | tuple[type, ...] = ()) -> nn.Module:
     requires_grad. In place; returns model.
     """
     for layer in model.modules():
-        plain, mixins = _unstack(type(layer))
+        plain, mixins = unstack(type(layer))
         merging = [] if isinstance(layer, keep) else list(takewhile(lambda mixin: hasattr(mixin, "merge"), mixins))
         for mixin in merging:
             mixin.merge(layer)
@@ -130,7 +131,7 @@ def auxiliary_losses(model: nn.Module) -> dict[str, torch.Tensor]:
     """What the mixins add to the training loss: name -> the sum of `auxiliary_loss` over the layers that have one."""
     losses = {}
     for layer in model.modules():
-        for mixin in _unstack(type(layer))[1]:
+        for mixin in unstack(type(layer))[1]:
             if hasattr(mixin, "auxiliary_loss"):
                 name, value = mixin.auxiliary_loss(layer)
                 losses[name] = losses.get(name, 0) + value
@@ -142,20 +143,9 @@ def adapter_parameters(model: nn.Module) -> set[str]:
     return {
         f"{prefix}.{name}".removeprefix(".")
         for prefix, layer in model.named_modules()
-        for mixin in _unstack(type(layer))[1]
+        for mixin in unstack(type(layer))[1]
         for name in mixin.added
         if isinstance(getattr(layer, name), nn.Parameter)
-    }
-
-
-def kept_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Dotted name -> buffer, of what the mixins that train keep beside it."""
-    return {
-        f"{prefix}.{name}".removeprefix("."): layer.get_buffer(name)
-        for prefix, layer in model.named_modules()
-        for mixin in _unstack(type(layer))[1]
-        if any(getattr(getattr(layer, name), "requires_grad", False) for name in mixin.added)
-        for name in getattr(mixin, "kept", ())
     }
 
 
@@ -191,7 +181,7 @@ def disable_adapters(classes: dict[nn.Module, type]) -> Iterator[None]:
             layer.__class__ = cls
 
 
-def _unstack(cls: type) -> tuple[type, list[type]]:
+def unstack(cls: type) -> tuple[type, list[type]]:
     """The plain class under an adapted one, and its mixins, innermost first."""
     mixins = []
     while "adapted" in vars(cls):
@@ -207,7 +197,7 @@ def _stack(plain: type, mixins: list[type]) -> type:
 
 def _reduce(layer: nn.Module, protocol: int) -> tuple:
     """pickle finds classes by name, and an adapted class has none in any module: store what it was made of."""
-    return _blank, _unstack(type(layer)), layer.__getstate__()
+    return _blank, unstack(type(layer)), layer.__getstate__()
 
 
 def _blank(plain: type, mixins: list[type]) -> nn.Module:

@@ -13,7 +13,7 @@ from adapters.methods.bottleneck import SequentialBottleneck
 from adapters.methods.difffit import Gamma
 from adapters.methods.low_rank.lora import LoRA
 
-OPTIONS = {Gamma: {}, LoRA: {"rank": 2, "alpha": 3, "generator": None}}
+OPTIONS = {Gamma: {}, LoRA: {"rank": 2, "scale": 1.5, "ratio": 1.0, "generator": None}}
 ADDED = {Gamma: ["gamma"], LoRA: ["lora_down", "lora_up"]}
 
 

@@ -11,11 +11,18 @@ MANY = 100_000_000  # numbers that train, from which on their gradients are wort
 COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
 
 
-def param_groups(parameters: dict[str, nn.Parameter], rates: dict[str, float], lr: float) -> list[dict]:
-    """Parameter groups of the optimizer: one for each start of a name with a rate of its own, and one for the rest."""
+def param_groups(
+    parameters: dict[str, nn.Parameter], rates: dict[str, float], lr: float, factors: dict[str, float] | None = None
+) -> list[dict]:
+    """Parameter groups of the optimizer: one for each start of a name with a rate of its own, and one for the rest.
+
+    factors: name -> factor on its rate, as of LoRA+ (adapters/methods/low_rank/plus.py).
+    """
     groups = {}
     for name, parameter in parameters.items():
-        peak = next((rate for start, rate in rates.items() if name.startswith(start)), lr)
+        peak = next((rate for start, rate in rates.items() if name.startswith(start)), lr) * (factors or {}).get(
+            name, 1
+        )
         groups.setdefault(peak, []).append(parameter)
     return [{"params": group, "peak": peak} for peak, group in groups.items()]
 

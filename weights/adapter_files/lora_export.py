@@ -24,6 +24,7 @@ from torch import Tensor
 
 import adapters
 from adapters.methods.low_rank.lora import ATTENTION
+from adapters.methods.low_rank.plus import scale_of
 from border import checked
 from data.output.atomic import replacing
 from unet import TextConditioned
@@ -156,7 +157,7 @@ def low_rank(tensors: dict[str, Tensor], header: dict, source: str | Path, layou
     scales = {}
     for stem, method in stems.items():
         rank = len(tensors[f"{stem}.{method}_down"])
-        scales[stem] = options[stem].get("alpha", rank) / rank
+        scales[stem] = scale_of(rank, options[stem].get("alpha", rank), options[stem].get("stable", 0))
     gains = {stem: tensors[f"{stem}.dora_gain"] for stem, method in stems.items() if method == "dora"}
     norms = norms_of(gains, header, source, layout) if gains else {}
     return [

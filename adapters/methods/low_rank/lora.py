@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from adapters.core import specialize
+from adapters.methods.low_rank.plus import check_options, scale_of
 from adapters.methods.low_rank.start import factors, layers_for
 
 # DiT's fused qkv; every attention projection of Stable Diffusion's UNet and text encoder, as in diffusers' scripts
@@ -31,11 +32,15 @@ ATTENTION = r"\b(attn\.qkv|attn[12]?\.(to_q|to_k|to_v|to_out(\.0)?))$"
 class LoRA:
     """A mixin: y = W x + b + (alpha / r) B A x, over an nn.Linear. Merges to W + (alpha / r) B A."""
 
-    added, through_super = ("lora_down", "lora_up", "lora_scale"), True
+    added, through_super = ("lora_down", "lora_up", "lora_scale", "lora_ratio"), True
 
-    def setup(self, rank: int, alpha: float, generator: torch.Generator | None) -> None:
+    def setup(self, rank: int, scale: float, ratio: float, generator: torch.Generator | None) -> None:
         self.lora_down, self.lora_up = factors(self.weight, rank, generator)
-        self.lora_scale = alpha / rank
+        self.lora_scale, self.lora_ratio = scale, ratio
+
+    def rate_factors(self) -> dict[str, float]:
+        """B's rate over that of everything else, LoRA+."""
+        return {"lora_up": self.lora_ratio}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (..., in) -> (..., out), or (B, in, H, W) -> (B, out, H', W') on a Conv2d."""
@@ -70,14 +75,18 @@ def lora(
     *,
     rank: int = 4,
     alpha: float | None = None,
+    stable: int = 0,
+    ratio: float = 1.0,
     targets: str = ATTENTION,
 ) -> None:
     """A low-rank path on every Linear and Conv2d whose dotted name the regex `targets` finds.
 
     alpha: numerator of the scale alpha / rank; None is rank, scale 1. rank 4 is the default of diffusers' scripts.
-    Raises ValueError for rank < 1, alpha not positive and finite, no such layer, or a grouped convolution.
+    stable: 1 for the scale alpha / sqrt(rank). ratio: of B's learning rate to A's (adapters/methods/low_rank/plus.py).
+    Raises ValueError for options out of range, stable without alpha, no such layer, or a grouped convolution.
     """
+    check_options(alpha, stable, ratio)
     alpha = rank if alpha is None else alpha
     for layer in layers_for(model, rank, alpha, targets):
         mixin = ConvLoRA if isinstance(layer, nn.Conv2d) else LoRA
-        specialize(layer, mixin, rank=rank, alpha=alpha, generator=generator)
+        specialize(layer, mixin, rank=rank, scale=scale_of(rank, alpha, stable), ratio=ratio, generator=generator)

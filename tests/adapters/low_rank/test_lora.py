@@ -1,10 +1,13 @@
 """LoRA against its equation written with the whole matrix, and against PEFT."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 import adapters
+from training.step.optimizer import param_groups
 
 LAYERS = {
     "linear": (lambda: nn.Linear(12, 10), (2, 5, 12)),
@@ -115,3 +118,61 @@ def test_equals_peft(kind):
 
     merged = theirs.merge_and_unload()
     torch.testing.assert_close(adapters.merge(ours)[0].weight, merged[0].weight, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("options", "scale"), [("rank=4,alpha=6", 6 / 4), ("rank=9,alpha=6,stable=1", 6 / 3)])
+def test_the_scale_is_over_the_rank_or_over_its_root(options, scale):
+    (layer,) = adapters.attach(nn.Sequential(nn.Linear(8, 8)), f"lora:{options},targets=0")
+    assert layer.lora_scale == scale
+
+
+def test_rank_stabilised_equals_peft():
+    peft = pytest.importorskip("peft")
+    layer, x = nn.Linear(12, 10), torch.randn(5, 12)
+    twin = nn.Sequential(nn.Linear(12, 10))
+    twin.load_state_dict(nn.Sequential(layer).state_dict())
+    theirs = peft.get_peft_model(twin, peft.LoraConfig(r=4, lora_alpha=6, target_modules=["0"], use_rslora=True))
+    ours = adapters.attach(nn.Sequential(layer), "lora:rank=4,alpha=6,stable=1,targets=0")
+    nn.init.normal_(layer.lora_up)
+    wrapped = theirs.base_model.model[0]
+    wrapped.lora_A.default.weight.data.copy_(layer.lora_down)
+    wrapped.lora_B.default.weight.data.copy_(layer.lora_up)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
+
+
+def test_b_learns_at_its_own_rate_as_in_peft():
+    """The groups of PEFT's LoRA+ optimizer: A at lr, B at ratio times it, and what is not of LoRA at lr."""
+    peft = pytest.importorskip("peft")
+    from peft.optimizers import create_loraplus_optimizer
+
+    model = nn.Sequential(nn.Linear(12, 10), nn.LayerNorm(10))
+    theirs = peft.get_peft_model(copy.deepcopy(model), peft.LoraConfig(r=4, target_modules=["0"]))
+    rates = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16).param_groups
+    expected = {tuple(p.shape): group["lr"] for group in rates for p in group["params"]}
+
+    ours = adapters.attach(model, ["lora:rank=4,ratio=16,targets=0", "norm"])
+    parameters = adapters.trainable_parameters(ours)
+    groups = param_groups(parameters, {}, 1e-3, adapters.rate_factors(ours))
+    found = {tuple(p.shape): group["peak"] for group in groups for p in group["params"]}
+    assert {shape: found[shape] for shape in expected} == pytest.approx(expected) == {(4, 12): 1e-3, (10, 4): 16e-3}
+    assert found[(10,)] == 1e-3
+
+
+def test_a_part_with_a_rate_of_its_own_keeps_the_ratio():
+    model = adapters.attach(nn.ModuleDict({"text": nn.Linear(3, 4), "unet": nn.Linear(3, 5)}), "lora:ratio=8,targets=.")
+    groups = param_groups(adapters.trainable_parameters(model), {"text.": 1e-4}, 1e-3, adapters.rate_factors(model))
+    assert sorted(group["peak"] for group in groups) == pytest.approx([1e-4, 8e-4, 1e-3, 8e-3])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("stable=1", "stable=1 scales by alpha / sqrt.rank.: give alpha too, which is one for all ranks"),
+        ("stable=2,alpha=1", "needs stable 0 or 1 and a finite ratio > 0, found stable 2, ratio 1"),
+        ("ratio=0", "found stable 0, ratio 0"),
+        ("ratio=nan", "ratio"),
+    ],
+)
+def test_options_of_scale_and_rate_that_are_refused(options, message):
+    with pytest.raises(ValueError, match=f"adapter lora: .*{message}"):
+        adapters.attach(nn.Sequential(nn.Linear(3, 4)), f"lora:{options},targets=0")

@@ -300,7 +300,8 @@ def saved(path, sd, specs, **header):
 
 @pytest.mark.parametrize("layout", ["kohya", "lora-diffusers"])
 def test_our_lora_there_and_back(tmp_path, sd, layout):
-    specs = ["unet.lora:rank=2,alpha=8,targets=attn1", "unet.lora:rank=3,alpha=1,targets=(conv|proj_)", "text.lora"]
+    specs = ["unet.lora:rank=2,alpha=8,targets=attn1", "unet.lora:rank=3,alpha=1,targets=(conv|proj_)"]
+    specs += ["text.lora:rank=4,alpha=6,stable=1,ratio=16"]
     trained = adapters.merge(saved(tmp_path / "a.safetensors", sd, specs))
     export_adapter(tmp_path / "a.safetensors", tmp_path / "b.safetensors", layout)
     assert is_foreign(tmp_path / "b.safetensors") and not is_foreign(tmp_path / "a.safetensors")
