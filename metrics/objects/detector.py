@@ -96,8 +96,8 @@ def moved(x: Tensor, generator: torch.Generator) -> Tensor:
 def train_detector(x: Tensor, masks: Tensor, without: Tensor, steps: int, seed: int = 0) -> Detector:
     """A detector from random weights, in eval mode. x (N, 3, S, S) in [-1, 1], masks (N, S, S), without (M, 3, S, S).
 
-    `steps` steps of BATCH images by AdamW, whose rate LR falls to 0 along a cosine. Raises ValueError for no image of
-    one of the two, and for images whose side is no multiple of CELL.
+    `steps` steps of BATCH images by AdamW, whose rate rises to LR in a tenth of them and falls to 0, both along a
+    cosine. Raises ValueError for no image of one of the two, and for images whose side is no multiple of CELL.
     """
     if not len(x) or not len(without) or x.shape[1:] != without.shape[1:] or x.shape[-1] % CELL:
         raise ValueError(

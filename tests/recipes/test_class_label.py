@@ -9,6 +9,7 @@ from test_train import flags
 import train
 import weights
 from recipes.settings import check
+from training.log import read_log
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,16 @@ def test_a_new_model_with_a_hierarchy_from_a_file(tiny, tmp_path):
     model = weights.load(tmp_path / "run" / "model.safetensors")
     assert model.classes == ["crack", "good", "any"] and model.parents == {"crack": "any", "good": "any"}
     assert model.null == 3 and len(model.y_embedder.embedding_table.weight) == 4
+
+
+def test_a_scorer_sees_the_samples_of_every_evaluation(tiny, tmp_path):
+    """The log has its means beside the number of images, which makes epochs of steps; a wrong name begins no run."""
+    scorer = tmp_path / "scorer.py"
+    scorer.write_text("def score(images):\n    return {'detector': [0.8] * len(images), 'text': [1.0] * len(images)}\n")
+    more = ["--steps", "2", "--sample-every", "1", "--count", "1", "--scorer", f"{scorer}:score"]
+    train.main(flags(tiny, tmp_path / "run", *more))
+    looks = [line for line in read_log(tmp_path / "run") if "scores" in line]
+    assert [line["step"] for line in looks] == [0, 1, 2] and looks[0]["images"] == 10
+    assert all(line["scores"] == pytest.approx({"detector": 0.8, "text": 1, "combined": 0.9}) for line in looks)
+    with pytest.raises(ValueError, match="has no function scored"):
+        train.main(flags(tiny, tmp_path / "other", *more[:-1], f"{scorer}:scored"))
