@@ -130,10 +130,26 @@ def measurements(run: Path) -> tuple[list, list, list, list, Own]:
     return steps, similarities, residuals, deviations, own
 
 
+def best_score(run: Path) -> tuple[int, float]:
+    """The step of the highest combined score of the run's scorer, the first of equals, and that score.
+
+    Step 0, before which nothing was learned, is never the best. (0, 0.0) without such scores.
+    """
+    lines = [line for line in read_log(run) if line["step"] and "combined" in line.get("scores", {})]
+    scores = {line["step"]: line["scores"]["combined"] for line in lines}
+    return max(scores.items(), key=lambda look: look[1], default=(0, 0.0))
+
+
+def best_step(run: Path) -> int:
+    """The step whose samples were best: by the scorer, if it found anything, else by their likeness to the images."""
+    step, score = best_score(run)
+    return step if score else best(*measurements(run))
+
+
 @torch.no_grad()
 def keep_best(run: Path, step: int, parameters: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
     """Into `kept`, if it is not empty, the parameters of this evaluation, the last in the log, if none was better."""
-    if kept and best(*measurements(run)) == step:
+    if kept and best_step(run) == step:
         for name, tensor in kept.items():
             tensor.copy_(parameters[name])
 

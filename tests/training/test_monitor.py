@@ -184,3 +184,28 @@ def test_a_recipe_that_measures_no_samples_cannot_go_by_them(recipe, more):
 def test_weights_to_keep_are_the_last_or_the_best():
     with pytest.raises(ValueError, match="--keep must be one of last, best, found 'first'"):
         check({"keep": "first"})
+
+
+def test_what_a_scorer_finds_says_which_step_is_best(tmp_path):
+    """Not step 0, the first of equals; where it finds nothing, likeness decides. Weights of that step are kept."""
+
+    def write(*combined):
+        likeness = {"feature_similarity": 0.9, "feature_similarity_deviation": 0.01, "noise_residual": 1.0}
+        looks = [
+            likeness | {"step": 10 * i, "noise_residual_deviation": 0.01, "scores": {"combined": score}}
+            for i, score in enumerate(combined)
+        ]
+        lines = [line for look in looks for line in (look, {"step": look["step"] + 10, "loss": 1.0})]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / "log.jsonl").write_text(text)
+
+    write(0.9, 0.2, 0.6, 0.6)
+    assert module.best_score(tmp_path) == (20, 0.6) and module.best_step(tmp_path) == 20
+    kept = {"w": torch.zeros(2)}
+    module.keep_best(tmp_path, 30, {"w": torch.ones(2)}, kept)
+    assert kept["w"].tolist() == [0, 0]
+    module.keep_best(tmp_path, 20, {"w": torch.ones(2)}, kept)
+    assert kept["w"].tolist() == [1, 1]
+    write(0.0, 0.0, 0.0)
+    assert module.best_score(tmp_path)[1] == 0 and module.best_step(tmp_path) == best(*measurements(tmp_path)) == 10
+    assert module.best_score(tmp_path / "none") == (0, 0.0)

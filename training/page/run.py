@@ -16,7 +16,7 @@ from metrics.statistics.corruption import best, stage
 from metrics.text import as_text
 from metrics.verdict import sentences
 from training.log import read_log, read_numbers
-from training.monitor import measurements
+from training.monitor import best_score, measurements
 from training.page.chart import Chart, thinned
 from training.page.nearest import NEAREST
 
@@ -121,6 +121,10 @@ def verdict(values: dict, lines: list[dict], run: Path) -> list[str]:
         said.append(words if near else "At no step were the samples as like the images as the oddest image is.")
         if spoiled:
             said.append(f"From step {spoiled[0]} to {spoiled[1]} they were noisy and unlike the images (corruption).")
+        step, score = best_score(run)
+        if score:
+            chosen = step
+            said.append(f"The scorer's combined score was highest at step {step} ({score:.2f}).")
         if values.get("keep") == "best":
             said.append("The run leaves the weights of that step.")
         elif chosen != seen[0][-1]:
