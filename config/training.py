@@ -9,6 +9,7 @@ from ops.attention import BACKENDS
 from ops.device import PRECISIONS, choose_device
 from sampling import SAMPLERS
 from sampling.flow import DENSITIES, OBJECTIVES
+from sampling.huber import SCHEDULES, Huber
 from sampling.progressive import NOISE_SCHEDULES
 
 
@@ -245,6 +246,13 @@ class Denoising:
     noise_offset: float = option(0.0, "strength of the noise that a whole channel shares", at_least=0)
     mask_weight: float = option(1.0, "weight of the loss where the images' masks are", above=0)
     min_snr: float = option(0.0, "gamma of the min-SNR loss weight; 0: off", at_least=0)
+    huber: float = option(0.0, "threshold of the pseudo-Huber loss; 0: the squared error", at_least=0, at_most=1)
+    huber_schedule: str = option("snr", "how it falls with the noise", choices=SCHEDULES, needs="huber")
+
+    @property
+    def robust(self) -> Huber | None:
+        """The loss in the place of the squared error."""
+        return Huber(self.huber, self.huber_schedule) if self.huber else None
 
 
 @dataclass

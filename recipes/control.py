@@ -40,7 +40,7 @@ def control(config: Config, compute: Compute) -> Job:
     for_training(adapters.attach(condition.model, SPEC), compute, config[part.Blocks].checkpoint)
     base, schedule = config[part.Base].model, condition.schedule
     path = (lambda progress: schedule) if captioned else training_path(condition.model, base, config[part.Objective])
-    loss = denoising(condition.model, path, loss_options.noise_offset, loss_options.min_snr)
+    loss = denoising(condition.model, path, loss_options.noise_offset, loss_options.min_snr, loss_options.robust)
     batches = condition.batches(loss_options, {"hint": condition.hints})
     hints = Computed(lambda rows: condition.hints[rows, 0])
     sampling, count, seed = config[part.Sampling], config[part.Grid].count, config[part.Run].seed

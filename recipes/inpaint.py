@@ -56,6 +56,7 @@ def inpaint(config: Config, compute: Compute) -> Job:
         word if attention else None,
         options.noise_offset,
         options.min_snr,
+        options.robust,
     )
     batches = condition.batches(options, planes(condition.images, images.variants()))
 

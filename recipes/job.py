@@ -56,5 +56,6 @@ class HeldOut(NamedTuple):
 def header_settings(config: Config) -> dict:
     """The settings that an adapter file keeps: not where and how often the run started, nor what decided nothing."""
     idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted", "features")
+    idle += () if config.values.get("huber") else ("huber", "huber_schedule")
     idle += tuple(field.name for field in fields(Objective) if config.values.get(field.name) == field.default)
     return {key: value for key, value in config.values.items() if key not in (*OF_A_CALL, *idle)}

@@ -65,7 +65,7 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     for_training(model, compute, config[part.Blocks].checkpoint, specs)
 
     batches = condition.batches(options)
-    loss = denoising(model, lambda progress: condition.schedule, options.noise_offset, options.min_snr)
+    loss = denoising(model, lambda progress: condition.schedule, options.noise_offset, options.min_snr, options.robust)
     if class_images is not None:
         captions, variants = [prior.class_prompt] * len(class_images.names), config[part.Images].variants()
         of_class = condition.batches_of(class_images, captions, variants, options.cond_dropout)

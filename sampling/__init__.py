@@ -11,6 +11,7 @@ from sampling.consistency import consistency_loss, lcm
 from sampling.fill import Resampled, blended
 from sampling.flow import Flow
 from sampling.guidance import batched_cfg, cfg, composed, conditional, limited_interval, superclass_cfg, two_stage
+from sampling.huber import Huber
 from sampling.latents import SAMPLERS, cleanest, sample_latents, sample_noise, timesteps_of
 from sampling.loss import diffusion_loss
 from sampling.progressive import dit_schedule
@@ -25,6 +26,7 @@ from sampling.seeds import sample_seeds
 __all__ = [
     "SAMPLERS",
     "Flow",
+    "Huber",
     "NoisePath",
     "Resampled",
     "Schedule",

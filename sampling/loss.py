@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from sampling.huber import Huber
 from sampling.schedule import NoisePath, Schedule, gather, learned_log_variance
 
 
@@ -69,12 +70,14 @@ def diffusion_loss(
     schedule: NoisePath,
     min_snr: float | None = None,
     weight: Tensor | None = None,
+    huber: Huber | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """mean over samples of [w_t mean(weight (out - target)^2) + L_vb], L_vb only where it has a variance value.
 
     model_out (B,C or 2C,H,W); x0, eps, x_t (B,C,H,W); t (B,). min_snr: the gamma of w_t, None for w_t = 1.
     weight: a map that broadcasts to (B,C,H,W), such as (B,1,H,W); the mean divides by the number of elements, so divide
     the map by its own mean where masked and unmasked images must weigh the same. L_vb takes neither weight.
+    huber: takes the place of the squared error, and of "mse" in the log.
     Returns the scalar loss and numbers to log, detached 0-d tensors (float() them only when needed: it waits for the
     device): "mse" without w_t, and "bits" when there is a variational term.
     Raises ValueError if weight does not broadcast.
@@ -82,12 +85,14 @@ def diffusion_loss(
     model_out = model_out.to(torch.promote_types(model_out.dtype, torch.float32))
     prediction, v = schedule.split(model_out, x_t)
     error = (prediction - schedule.target(x0, eps, t)) ** 2
+    if huber is not None:
+        error = huber.loss(error, t, schedule)
     if weight is not None:
         if weight.ndim != error.ndim or any(w not in (1, e) for w, e in zip(weight.shape, error.shape, strict=True)):
             raise ValueError(f"a weight of shape {tuple(weight.shape)} does not fit latents of {tuple(error.shape)}")
         error = weight * error
     mse = error.flatten(1).mean(1)  # (B,)
-    numbers = {"mse": mse.mean().detach()}
+    numbers = {"mse" if huber is None else "huber": mse.mean().detach()}
     loss = mse if min_snr is None else min_snr_weight(schedule.snr(t), min_snr, schedule.prediction) * mse
     if v is not None:
         bits = variational_bits(model_out, x0, x_t, t, schedule)

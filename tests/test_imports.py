@@ -132,7 +132,8 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "sampling.schedule": set(),
     "sampling.flow": {"sampling.schedule"},
     "sampling.progressive": {"sampling.flow", "sampling.schedule"},
-    "sampling.loss": {"sampling.schedule"},
+    "sampling.huber": {"sampling.schedule"},
+    "sampling.loss": {"sampling.schedule", "sampling.huber"},
     "sampling.guidance": set(),
     "sampling.samplers": {"sampling.guidance", "sampling.schedule", "sampling.flow"},
     "sampling.consistency": {"sampling.guidance", "sampling.schedule"},
@@ -141,7 +142,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "sampling.latents": {"sampling.guidance", "sampling.schedule", "sampling.samplers", "sampling.consistency"},
     "sampling": {
         f"sampling.{name}"
-        for name in "schedule flow progressive loss guidance samplers consistency fill seeds latents".split()
+        for name in "schedule flow progressive huber loss guidance samplers consistency fill seeds latents".split()
     },
     "unet.row": set(),
     "unet.time": set(),

@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from ops.random import offset_noise
 from recipes.job import Batch, Loss
-from sampling import NoisePath, diffusion_loss
+from sampling import Huber, NoisePath, diffusion_loss
 from unet import VAE
 from unet.attend import decoder_layers, recorded, word_attention
 from unet.inpaint import hint_of, touched
@@ -44,6 +44,7 @@ def filling(
     word: list[int] | None = None,
     noise_offset: float = 0.0,
     min_snr: float = 0.0,
+    huber: Huber | None = None,
 ) -> Loss:
     """loss(batch, generator, progress) of the module. word: token indices in "defect_cond"; None: no L_attention.
 
@@ -58,7 +59,7 @@ def filling(
         m = touched(mask, shape)  # (B, 1, h, w)
 
         def error(out: Tensor, weight: Tensor) -> Tensor:
-            return diffusion_loss(out, x0, eps, x_t, t, schedule, min_snr or None, weight)[0]
+            return diffusion_loss(out, x0, eps, x_t, t, schedule, min_snr or None, weight, huber)[0]
 
         layers = decoder_layers(model.unet) if word else []
         with recorded(layers) as projections:

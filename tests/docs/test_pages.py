@@ -138,6 +138,7 @@ def test_the_pages_of_methods_are_as_their_docstrings():
 
 
 def test_every_method_has_its_page():
-    others = {"finediffusion", "drivedit", "dreambooth", "textual_inversion", "lcm_lora", "controlnet", "lora_plus"}
+    others = {"finediffusion", "drivedit", "dreambooth", "textual_inversion", "lcm_lora", "controlnet"}
+    others |= {"lora_plus", "huber"}
     named = {path.stem for path in (ROOT / "docs" / "methods").glob("*.md")} - {"README"}
     assert named == set(adapters.METHODS) | others | {"attend_and_excite"}

@@ -54,6 +54,7 @@ def test_every_setting_is_read_or_refused(name, kind):
         needed |= {"times": "logit-normal"} if setting in ("time_mean", "time_std") else {}
         needed |= {"token": "x"} if setting in ("token_init", "vectors") else {}
         needed |= {"word": "x"} if setting == "attention_weight" else {}
+        needed |= {"huber": 0.1} if setting == "huber_schedule" else {}
         values = base | needed | {setting: other_value(field)}
         if setting in read:
             assert check(values).values[setting] == values[setting]
