@@ -13,7 +13,8 @@ HEAD = """# Row by row
 
 What the studies behind this package and the tools beside it do: the command that does it here, and the test that holds
 it, in `tests/`. Commands that name a published model need its download (`python -m weights.download`); without
-`--model` they take the small one that ships.
+`--model` they take the small one that ships. `python -m tests.long.rows` runs each of them in its short form, but for
+those that need a download or several trainings.
 """
 
 

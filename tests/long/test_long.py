@@ -29,6 +29,12 @@ def trial(name, tmp_path, *argv):
     return json.loads(out.read_text())
 
 
+def test_rows_run_in_their_short_form(tmp_path):
+    """A few of docs/rows.md; python -m tests.long.rows runs them all."""
+    found = trial("rows", tmp_path, "noise of a step", "biases alone", "when to stop", "an image to start")
+    assert found["ran"] == 4 and not found["failed"]
+
+
 def test_killed_runs_of_every_kind_end_as_if_left_alone(tmp_path):
     found = trial("kills", tmp_path, "--count", "16")
     assert found["runs that differ"] == 0 and found["kills"] >= 16
