@@ -135,7 +135,10 @@ def photographs(folder: Path) -> None:
         for split, where in (("few", "photos"), ("test", "held_out"), ("val", "drawn"), ("val", "a"), ("oracle", "b")):
             for i in range(4):
                 pixels, mask, _ = makers.image("hazelnut", state, split, i, 64)
-                save_image(folder / where / state / f"{i}.png", pixels)
+                named = (
+                    f"{state}/{i}.png" if where in ("photos", "held_out") else f"{state}_{i:03d}.png"
+                )  # as sample.py
+                save_image(folder / where / named, pixels)
                 if state == "crack" and where == "photos":
                     shown = np.repeat(255 * mask[..., None].astype(np.uint8), 3, 2)
                     save_image(folder / where / state / f"{i}_mask.png", shown)
