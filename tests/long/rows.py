@@ -108,7 +108,7 @@ def run(command: str) -> None:
         words += short(words)
     elif script == "sample":
         words = [SMALL.get(word, word) for word in words] + ["--steps", "2", "--count", "2", "--device", "cpu"]
-        words += [] if "--out" in words else ["--replace"]
+        words += [] if "--out" in words else ["--out", "sampled", "--replace"]
     elif script == "evaluate":
         words += ["--gain", "1"] if "--gain" in words else []
     if status := import_module(script).main(words):
