@@ -8,9 +8,10 @@ import pytest
 import weights
 from config import read_toml
 from config.option import choices_of, default_of, flag
-from config.training import Base
+from config.training import Base, Denoising
 from recipes import RECIPES, SD
 from recipes.settings import all_parts, check, help_page, row_of, rows
+from sampling import Huber
 
 MODELS = {
     "a DiT": "tiny-dit",
@@ -165,3 +166,9 @@ def test_a_recipe_has_a_model_of_its_own_kind(recipe, model):
 def test_every_recipe_trains_its_own_model():
     for name, recipe in RECIPES.items():
         assert row_of(name, recipe.model) in rows()
+
+
+def test_the_loss_of_a_recipe_is_robust_where_it_is_asked_for():
+    parts = check({"recipe": "class_label", "model": MODELS["a DiT"], "huber": 0.2, "huber_schedule": "constant"})
+    assert parts[Denoising].robust == Huber(0.2, "constant")
+    assert check({"recipe": "class_label", "model": MODELS["a DiT"]})[Denoising].robust is None

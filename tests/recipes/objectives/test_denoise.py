@@ -5,7 +5,7 @@ import torch
 
 import weights
 from recipes.objectives.denoise import denoising
-from sampling import Schedule, diffusion_loss, dit_schedule
+from sampling import Huber, Schedule, diffusion_loss, dit_schedule
 
 
 def seeded():
@@ -28,8 +28,8 @@ def test_offset_noise_is_part_of_what_is_predicted():
     assert loss > 10  # which the target has too
 
 
-@pytest.mark.parametrize("prediction", ["eps", "v"])
-def test_the_loss_is_that_of_the_equation(prediction):
+@pytest.mark.parametrize("prediction, huber", [("eps", None), ("v", None), ("eps", Huber(0.1))])
+def test_the_loss_is_that_of_the_equation(prediction, huber):
     """One random timestep for each latent, its noise, the model's answer to the noisy latent and the condition."""
     schedule, asked = Schedule.linear(prediction=prediction), []
 
@@ -40,7 +40,7 @@ def test_the_loss_is_that_of_the_equation(prediction):
     x0, cond, hint = torch.randn(3, 2, 4, 4, generator=seeded()), torch.tensor([0.0, 1.0, 2.0]), torch.ones(3, 1, 1, 1)
     weight = torch.rand(3, 1, 4, 4, generator=seeded())
     batch = {"x0": x0, "cond": cond, "hint": hint, "weight": weight}
-    value, numbers = denoising(model, lambda progress: schedule, min_snr=5.0)(batch, seeded(), 0.0)
+    value, numbers = denoising(model, lambda progress: schedule, 0.0, 5.0, huber)(batch, seeded(), 0.0)
     source = seeded()
     t, eps = torch.randint(1000, (3,), generator=source), torch.randn(x0.shape, generator=source)
     alpha, sigma = schedule.alpha_sigma(t, x0)
@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_the_equation(prediction):
     assert torch.equal(seen_t, t) and torch.equal(seen_cond, cond) and torch.equal(seen_hint, hint)
     torch.testing.assert_close(x_t, alpha * x0 + sigma * eps)
     out = 0.5 * x_t + cond[:, None, None, None] + hint
-    expected, terms = diffusion_loss(out, x0, eps, x_t, t, schedule, 5.0, weight)
+    expected, terms = diffusion_loss(out, x0, eps, x_t, t, schedule, 5.0, weight, huber)
     assert torch.equal(value, expected) and numbers.keys() == terms.keys()
 
 
