@@ -1,11 +1,13 @@
 """Who may import whom: the table that keeps the package a few readable parts, held against the code itself."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 ALLOWED = {  # part: the parts that it may import, all of them above it here
@@ -381,3 +383,12 @@ def test_the_core_is_at_most_3500_lines():
     """
     counts = {name: len((ROOT / name).read_text("utf-8").splitlines()) for name in CORE}
     assert len(CORE) == len(counts) == 32 and sum(counts.values()) <= 3500, f"{sum(counts.values())} lines: {counts}"
+
+
+def test_what_the_package_needs_is_read_as_it_is_written():
+    """A requirement with a marker on the line of its name is refused by setuptools: it would be half of one."""
+    cfg = configparser.ConfigParser()
+    cfg.read(ROOT / "setup.cfg", encoding="utf-8")
+    needs = [cfg["options"]["install_requires"], *cfg["options.extras_require"].values()]
+    assert all(need.startswith("\n") or ";" not in need for need in needs)
+    assert all(Requirement(line) for need in needs for line in filter(None, need.splitlines()) if line[0] != "#")
