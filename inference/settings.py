@@ -33,6 +33,7 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
         print(usage(title, everything))
         sys.exit(0)
     values, only = given(argv, everything), None
+    of_a_fill = {"strength": 1.0} if values.get("mask") else {}  # from noise; --like says its own
     if values.get("like"):
         settings, only = settings_like(values["like"], everything)
         only = only if values.keys() <= {*OF_A_CALL, *IDLE} else None
@@ -44,7 +45,6 @@ def configure(argv: list[str] | None, title: str = "") -> tuple[Config, str, lis
     check_unread(values, PARTS, row)
     if values.get("mask") and not values.get("image"):
         raise ValueError("--mask has no effect without --image, the photograph that is filled")
-    of_a_fill = {"strength": 1.0} if values.get("mask") else {}  # from noise
     if of_a_fill and "window" in stored:
         of_a_fill["window"] = stored["window"]  # defects are drawn at the scale at which they were learnt
     config = Config(PARTS[row], sampling_defaults(files) | of_a_fill | values)
