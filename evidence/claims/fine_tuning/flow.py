@@ -1,7 +1,7 @@
 """A flow backbone learns from few images what a diffusion backbone learns, and is sampled in fewer steps.
 
 Promised by SiT (Ma et al. 2024, arXiv 2401.08740) for training on all of ImageNet: the same network, trained to point
-straight from noise to data, draws better. Here, for few images: tiny-dit is trained for 1000 more steps of 32 on its
+straight from noise to data, draws better. Here: tiny-dit is trained for 1000 more steps of 32 on its
 own products, by its own objective and, in another run, into a flow (`--objective flow`); on each of the two follows
 the main job, 20 images of each state of a hazelnut. Both are sampled by DDIM, which is Euler's method on a flow.
 """
