@@ -26,9 +26,9 @@ from metrics.alignment.subject import drift
 from metrics.downstream.folders import gain_table
 from metrics.networks import lpips
 from metrics.statistics.clusters import intra_cluster, pairwise_diversity
-from metrics.table import class_accuracy, measure, without_nan
+from metrics.table import measure_in, without_nan
 from metrics.text import as_text
-from metrics.textures.table import PATCHES, features_of, measure_patches
+from metrics.textures.table import PATCHES, features_of
 from metrics.verdict import verdict
 from ops.device import choose_device
 
@@ -104,11 +104,8 @@ def main(argv: list[str] | None = None) -> None:
     fake, real, train = with_shared_classes(samples, real, train)
     tables, classifier = [], networks.load_network("tiny-features", device)
     for network in loaded.values():
-        if network is None:
-            tables.append(measure_patches(fake, real, train) | class_accuracy(classifier, fake))
-            continue
-        of_prompts = measure_prompts(network, samples, choices) if network.texts else {}
-        tables.append(measure(network, fake, real, train, classifier) | of_prompts)
+        of_prompts = measure_prompts(network, samples, choices) if network and network.texts else {}
+        tables.append(measure_in(network, fake, real, train, classifier) | of_prompts)
     said, kept = verdict(tables), config[Kept]
     if kept.before:
         pictures = paired(kept.before, kept.after, fake.pixels.shape[1])

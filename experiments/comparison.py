@@ -20,8 +20,8 @@ from metrics import networks
 from metrics.alignment.scores import load_scorer, means
 from metrics.alignment.styles import shares
 from metrics.alignment.subject import drift
-from metrics.table import class_accuracy, measure
-from metrics.textures.table import PATCHES, features_of, measure_patches
+from metrics.table import measure_in
+from metrics.textures.table import PATCHES, features_of
 from ops.device import choose_device
 
 
@@ -51,10 +51,7 @@ def compare(plan: Plan, out: Path, features: str = "") -> list[dict]:
                     for name, scorer in scorers.items()
                     for key, value in means(scorer(samples.pixels)).items()
                 }
-                if network is None:
-                    numbers = measure_patches(samples, real, few) | class_accuracy(judge, samples)
-                else:
-                    numbers = measure(network, samples, real, few, judge)
+                numbers = measure_in(network, samples, real, few, judge)
                 numbers = costs(run) | seconds_a_picture(folder, len(samples.pixels)) | numbers | {"scores": scores}
                 if styles is not None:
                     numbers["styles"] = shares(styles, to_tensor(samples.pixels), plan.styles)

@@ -22,6 +22,7 @@ from metrics.statistics.kid import kid, kid_interval
 from metrics.statistics.nearest import authentic, by_image, copy_report, ratio, turned
 from metrics.statistics.neighbours import density_coverage, precision_recall
 from metrics.statistics.rows import distances
+from metrics.textures.table import measure_patches
 
 VIEWS = 8  # of a training image: four quarter turns, mirrored or not
 NEIGHBOURS = 5  # training images in the ratio of distances, or all of them if there are fewer
@@ -71,6 +72,13 @@ def measure(
     if classifier is not None:
         numbers |= class_accuracy(classifier, fake)
     return without_nan(numbers | ({"left_out": left_out} if left_out else {}))
+
+
+def measure_in(network: Network | None, fake: ImageSet, real: ImageSet, train: ImageSet | None, judge: Network) -> dict:
+    """The table in a network, or of patches without one; with the class accuracy by the judge, if it knows them."""
+    if network is None:
+        return measure_patches(fake, real, train) | class_accuracy(judge, fake)
+    return measure(network, fake, real, train, judge)
 
 
 def without_nan(numbers: dict) -> dict:

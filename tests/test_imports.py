@@ -189,7 +189,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "metrics.downstream": {"metrics.statistics", "metrics.networks"},
     "metrics.textures": {"metrics.statistics"},
     "metrics.objects": {"metrics.alignment"},
-    "metrics.table": {"metrics.alignment", "metrics.statistics", "metrics.networks"},
+    "metrics.table": {"metrics.alignment", "metrics.statistics", "metrics.networks", "metrics.textures"},
     "metrics.text": set(),
     "metrics.verdict": set(),
     "metrics": set(),

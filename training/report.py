@@ -13,9 +13,9 @@ from data.output.atomic import write_atomic
 from data.output.grid import grid, save_image, sections
 from data.transforms import to_tensor, to_uint8
 from metrics import networks
-from metrics.table import class_accuracy, measure
+from metrics.table import class_accuracy, measure_in
 from metrics.text import as_text
-from metrics.textures.table import PATCHES, measure_patches
+from metrics.textures.table import PATCHES
 from metrics.verdict import verdict
 
 ROWS, COLUMNS = 4, 8  # of the picture
@@ -46,10 +46,8 @@ def show_and_measure(
         return
     judge = networks.load_network("tiny-features", device)
     fake = images._replace(pixels=samples, labels=labels)
-    if features == PATCHES:
-        numbers = measure_patches(fake, val, images) | class_accuracy(judge, fake)
-    else:
-        numbers = measure(networks.load_network(features, device), fake, val, images, judge)
+    network = None if features == PATCHES else networks.load_network(features, device)
+    numbers = measure_in(network, fake, val, images, judge)
     decoded = val._replace(pixels=to_uint8(reconstruct(to_tensor(val.pixels).to(device))))
     for name, real in (("class_accuracy_real", val), ("class_accuracy_decoded", decoded)):
         if share := class_accuracy(judge, real):

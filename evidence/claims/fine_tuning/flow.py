@@ -14,7 +14,7 @@ from evidence.steps import plan_of
 from experiments.comparison import compare
 from experiments.run import train
 
-BACKBONES = {"flow": "flow", "diffusion": "diffusion"}  # method -> --objective of its backbone
+BACKBONES = ("flow", "diffusion")  # the methods, and the --objective of their backbones
 STEPS, BATCH, RATE = 1000, 32, 3e-4
 VARIANTS = {"steps-5": 5, "steps-10": 10, "steps-50": 50}  # sampling variant -> its steps
 
@@ -30,7 +30,7 @@ def numbers(work: Path, quick: bool) -> list[dict]:
 def backbone(folder: Path, name: str, quick: bool) -> Path:
     """The file of tiny-dit after more steps on its own products, by one objective."""
     steps = 5 if quick else STEPS
-    settings = {"model": "tiny-dit", "objective": BACKBONES[name], "data": f"generated:base/base/{5 if quick else 100}"}
+    settings = {"model": "tiny-dit", "objective": name, "data": f"generated:base/base/{5 if quick else 100}"}
     settings |= {"adapter": ["full"], "flips": "h", "rotations": "0", "batch": BATCH, "lr": RATE, "ema": 0.999}
     settings |= {"steps": steps, "sample_every": steps, "count": 1, "measure": 0, "cache": str(folder / "cache")}
     return train(folder / f"backbone-{name}", settings) / "model.safetensors"
