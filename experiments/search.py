@@ -93,7 +93,10 @@ def read_search(path: str | Path) -> tuple[list[Grid], Path]:
         grids = []
         for name, own in methods.items():
             lists = own.pop("search", {})
-            grids.append(Grid(name, read_by_recipe(base | own, base) | own, lists))
+            try:
+                grids.append(Grid(name, read_by_recipe(base | own, base) | own, lists))
+            except ValueError as error:
+                raise ValueError(f"{path}: [methods.{name}] {error}") from None
         if unread := set(base) - {setting for grid in grids for setting in grid.settings}:
             raise ValueError(f"{path}: unknown key {min(unread)!r}, which no method reads")
     for grid in grids:

@@ -145,7 +145,10 @@ def row_of(recipe: str, model: str) -> str:
 
 
 def recipe_and_model(values: dict) -> tuple[str, str]:
-    """The recipe of the values, and their model or the recipe's own. ValueError for an unknown recipe."""
+    """The recipe of the values, and their model or the recipe's own. ValueError for no text or an unknown recipe."""
+    for name in ("recipe", "model"):
+        if not isinstance(values.get(name, ""), str):
+            raise ValueError(f"{name} must be a text, found {values[name]!r}")
     recipe = known_recipe(values.get("recipe", Run.recipe))
     return recipe, values.get("model", RECIPES[recipe].model)
 

@@ -4,13 +4,13 @@ import json
 import subprocess
 
 import pytest
-from plans import write_plan
 
 import compare
 from data import load
 from data.output.grid import save_image
 from data.transforms import Transform
 from experiments import run as runs
+from tests.plans import write_plan
 
 
 def test_methods_and_variants_are_trained_sampled_measured_and_not_done_again(tiny, tmp_path, monkeypatch):

@@ -4,12 +4,13 @@ from functools import partial
 
 import pytest
 import torch
-from test_contract import CASES, CONDITIONS, T, X, attached, build, perturb, run
 
 import adapters
 from adapters.methods.bottleneck import Bottleneck
+from tests.adapters.test_contract import CASES, CONDITIONS, T, X, attached, build, perturb, run
 
-DETACHABLE = {"lora", "dora", "oft", "modulate", "bottleneck", "vpt", "tokens"}  # the others train the model's weights
+# the others train the model's weights
+DETACHABLE = {"lora", "tlora", "dora", "lokr", "oft", "modulate", "bottleneck", "vpt", "tokens"}
 
 
 def attach_detachable(model, specs):

@@ -6,8 +6,6 @@ import pickle
 
 import pytest
 import torch
-from test_contract import attached, build, perturb, run
-from test_train import flags
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
@@ -17,6 +15,8 @@ import train
 import weights
 from adapters.methods.bnn import SMALLEST, Gaussian, divergence
 from dit import DiT
+from tests.adapters.test_contract import attached, build, perturb, run
+from tests.test_train import flags
 from unet import UNet
 from unet.sizes import UNETS as SIZES
 

@@ -40,8 +40,12 @@ SPECS = [
     "lokr:factor=2,rank=1",
 ]
 CASES = [case for case in itertools.product(SPECS, CONDITIONS) if case not in WITHOUT_MEANING]
+ONCE = {"lokr", "lokr:factor=2,rank=1"}  # two specs of one method on the same layers, which take it once
 PAIRS = [
-    (a, b, backbone) for a, backbone in CASES for b, other in CASES if a != b and backbone == other and {a, b} != CLASH
+    (a, b, backbone)
+    for a, backbone in CASES
+    for b, other in CASES
+    if a != b and backbone == other and {a, b} not in (CLASH, ONCE)
 ]
 
 
@@ -216,6 +220,13 @@ def test_two_methods_compose(first, second, backbone):
 @pytest.mark.parametrize("specs", list(itertools.permutations(sorted(CLASH))))
 def test_two_methods_about_plain_weights_take_no_layer_together(specs, backbone):
     with pytest.raises(ValueError, match=r"\w+ and \w+ both need the plain weights of \w+Linear"):
+        attached(list(specs), backbone)
+
+
+@pytest.mark.parametrize("backbone", CONDITIONS)
+@pytest.mark.parametrize("specs", list(itertools.permutations(sorted(ONCE))))
+def test_a_layer_takes_a_method_once(specs, backbone):
+    with pytest.raises(ValueError, match=r"already carries \w*LoKr, and takes it once: merge the first"):
         attached(list(specs), backbone)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_latents import Encoder
 
 from data import latents
 from data.latents import encode_latents, sample_posterior
 from data.lazy import Lazy
 from data.shards import claimed
 from data.transforms import variants
+from tests.data.test_latents import Encoder
 
 ROOT = Path(__file__).parent.parent.parent
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 8, 8, 3), dtype=np.uint8)  # five shards of 16, the last of 6
@@ -85,8 +85,8 @@ def test_a_folder_that_grew_keeps_the_shards_before(tmp_path):
 
 TWO = """
 import sys, time
-sys.path[:0] = [{tests!r}, {root!r}]
-import test_shards
+sys.path.insert(0, {root!r})
+from tests.data import test_shards
 from data import latents
 latents.SHARD = 16 * 8 * 8 * 2
 class Slow(test_shards.Encoder):
@@ -103,7 +103,7 @@ print(encode.seen, cache.mean[:].double().sum().item())
 
 def test_two_processes_share_one_cache(tmp_path):
     """Each encodes some shards, none is encoded twice, and both read all."""
-    code = TWO.format(tests=str(Path(__file__).parent), root=str(ROOT))
+    code = TWO.format(root=str(ROOT))
     how = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], **how) for _ in range(2)]
     for process in both:

@@ -6,14 +6,14 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_pages import known_flags
-from test_readme import SMALL
 
 from config import given
 from experiments.plan import read_plan
 from experiments.search import read_search
 from inference import settings as call_settings
 from recipes.settings import all_parts, check
+from tests.docs.test_pages import known_flags
+from tests.test_readme import SMALL
 
 ROOT = Path(__file__).parents[2]
 PAGE = runpy.run_path(str(ROOT / "docs" / "rows.py"), run_name="rows")

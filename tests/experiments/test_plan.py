@@ -1,9 +1,9 @@
 """The plan of a comparison: what its file may hold, its short form, and the old names of its tables."""
 
 import pytest
-from plans import write_plan
 
 from experiments.plan import read_plan
+from tests.plans import write_plan
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -234,11 +235,15 @@ def test_methods_take_what_they_read_of_the_settings_of_all(tmp_path):
         ("[search]\nlr = [1.0]\n[methods.a.search]\nlr = [1.0]", "each has its own"),
         ("stepz = 1\n[methods.a.search]\nlr = [1.0]", "unknown key 'stepz', which no method reads"),
         ("[methods.a]\nstepz = 1\n[methods.a.search]\nlr = [1.0]", "unknown key 'stepz'"),
+        ("[methods.a]\nmodel = 'tiny-sd'\n[methods.a.search]\nlr = [1.0]", "class_label trains a DiT or a new DiT"),
+        ("[methods.a]\nrecipe = ['text']\n[methods.a.search]\nlr = [1.0]", r"recipe must be a text, found \['text'\]"),
+        ("model = 3\n[methods.a.search]\nlr = [1.0]", "model must be a text, found 3"),
     ],
 )
 def test_wrong_methods_are_one_sentence(tmp_path, text, words):
-    with pytest.raises(ValueError, match=words):
-        search.read_search(methods(tmp_path, text))
+    path = methods(tmp_path, text)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: .*{words}"):
+        search.read_search(path)
 
 
 def test_a_search_of_two_methods_is_scored_at_every_look(tiny_sd, tmp_path):

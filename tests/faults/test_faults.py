@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_train import ROOT, flags
 
 import train
 from data.output import atomic
+from tests.test_train import ROOT, flags
 
 
 def script(*argv, wait=True):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import flags, killed_before
 
 import sample
 import train
@@ -26,6 +25,7 @@ from config.training import (
 )
 from inference.settings import sampling_defaults
 from recipes.settings import configure
+from tests.test_train import flags, killed_before
 from training.log import RENAMED
 from training.monitor import measurements
 from training.plot import plot

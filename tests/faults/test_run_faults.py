@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import flags, killed_before
 
 import train
+from tests.test_train import flags, killed_before
 from training import log as log_module
 from training import state as state_module
 from training.state import PREVIOUS, STATE, saved_steps

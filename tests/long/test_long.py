@@ -25,7 +25,7 @@ def trial(name, tmp_path, *argv):
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert done.returncode == 0, done.stdout[:5000] + done.stderr[-5000:]  # the faults stand first, the summary last
     return json.loads(out.read_text())
 
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 from PIL import Image
-from test_train import flags
 
 import train
 import weights
 from recipes.settings import check
+from tests.test_train import flags
 from training.log import read_log
 
 

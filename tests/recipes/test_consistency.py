@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import ROOT, flags, killed_before
 
 import adapters
 import sample
@@ -15,6 +14,7 @@ import weights
 from config.training import Adapter
 from dit import DiT, DiTConfig
 from inference.settings import sampling_defaults
+from tests.test_train import ROOT, flags, killed_before
 from unet import UNet
 from unet.sizes import UNETS
 

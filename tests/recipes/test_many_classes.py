@@ -4,10 +4,10 @@ import os
 
 import pytest
 from PIL import Image
-from test_train import flags, killed_before
 
 import train
 import weights
+from tests.test_train import flags, killed_before
 
 SUPERCLASSES, EACH = 100, 100
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import flags
 
 import sample
 import train
@@ -15,6 +14,7 @@ import weights
 from recipes.objectives import denoise
 from recipes.settings import check
 from sampling.progressive import stage
+from tests.test_train import flags
 from weights.models.save import export_pipeline
 
 class_label = import_module("recipes.class_label")  # the module; the package has the recipe under this name

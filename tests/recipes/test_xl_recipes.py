@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from fakes import tiny_xl
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -15,6 +14,7 @@ import weights
 from data import ImageSet
 from data.transforms import Transform, Variant, apply_variant
 from recipes.images.sizes import image_sizes
+from tests.fakes import tiny_xl
 from unet import TextConditioned
 from weights.convert import convert
 from weights.formats import safe

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import flags
 
 import sample
 import train
 from dit import DiT, DiTConfig
+from tests.test_train import flags
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_train import flags
 
 import evaluate
 import sample
 import train
 from data.output.about import KEY, png_text, read_about
+from tests.test_train import flags
 
 FAST = ["--count", "2", "--steps", "2", "--precision", "fp32"]
 

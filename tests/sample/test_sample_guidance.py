@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
-from test_train import flags
 
 import sample
 import train
 import weights
+from tests.test_train import flags
 
 HOLE = ["--classes", "hazelnut/hole", "--count", "1", "--steps", "4", "--precision", "fp32"]
 TEXT = ["--prompt", "a hazelnut with a hole", "--count", "1", "--steps", "4", "--precision", "fp32"]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_train import flags, killed_before
 
 import sample
 import train
@@ -22,6 +21,7 @@ from inference.hints import controls_of
 from ops.device import Compute
 from recipes.images.masks import read_masks
 from recipes.settings import settings_from_here
+from tests.test_train import flags, killed_before
 
 FAST = ["--count", "1", "--steps", "2", "--precision", "fp32"]
 

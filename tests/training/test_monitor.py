@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageFilter
-from test_train import killed_before
 
 import sample
 import train
@@ -15,6 +14,7 @@ from data import load
 from data.transforms import Transform
 from metrics.statistics.corruption import best, stage
 from recipes.settings import check
+from tests.test_train import killed_before
 from training import monitor as module
 from training.monitor import measurements, monitor
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from test_lora import LAYERS
 from torch import nn
 
 import adapters
+from tests.adapters.low_rank.test_lora import LAYERS
 from weights.adapter_files.lora_change import change, difference
 
 

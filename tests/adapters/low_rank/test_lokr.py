@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_lora import LAYERS
 from torch import nn
 
 import adapters
 from adapters.methods.low_rank.lokr import divisor
+from tests.adapters.low_rank.test_lora import LAYERS
 from weights.adapter_files.lora_change import change, difference
 
 SPECS = ["factor=2", "factor=2,rank=1,alpha=3"]

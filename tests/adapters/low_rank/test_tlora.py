@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from test_contract import attached, build, perturb
 from torch import nn
 
 import adapters
@@ -14,6 +13,7 @@ from adapters.methods.low_rank.tlora import TLoRA, frame, last_values
 from dit.table import worthwhile
 from recipes.models.checkpoint import checkpoint_blocks
 from sampling import cfg
+from tests.adapters.test_contract import attached, build, perturb
 
 X = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1))
 COND = {"dit": torch.tensor([0, 3, 1]), "sd": torch.tensor([[1, 5, 2], [3, 3, 5], [0, 1, 2]])}

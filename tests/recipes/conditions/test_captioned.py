@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import tiny_xl
 from PIL import Image
 
 import adapters
@@ -16,6 +15,7 @@ from recipes.conditions.captions import Captions
 from recipes.models.loading import load_sd, new_sd
 from recipes.samples.class_images import sample_class
 from recipes.samples.evaluation import conditions_of
+from tests.fakes import tiny_xl
 from unet import encode_prompts
 from unet.text.pair import in_chunks
 from unet.text.prompt import caption_tokens, escape

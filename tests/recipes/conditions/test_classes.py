@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from fakes import encoded, images
 from PIL import Image
 
 import adapters
@@ -17,6 +16,7 @@ from ops.random import generator_for
 from recipes.conditions.classes import Classes, new_classes
 from recipes.models.class_rows import fit_classes, row_names
 from recipes.models.loading import Checkpoint, load_dit, new_dit
+from tests.fakes import encoded, images
 
 TABLE = "y_embedder.embedding_table.weight"
 NUTS = ["nut/good", "nut/hole", "pin/good"]

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import tiny_xl
 from PIL import Image
 
 import train
@@ -15,6 +14,7 @@ from config.training import Images
 from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.models.loading import load_sd
+from tests.fakes import tiny_xl
 
 ODD = [(160, 16), (50, 33), (50, 50), (43, 77), (20, 120)]  # (width, height)
 CPU = Compute(torch.device("cpu"), "fp32")

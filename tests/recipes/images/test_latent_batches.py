@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from fakes import NULL, encoded, images, labels, seeded
 
 import weights
 from config.training import Images
 from ops.device import Compute
 from recipes.images.latents import encode, latent_batches
+from tests.fakes import NULL, encoded, images, labels, seeded
 
 SUPERCLASS_ROW = torch.tensor([3, 3, 4])
 CPU = Compute(torch.device("cpu"), "fp32")

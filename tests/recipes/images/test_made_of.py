@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from fakes import images
 
 from recipes.images.made_of import made_of
+from tests.fakes import images
 from unet import VAE, VAEConfig
 
 SMALL = VAEConfig(latent_channels=2, channels=(8,), layers=1, groups=4)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fakes import encoded, images
 
 import adapters
 import weights
@@ -11,6 +10,7 @@ from dit import DiT
 from dit.classes import last_part
 from recipes.models.class_rows import CLASSIFIER_STEPS, fit_classes, init_rows, nearest_rows, row_names, superclass_rows
 from sampling import Schedule
+from tests.fakes import encoded, images
 
 OLD = ["pill/good", "pill/crack", "pill/hole", "tile/good", "tile/crack"]
 NEW = ["nut/crack", "nut/hole", "nut/mould"]

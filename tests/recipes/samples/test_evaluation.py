@@ -6,12 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from fakes import images
 
 from config.training import Sampling
 from ops.device import Compute
 from recipes.samples.evaluation import by_column, check_steps, evaluate_masks, reconstruct
 from sampling import Flow, Schedule, sample_seeds
+from tests.fakes import images
 from unet import VAE, VAEConfig
 
 

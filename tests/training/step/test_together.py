@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import flags
 
 import weights
 from config.training import Loop
 from ops.machine import process
+from tests.test_train import flags
 from training.step import together
 
 ROOT = Path(__file__).parents[3]

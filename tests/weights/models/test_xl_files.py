@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fakes import tiny_xl
 from safetensors.torch import load_file, save_file
 
 import weights
 from sampling import batched_cfg, sample_latents
+from tests.fakes import tiny_xl
 from unet import UNet, VAEConfig, encode_prompts
 from unet.row import nothing, sized, split_row
 from unet.sizes import TEXT_ENCODERS, UNETS
