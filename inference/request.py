@@ -17,6 +17,7 @@ from dit.table import tabulate, worthwhile
 from inference.chosen import Chosen, each
 from inference.hints import Control, controls_of, in_turn, pictures
 from ops.device import Compute
+from ops.packed import pack
 from recipes.images.masks import mask_hints, mask_images, read_masks
 from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
 from recipes.models.store import store_frozen
@@ -91,7 +92,7 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     conditions |= set() if superclass is None else set(superclass.tolist())
     if compute.dtype != torch.float32 and worthwhile(model, steps, conditions):  # in float32 the last bits would differ
         tabulate(model, steps, conditions)
-    return Request(model, vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
+    return Request(pack(model), vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
 
 
 def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
@@ -144,6 +145,8 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     visited_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
     model = store_frozen(model.to(device).requires_grad_(False), compute.dtype)
+    if not texts.attend:  # its gradient goes through the model
+        pack(model)
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 

@@ -18,6 +18,7 @@ from data.transforms import to_uint8
 from dit import SIZES, DiT
 from dit.table import tabulate
 from ops.device import Compute
+from ops.packed import pack
 from recipes.job import Job
 from recipes.models.store import store_frozen
 from recipes.objectives.denoise import denoising
@@ -45,7 +46,7 @@ def inputs(model: nn.Module, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def forward(model: nn.Module, cond: Tensor, precision: str, device: str) -> Callable:
     """One forward for sampling."""
     compute = Compute(torch.device(device), precision)
-    model = store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
+    model = pack(store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype))
     given = [each.to(compute.device) for each in inputs(model, cond)]
 
     @torch.no_grad()
@@ -109,6 +110,7 @@ def ddim(size: dict, device: str) -> Callable:
     cond, schedule = torch.tensor([1], device=compute.device), Schedule.linear()
     with compute.autocast():
         tabulate(model, schedule.timesteps(size["steps"]), [1, model.null])
+    pack(model)
 
     @torch.no_grad()
     def step() -> None:

@@ -1,0 +1,54 @@
+"""Packed layers compute what the plain ones do; what cannot be packed stays."""
+
+import pytest
+import torch
+from torch import nn
+
+import adapters
+from ops.packed import PackedConv2d, PackedLinear, available, pack
+
+pytestmark = pytest.mark.skipif(not available(), reason="this torch has no oneDNN with the two calls")
+
+LAYERS = {
+    "linear": (lambda: nn.Linear(24, 40), (3, 5, 24)),
+    "no bias": (lambda: nn.Linear(24, 40, bias=False), (7, 24)),
+    "convolution": (lambda: nn.Conv2d(8, 12, 3, padding=1), (2, 8, 9, 7)),
+    "patches": (lambda: nn.Conv2d(4, 24, 2, stride=2), (3, 4, 8, 8)),
+    "groups": (lambda: nn.Conv2d(8, 16, 3, stride=2, dilation=2, groups=2, bias=False), (1, 8, 9, 9)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_numbers_are_those_of_the_plain_layer(name, dtype):
+    make, shape = LAYERS[name]
+    torch.manual_seed(0)
+    layer, x = make().requires_grad_(False).to(dtype), torch.randn(shape)
+    packed = pack(nn.Sequential(layer))
+    assert isinstance(packed[0], PackedLinear | PackedConv2d)
+    for given in (x, torch.cat([x, x]), x[:1]):  # any number of rows or images
+        expected = layer(given.to(dtype))
+        out = packed(given)  # float32, as from a norm under autocast
+        assert out.dtype == dtype and out.shape == expected.shape
+        within = 2e-2 if dtype == torch.bfloat16 else 1e-5  # the last bit of either
+        torch.testing.assert_close(out, expected, rtol=within, atol=within)
+
+
+def test_an_image_is_the_same_whichever_batch_came_first():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False).to(torch.bfloat16)
+    alone, many = (pack(nn.Sequential(layer)) for _ in range(2))
+    x = torch.randn(5, 64, 16, 16)
+    alone(x[4:])
+    assert torch.equal(alone(x), many(x))
+
+
+def test_what_trains_what_is_adapted_and_other_layers_stay():
+    model = nn.Sequential(
+        nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+    )
+    adapters.attach(model, "lora:targets=1")
+    model[2].weight.requires_grad_(True)
+    kinds = [type(layer) for layer in model]
+    pack(model)
+    assert isinstance(model[0], PackedLinear) and [type(layer) for layer in model[1:]] == kinds[1:]
