@@ -17,10 +17,9 @@ from dit.table import tabulate, worthwhile
 from inference.chosen import Chosen, each
 from inference.hints import Control, controls_of, in_turn, pictures
 from ops.device import Compute
-from ops.packed import pack
 from recipes.images.masks import mask_hints, mask_images, read_masks
 from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
-from recipes.models.store import store_frozen
+from recipes.models.store import for_sampling, store_frozen
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
 from unet import VAE, ControlledText, ControlNet, ControlNets, TextConditioned, encode_prompts
@@ -87,12 +86,12 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule, objective=model.objective), model.latent_shape
     steps = visited_steps(config, schedule)
-    model = store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
+    for_sampling(model, compute)
     conditions = {*labels, *(label for label, _ in extra), *([] if null is None else [null])}
     conditions |= set() if superclass is None else set(superclass.tolist())
     if compute.dtype != torch.float32 and worthwhile(model, steps, conditions):  # in float32 the last bits would differ
         tabulate(model, steps, conditions)
-    return Request(pack(model), vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
+    return Request(model, vae, schedule, shape, names, cond, null, extra, superclass, hint=hint)
 
 
 def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
@@ -144,9 +143,10 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     superclass = others[len(extra)] if kinds else None
     visited_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
-    model = store_frozen(model.to(device).requires_grad_(False), compute.dtype)
-    if not texts.attend:  # its gradient goes through the model
-        pack(model)
+    if texts.attend:  # its gradient goes through the model
+        store_frozen(model.to(device).requires_grad_(False), compute.dtype)
+    else:
+        for_sampling(model, compute)
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 

@@ -18,9 +18,8 @@ from data.transforms import to_uint8
 from dit import SIZES, DiT
 from dit.table import tabulate
 from ops.device import Compute
-from ops.packed import pack
 from recipes.job import Job
-from recipes.models.store import store_frozen
+from recipes.models.store import for_sampling, store_frozen
 from recipes.objectives.denoise import denoising
 from sampling import Schedule, batched_cfg, sample_latents
 from unet import VAE, TextConditioned, TextEncoder, Tokenizer, UNet, VAEConfig
@@ -46,7 +45,7 @@ def inputs(model: nn.Module, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def forward(model: nn.Module, cond: Tensor, precision: str, device: str) -> Callable:
     """One forward for sampling."""
     compute = Compute(torch.device(device), precision)
-    model = pack(store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype))
+    for_sampling(model, compute)
     given = [each.to(compute.device) for each in inputs(model, cond)]
 
     @torch.no_grad()
@@ -104,13 +103,11 @@ def vae_decode(size: dict, device: str) -> Callable:
 def ddim(size: dict, device: str) -> Callable:
     """One guided image, all steps of it and its decoding."""
     compute, model, vae = Compute(torch.device(device), "bf16"), new_dit(size), new_vae(size)
-    for part in (model, vae):
-        part.to(compute.device).requires_grad_(False)
-    store_frozen(model, compute.dtype)
+    vae.to(compute.device).requires_grad_(False)
+    for_sampling(model, compute)
     cond, schedule = torch.tensor([1], device=compute.device), Schedule.linear()
     with compute.autocast():
         tabulate(model, schedule.timesteps(size["steps"]), [1, model.null])
-    pack(model)
 
     @torch.no_grad()
     def step() -> None:

@@ -10,8 +10,7 @@ import weights
 from bench.sides.ours import trained
 from bench.sides.random import filled
 from ops.device import Compute
-from ops.packed import pack
-from recipes.models.store import store_frozen
+from recipes.models.store import for_sampling
 from sampling import batched_cfg, ddim
 from unet import UNet
 from unet.row import SIZE_NUMBERS
@@ -35,7 +34,7 @@ def texts(size: dict, model: UNet, count: int) -> Tensor:
 def guided(size: dict, device: str) -> Callable:
     """One guided step of DDIM for one image: the UNet on two texts at once."""
     compute, model = Compute(torch.device(device), "bf16"), new_unet(size)
-    pack(store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype))
+    for_sampling(model, compute)
     cond, null = texts(size, model, 2).to(compute.device).split(1)
     denoiser, schedule = batched_cfg(model, cond, null, 5.0), weights.sd_schedule()
     x = torch.randn(1, *model.latent_shape, device=compute.device)

@@ -13,6 +13,7 @@ from torch import nn
 import adapters
 from ops.device import Compute
 from ops.machine.pages import forget
+from ops.packed import pack
 from recipes.models.checkpoint import checkpoint_blocks
 
 
@@ -45,6 +46,14 @@ def for_training(model: nn.Module, compute: Compute, checkpoint: str, specs: Seq
     store_frozen(model, compute.dtype, specs)
     if checkpoint == "blocks":
         checkpoint_blocks(model)
+
+
+def for_sampling(model: nn.Module, compute: Compute) -> nn.Module:
+    """The model as it is sampled with, in place: on the device, frozen and stored so, on a CPU packed (ops/packed.py).
+
+    The autoencoder is not: its images have so many rows that packing its weights gains nothing.
+    """
+    return pack(store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype))
 
 
 def through_super(layer_class: type) -> bool:
