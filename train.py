@@ -36,7 +36,7 @@ from training.monitor import is_corrupted, keep_best
 from training.page import write_page
 from training.state import State, averaged, check_room, has_state, leave, load_state, save_state, verdict
 from training.step.optimizer import StepInBackward, adamw, average, clip, ema_decay, lr_factor, param_groups
-from training.step.together import loss_of, objective, own_part, summed, until_last
+from training.step.together import check_shared, loss_of, objective, own_part, summed, until_last
 from training.step.turns import batch_index, images_of, steps_of
 from training.stops import Stop, graceful_stop
 
@@ -71,12 +71,12 @@ def train(config: Config, run: Path, stop: Stop) -> None:
     elif config[Run].resume:
         print(f"WARNING: {run} holds no checkpoint: the run begins again at step 0", file=sys.stderr)
     by_first(partial(check_room, run, state))
-    about = dict.fromkeys(OF_A_CALL, False) | {"out": str(run), "allow_change": [], "started_in": os.getcwd()}
+    values = config.replace(**dict.fromkeys(OF_A_CALL, False) | {"out": str(run), "allow_change": []}).values
     if is_first():
-        write_atomic(run / "config.toml", to_toml(config.values | about).encode())
+        write_atomic(run / "config.toml", to_toml(values | {"started_in": os.getcwd()}).encode())
     loop(config, run, job, state, first, stop)
     stop.wait_for, stop.state = "", f"the training is done and saved; --resume --out {run} goes on with what is left"
-    by_first(partial(finish, run, job.model, state, job.finish))
+    finish(run, job.model, state, job.finish)
 
 
 def begin(config: Config) -> tuple[Job, State]:
@@ -85,9 +85,10 @@ def begin(config: Config) -> tuple[Job, State]:
     if config[Run].attention != "auto":
         set_backend(config[Run].attention)
     compute = Compute(choose_device(config[Run].device), config[Run].precision)
-    own_part(config[Loop])  # an error, if it is one, before the images are read
+    check_shared(config[Loop], config.values)  # an error, if it is one, before the images are read
     job = RECIPES[config[Run].recipe].build(config, compute)
-    return job._replace(loss=objective(job.model, job.loss)), first_state(config, job)
+    loss = objective(job.model, job.loss, config.values.get("shard", False))
+    return job._replace(loss=loss), first_state(config, job)
 
 
 def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: Stop) -> None:
@@ -100,7 +101,7 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
         for step in range(first, options.steps):
             if step % options.sample_every == 0:
                 stop.wait_for = f"the samples of step {step}"
-                if by_first(partial(evaluate, config, run, job, state, step, log)):
+                if evaluate(config, run, job, state, step, log):
                     break
                 if stop.asked():
                     leave(run, state, step, stop.number)
@@ -122,7 +123,7 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
         else:
             step = options.steps
             stop.wait_for = f"the samples of step {step}, the last"
-            by_first(partial(evaluate, config, run, job, state, step, log))
+            evaluate(config, run, job, state, step, log)
         log({"step": step, **cost(job.model)})
         if stop.asked():
             leave(run, state, step, stop.number)
@@ -131,10 +132,10 @@ def loop(config: Config, run: Path, job: Job, state: State, first: int, stop: St
 def evaluate(config: Config, run: Path, job: Job, state: State, step: int, log: Callable[[dict], None]) -> bool:
     """Log what the averaged weights sample; keep them if none were better. Returns whether the run is to end."""
     with averaged(job.model, state.parameters, state.ema):
-        log(job.evaluate(run, step))
-        write_page(run)
+        by_first(lambda: log(job.evaluate(run, step)))
+        by_first(partial(write_page, run))
         keep_best(run, step, state.parameters, state.best)
-    return Stopping in config and config[Stopping].stop_corrupted and is_corrupted(run)
+    return Stopping in config and config[Stopping].stop_corrupted and by_first(partial(is_corrupted, run))
 
 
 def one_step(options: Loop, settings: Run, step: int, job: Job, optimizer: torch.optim.Optimizer) -> dict:

@@ -124,6 +124,7 @@ class Blocks:
     checkpoint: str = option(
         "none", "blocks: each is computed twice and keeps its input alone, for less memory", choices=("none", "blocks")
     )
+    shard: bool = option(False, "divide what --adapter full trains over the processes of torchrun, for less memory")
 
 
 @dataclass

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from config import Config
 from config.training import Objective, Stopping
 
-OF_A_CALL = ("out", "resume", "allow_change", "dry_run")  # settings of one call of train.py, and not of the run
+OF_A_CALL = ("out", "resume", "allow_change", "dry_run", "shard")  # settings of a call of train.py, not of the run
 Batch = dict[str, Tensor]
 Batches = Callable[[Tensor, Generator], Batch]  # image numbers (B,), source of randomness -> a batch
 Loss = Callable[[Batch, Generator, float], tuple[Tensor, dict]]  # batch, ..., share of the training done -> scalar, log

@@ -204,7 +204,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "training.log": set(),
     "training.climb": set(),
     "training.stops": set(),
-    "training.state": {"training.log"},
+    "training.state": {"training.log", "training.step"},
     "training.folder": {"training.log", "training.state"},
     "training.estimate": {"training.step", "training.state"},
     "training.monitor": {"training.log"},
@@ -325,6 +325,7 @@ def test_only_rows_take_the_whole_config():
 LAZY = {  # file: module that a function of it imports: the reason why that may be
     ("ops/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("training/plot.py", "matplotlib.figure"): "optional",
+    ("training/step/shard.py", "torch.distributed.fsdp"): "1.5 s of every start, for few runs",
     ("metrics/objects/reader.py", "rapidocr_onnxruntime"): "optional",
     ("bench/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("bench/attention.py", "triton.testing"): "optional",

@@ -7,6 +7,7 @@ seeds. The numbers go to log.jsonl and are read from there again: a resumed run 
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from metrics.networks import Network, load_network
 from metrics.statistics.corruption import Own, best, deviation, feature_similarity, noise_residual, stage
 from metrics.textures.likeness import Likeness
 from metrics.textures.table import NAME, PATCHES
+from ops.machine.process import by_first
 from training.log import read_log
 
 KNOWN = 500  # training images that samples are compared with, at most
@@ -149,7 +151,7 @@ def best_step(run: Path) -> int:
 @torch.no_grad()
 def keep_best(run: Path, step: int, parameters: dict[str, Tensor], kept: dict[str, Tensor]) -> None:
     """Into `kept`, if it is not empty, the parameters of this evaluation, the last in the log, if none was better."""
-    if kept and best_step(run) == step:
+    if kept and by_first(partial(best_step, run)) == step:
         for name, tensor in kept.items():
             tensor.copy_(parameters[name])
 

@@ -27,8 +27,9 @@ import torch
 from torch import Tensor, nn
 
 from ops.machine.pages import forget
-from ops.machine.process import is_first
+from ops.machine.process import by_first, is_first
 from training.log import read_log
+from training.step.shard import gathered, own, whole
 from weights.formats import safe
 
 STATE = Path("checkpoint") / "state.safetensors"
@@ -64,14 +65,15 @@ class State(NamedTuple):
 def save_state(run: str | Path, state: State, step: int) -> None:
     """Write the file of `run` after `step` steps, in one atomic step; the former file becomes the one before.
 
-    Of several processes, which have equal states, the first writes. Raises OSError, with file and bytes, where the disk
-    has no room for it.
+    Of several processes, which have equal states or each a part of one, the first writes. Raises OSError, with file and
+    bytes, where the disk has no room for it.
     """
-    if not is_first():
-        return
     tensors = state.weights()
     for name, parameter in state.parameters.items():
         tensors |= {f"adam/{name}/{key}": value for key, value in state.optimizer.state[parameter].items()}
+    tensors = gathered(tensors)
+    if not is_first():
+        return
     header = {"kind": "run state", "step": step, "made_of": state.made_of}
     header["sha256"] = digest(tensors, header)
     path, previous = Path(run) / STATE, Path(run) / PREVIOUS
@@ -183,13 +185,11 @@ def load_state(run: str | Path, state: State, steps: int = sys.maxsize, allowed:
     else:
         raise ValueError(f"cannot resume: {reasons[0]}")
     for name, tensor in state.weights().items():
-        tensor.copy_(stored[name])
+        tensor.copy_(own(stored[name], tensor))
         forget([stored[name]])
     for name, parameter in state.parameters.items():
         if f"adam/{name}/step" in stored:  # AdamW makes its state at the first step
-            state.optimizer.state[parameter] = {
-                key: stored[f"adam/{name}/{key}"].to(parameter.device, copy=True) for key in MOMENTS
-            }
+            state.optimizer.state[parameter] = {key: own(stored[f"adam/{name}/{key}"], parameter) for key in MOMENTS}
             forget([stored[f"adam/{name}/{key}"] for key in MOMENTS])
     return step
 
@@ -265,21 +265,32 @@ def brief(value: object) -> str:
 
 @contextmanager
 def averaged(model: nn.Module, parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
-    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs."""
-    for name, average in ema.items():
-        parameters[name].data, ema[name] = average, parameters[name].data
+    """The model in eval mode with the averaged weights in place of the trained ones, for as long as the block runs.
+
+    It is whole in every process.
+    """
+    exchange(parameters, ema)
     model.eval()
     try:
-        yield
+        with whole(model):
+            yield
     finally:
         model.train()
-        for name, raw in ema.items():
-            parameters[name].data, ema[name] = raw, parameters[name].data
+        exchange(parameters, ema)
+
+
+@torch.no_grad()
+def exchange(parameters: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> None:
+    """Each parameter and its average change places."""
+    for name, average in ema.items():
+        raw = parameters[name].clone()
+        parameters[name].copy_(average)
+        average.copy_(raw)
 
 
 def leave(run: Path, state: State, step: int, number: int) -> None:
     """End the process by the signal that asked for it, with everything saved."""
-    if step and (not is_first() or saved_steps(run)[0] != step):
+    if step and by_first(lambda: saved_steps(run)[0]) != step:
         save_state(run, state, step)
     left = f"continue with --resume --out {run}" if step else "nothing is left of it"
     if is_first():

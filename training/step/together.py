@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 import adapters
 from config.training import Loop
 from ops.machine import process
+from training.step.shard import check_shard, divide
 
 Loss = Callable[[dict[str, Tensor], Generator, float], tuple[Tensor, dict]]
 
@@ -32,9 +33,14 @@ class Objective(nn.Module):
         return loss_of(self.model, self.loss, *batch)
 
 
-def objective(model: nn.Module, loss: Loss) -> Loss:
-    """The loss itself, or with more processes one whose backward pass ends with the mean of all their gradients."""
-    if process.count() == 1:
+def objective(model: nn.Module, loss: Loss, shard: bool = False) -> Loss:
+    """The loss itself, or with more processes one whose backward pass ends with the mean of all their gradients.
+
+    shard: the model is divided over them, and takes the mean itself.
+    """
+    if shard:
+        divide(model)
+    if shard or process.count() == 1:
         return loss
     return DistributedDataParallel(Objective(model, loss), gradient_as_bucket_view=True)
 
@@ -60,6 +66,13 @@ def own_part(options: Loop) -> range:
             f"found {options.accumulate}: for as many images, --batch {max(1, images // count)} --accumulate {count}"
         )
     return range(process.number(), options.accumulate, count)
+
+
+def check_shared(options: Loop, values: dict) -> None:
+    """ValueError for a step or a model that the processes cannot share. values: the settings of the run by name."""
+    own_part(options)
+    if values.get("shard"):
+        check_shard(values.get("adapter", []))
 
 
 def until_last(whole: Loss, last: bool) -> AbstractContextManager:

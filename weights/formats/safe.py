@@ -15,6 +15,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -164,7 +165,7 @@ def write(
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             values = tensors[name].detach().to("cpu", kept[name]).contiguous().reshape(-1)
-            file.write(values.view(torch.uint8).numpy())
+            file.write(np.from_dlpack(values.view(torch.uint8)))  # torch never frees what numpy() has shown
 
 
 def graft_header(metadata: dict, source: str | Path) -> dict:

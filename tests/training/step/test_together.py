@@ -21,9 +21,18 @@ ROOT = Path(__file__).parents[3]
 STEP = ("--batch", "4", "--accumulate", "4", "--steps", "4", "--sample-every", "4")
 
 
-def torchrun(count, *argv, wait=True, script="train.py"):
-    """The script in so many processes, each of one thread."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--"]
+def torchrun(count, *argv, wait=True, script="train.py", more=()):
+    """The script in so many processes, each of one thread. more: flags of torchrun."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(count),
+        *more,
+        "--",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ENABLE_FILE_TIMER": "0"}
     how = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     started = subprocess.Popen([*command, script, *argv], **how)
