@@ -24,8 +24,10 @@ def run(words: Sequence[str], folder: Path = ROOT) -> dict:
     Raises Failed, with the last words that were printed, for a process that ends by an error or a signal.
     """
     with tempfile.TemporaryFile("w+") as printed:
-        began = time.perf_counter()
-        process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=printed, stderr=subprocess.STDOUT)
+        # as a user's second run: with the byte code that the first has written
+        own = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        began, pipes = time.perf_counter(), {"stdout": printed, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen([sys.executable, *words], cwd=folder, env=own, **pipes)
         _, status, used = os.wait4(process.pid, 0)  # unlike `wait`, it tells what this one child used
         wall, process.returncode = time.perf_counter() - began, os.waitstatus_to_exitcode(status)
         if process.returncode:  # a negative one is the signal that ended it, -9 where memory ran out

@@ -126,14 +126,15 @@ def apply_one(model: nn.Module, file: Loaded, theta0: dict[str, Tensor]) -> None
     if counts:
         specs = ", ".join(header["adapter"])
         raise ValueError(f"{path}: expected the parameters of {specs}, found {', '.join(counts)}")
+    values = {name: tensor.to(parameters[name]) for name, tensor in tensors.items()}  # a file may hold float8
     changed = False
-    for name, tensor in tensors.items():
+    for name, value in values.items():
         parameter = parameters[name]
-        value, start = tensor.to(parameter), theta0.setdefault(name, parameter.detach().clone())
+        start = theta0.setdefault(name, parameter.detach().clone())
         if name.endswith(FIRST_HALVES + VALUES):
             parameter.data = strength * value if name.endswith(VALUES) else value
-            begun = tensors.get(name.replace(".tlora_", ".tlora_start_"))  # of T-LoRA, which subtracts its start
-            changed = changed or begun is not None and not torch.equal(tensor, begun)
+            begun = values.get(name.replace(".tlora_", ".tlora_start_"))  # of T-LoRA, which subtracts its start
+            changed = changed or begun is not None and not torch.equal(value, begun)
             continue
         changed = changed or not torch.equal(value, start)
         if strength == 1 and torch.equal(parameter, start):

@@ -50,6 +50,8 @@ BOTTLENECKS = ["bottleneck:width=4,scale=2", "bottleneck:width=4,scale=2,form=se
 METHODS = [
     "lora:rank=2",
     "lora:rank=6,targets=.",
+    "tlora:rank=2",
+    "lokr",
     "dora",
     "oft",
     "modulate",
@@ -69,6 +71,17 @@ def test_round_trip(tmp_path, tiny_dit, spec):
     assert torch.allclose(outputs(back), outputs(adapters.merge(model)), atol=1e-6)
     assert not torch.allclose(outputs(back), outputs(tiny_dit), atol=1e-3)
     assert not any(parameter.requires_grad for parameter in back.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("spec", METHODS)
+def test_a_file_in_another_precision_is_read_into_the_models(tmp_path, tiny_dit, spec, dtype):
+    saved(tmp_path / "a", tiny_dit, [spec])
+    tensors, metadata = safe.read(tmp_path / "a")
+    safe.write(tmp_path / "a", {name: tensor.to(dtype) for name, tensor in tensors.items()}, metadata)
+    back = fresh_with(tiny_dit, (tmp_path / "a", 1.0))
+    assert {p.dtype for p in back.parameters()} == {torch.float32}
+    assert not torch.equal(outputs(back), outputs(tiny_dit)) and outputs(back).isfinite().all()
 
 
 def test_the_file_holds_what_trained_and_nothing_else(tmp_path, tiny_dit):
