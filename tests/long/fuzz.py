@@ -2,7 +2,7 @@
 
 Each target (tests/long/targets.py) reads `count` inputs that are almost right, in a process of its own. A refusal is a
 ValueError that the package itself raises, or an OSError; of a file it says which. Anything else is a fault: another
-exception, a dead process, a read of more than SECONDS, or one whose memory exceeds 1.2 times the file plus 200 MB.
+exception, a dead process, a read of more than SECONDS of the processor, or one whose memory exceeds 1.2 times the file plus 200 MB.
 Every input is a function of (seed, target, number). Linux alone: /proc, fork.
 """
 
@@ -24,6 +24,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -33,7 +34,7 @@ from tests.long.summary import write_summary
 from tests.long.targets import COSTLY, Target, targets
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 20  # of one read
+SECONDS = 20  # of the processor, of one read
 SPACE = 8 << 30  # bytes of address space beyond what a process begins with: the machine outlives a fault
 MEMORY, SHARE = 200_000_000, 1.2
 OUTCOMES = ("read", "refused", "fault")
@@ -91,7 +92,7 @@ def read_many(
 ) -> dict:
     """The faults of these inputs, and the slowest. `place` holds the input that is being read, and the counts."""
     counts, faults, slowest = Counter(), [], 0.0
-    signal.signal(signal.SIGALRM, hang)
+    signal.signal(signal.SIGPROF, hang)
     path = folder / f"input{target.suffix}"
     for number in numbers:
         if time.monotonic() > until:
@@ -99,12 +100,12 @@ def read_many(
         place[:] = struct.pack("<4q", number, *(counts[outcome] for outcome in OUTCOMES))
         target.write(path, random.Random(f"{seed}/{name}/{number}"))
         began = time.monotonic()
-        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             outcome, words = read_one(target, path)
         except Hang:
             outcome, words = "fault", "hangs"
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         slowest = max(slowest, time.monotonic() - began)
         counts[outcome] += 1
         if outcome == "fault":
@@ -163,42 +164,45 @@ def quiet(path: Path) -> None:
 
 
 def watched(pid: int, place: mmap.mmap) -> str:
-    """How the process ended; it is killed if it does not come to another input for 3 SECONDS."""
+    """How the process ended; it is killed if it does not come to another input for 10 SECONDS."""
     last, since = place[:8], time.monotonic()
     while not (done := os.waitpid(pid, os.WNOHANG))[0]:
         time.sleep(0.01)
         if place[:8] != last:
             last, since = place[:8], time.monotonic()
-        if time.monotonic() - since > 3 * SECONDS:
+        if time.monotonic() - since > 10 * SECONDS:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             return "it hung"
     return f"status {os.waitstatus_to_exitcode(done[1])}"
 
 
-def trials(work: Path, count: int, costly: int, seconds: float, seed: int, only: list[str]) -> dict:
-    """All targets, or those named."""
-    table, every = {}, targets(work / "made")
-    if unknown := [name for name in only if name not in every]:
+def trials(work: Path, given: argparse.Namespace, table: dict[str, dict], written: Callable[[], None]) -> None:
+    """All targets that the table does not hold, or those named: a row of the table each, and then `written()`."""
+    every = targets(work / "made")
+    if unknown := [name for name in given.only if name not in every]:
         raise ValueError(f"no target {unknown[0]!r}; there are {', '.join(every)}")
     for name, target in every.items():
-        if only and name not in only:
+        if name in table or given.only and name not in given.only:
             continue
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        found = in_a_process(
-            name, target, work / "inputs", range(costly if name in COSTLY else count), began + seconds, seed
-        )
+        numbers = range((given.costly or given.count) if name in COSTLY else given.count)
+        found = in_a_process(name, target, work / "inputs", numbers, began + given.seconds, given.seed)
         spent, faults = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before, found["faults"]
         times = {"slowest": round(found["slowest"], 2), "of the processor": round(spent, 1)}
         table[name] = dict(found["outcomes"]) | {"seconds": times}
         if faults:
             table[name] |= {"first faults": faults[:SHOWN]}
         print(f"{name}: {dict(found['outcomes'])}, {spent:.1f} s", *faults[:SHOWN], sep="\n    ", flush=True)
-    faults = sum(row.get("fault", 0) for row in table.values())
+        written()
+
+
+def summed(table: dict[str, dict]) -> dict:
+    """The table with its sums."""
     return {
         "targets": len(table),
-        "inputs": sum(sum(row.get(o, 0) for o in OUTCOMES) for row in table.values()),
-        "faults": faults,
+        "inputs": sum(sum(row.get(outcome, 0) for outcome in OUTCOMES) for row in table.values()),
+        "faults": sum(row.get("fault", 0) for row in table.values()),
         "by target": table,
     }
 
@@ -210,17 +214,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=math.inf, help="a target, after which it reads no more")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
     parser.add_argument("--only", action="append", default=[], help="a target; repeat")
-    parser.add_argument("--out", help="JSON file for the summary")
+    parser.add_argument(
+        "--out", help="JSON file for the summary; targets that it holds without a fault, of this command, are not read"
+    )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
-        found = trials(
-            Path(work).resolve(), given.count, given.costly or given.count, given.seconds, given.seed, given.only
-        )
     command = f"python -m tests.long.fuzz --count {given.count} --seconds {given.seconds:g} --seed {given.seed}"
-    write_summary(given.out, command, time.monotonic() - began, found)
-    sys.exit(bool(found["faults"]))
+    before = json.loads(Path(given.out).read_text()) if given.out and Path(given.out).exists() else {}
+    before = before if before.get("command") == command else {}
+    table = {name: row for name, row in before.get("by target", {}).items() if not row.get("fault")}
+    began, out = time.monotonic() - before.get("seconds", 0), given.out and Path(given.out).resolve()
+    with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
+        trials(
+            Path(work).resolve(), given, table, lambda: write_summary(out, command, began, summed(table), quiet=True)
+        )
+    write_summary(out, command, began, summed(table))
+    sys.exit(bool(summed(table)["faults"]))
 
 
 if __name__ == "__main__":

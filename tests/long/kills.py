@@ -315,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() if not given.work else contextlib.nullcontext(given.work) as work:
         found = trials(Path(work).resolve(), given.count, given.seconds, given.seed)
     command = f"python -m tests.long.kills --count {given.count} --seconds {given.seconds:g} --seed {given.seed}"
-    write_summary(given.out, command, time.monotonic() - began, found)
+    write_summary(given.out, command, began, found)
     sys.exit(bool(found["faults"]))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import time
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ def machine() -> str:
     return f"{os.cpu_count()} cores of {name}, {platform.system()}, torch {torch.__version__}"
 
 
-def write_summary(path: str | None, command: str, seconds: float, found: dict) -> None:
-    """Print the summary, and write it to the file if one is named."""
-    text = json.dumps({"command": command, "machine": machine(), "seconds": round(seconds)} | found, indent=1)
-    print(text)
+def write_summary(path: str | Path | None, command: str, began: float, found: dict, quiet: bool = False) -> None:
+    """Print the summary, and write it to the file if one is named. began: of time.monotonic; quiet: print nothing."""
+    seconds = round(time.monotonic() - began)
+    text = json.dumps({"command": command, "machine": machine(), "seconds": seconds} | found, indent=1)
+    if not quiet:
+        print(text)
     if path:
         Path(path).write_text(text + "\n")
