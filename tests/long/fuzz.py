@@ -2,7 +2,8 @@
 
 Each target (tests/long/targets.py) reads `count` inputs that are almost right, in a process of its own. A refusal is a
 ValueError that the package itself raises, or an OSError; of a file it says which. Anything else is a fault: another
-exception, a dead process, a read of more than SECONDS of the processor, or one whose memory exceeds 1.2 times the file plus 200 MB.
+exception, a dead process, a read of more than SECONDS of the processor, or one whose memory exceeds 1.2 times the file
+plus 200 MB.
 Every input is a function of (seed, target, number). Linux alone: /proc, fork.
 """
 
