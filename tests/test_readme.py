@@ -68,7 +68,8 @@ def test_the_folders_of_the_map_exist_and_are_all_there_are():
         for path in ROOT.iterdir()
         if path.is_dir() and not path.name.startswith(".") and any(path.rglob("*.*"))
     }
-    assert named == there - {"runs", "drawn", "build"} - {name for name in there if name.endswith(".egg-info")}
+    made = {"runs", "drawn", "build", "__pycache__"} | {name for name in there if name.endswith(".egg-info")}
+    assert named == there - made
 
 
 def core_files():
