@@ -11,7 +11,7 @@ from config.sampling import Prompts, with_strength
 from data.output.about import read_about
 
 OF_A_CALL = ("out", "replace", "like")  # settings that say nothing about an image
-IDLE = ("batch", "device", "precision", "attention")  # those that change at most its last bit
+IDLE = ("batch", "device", "precision", "attention", "compile")  # those that change at most its last bit
 NOISE = "(seed, class or prompt, number)"  # what decides it; before 0.3 it was the place in the whole list
 PATHS = ("run", "adapter", "model", "vae", "embedding", "control", "hint", "image", "mask")  # those that may be paths
 

@@ -306,6 +306,7 @@ class Output:
     precision: str = option("auto", "bf16 computes in bfloat16 by autocast", choices=PRECISIONS)
     device: str = option("auto", "auto, or a device of torch: cpu, cuda, cuda:1, mps")
     attention: str = option("auto", "how attention is computed, see ops/attention.py", choices=BACKENDS)
+    compile: bool = option(False, "compile one block of each shape by torch.compile; its first call takes long")
     out: str = option("", "folder for the images; empty: RUN/drawn or ./drawn")
     replace: bool = option(False, "samples of other settings that the folder holds are removed; without it, refused")
 

@@ -125,6 +125,11 @@ class Blocks:
         "none", "blocks: each is computed twice and keeps its input alone, for less memory", choices=("none", "blocks")
     )
     shard: bool = option(False, "divide what --adapter full trains over the processes of torchrun, for less memory")
+    compile: bool = option(False, "compile one block of each shape by torch.compile; its first call takes long")
+
+    def check(self) -> None:
+        if self.shard and self.compile:
+            raise ValueError("--shard divides blocks that torch calls by itself, so that it takes no --compile")
 
 
 @dataclass

@@ -18,7 +18,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) -> (B, T, D), T = H W / p^2."""
-        return rearrange(self.proj(x), "b d h w -> b (h w) d")  # (B, T, D)
+        return rearrange(self.proj(x), "b d h w -> b (h w) d").contiguous()  # (B, T, D), see ops/compiled.py
 
 
 def position_table(width: int, rows: int, columns: int) -> Tensor:

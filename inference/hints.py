@@ -7,12 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+import weights
 from config import Config
 from config import sampling as part
 from config.sampling import with_strength
 from data.images import decode
-from data.transforms import Transform, to_tensor
+from data.transforms import Transform, Variant, to_tensor
 from inference.chosen import Chosen
+from ops.device import Compute
+from recipes.images.masks import mask_hints, mask_images, read_masks
+from unet import VAE, ControlNet
 
 
 class Control(NamedTuple):
@@ -49,6 +53,21 @@ def controls_of(config: Config) -> list[Control]:
 def trained_control(run: Path) -> Path | None:
     """The ControlNet that a run trained: a folder of Stable Diffusion's, a file of a DiT's; None if it trained none."""
     return next((path for name in ("control", "control.safetensors") if (path := run / name).exists()), None)
+
+
+def in_latents(control: Control, side: int, stored: dict, vae: VAE, compute: Compute) -> Tensor:
+    """What a DiT's ControlNet reads: the scaled latents (hints, C, h, w) of the masks as it was trained on them."""
+    trained = weights.load_adapter(control.path)[1]["config"] or stored
+    shown = to_tensor(mask_images(read_masks(control.hints, side, trained)))  # (hints, 3, S, S)
+    return vae.config.scaling_factor * vae.encode(shown.to(compute.device))[0].float()
+
+
+def in_pixels(control: Control, net: ControlNet, sides: tuple[int, int], stored: dict) -> Tensor:
+    """What a Stable Diffusion's ControlNet reads (hints, 1 or 3, *sides): masks of the control recipe, or pictures."""
+    if net.config.hint_channels != 1:
+        return pictures(control.hints, sides)
+    masks = read_masks(control.hints, sides, stored)
+    return mask_hints(masks, [Variant()])[torch.arange(len(masks)), 0]
 
 
 def pictures(files: list[str], sides: tuple[int, int]) -> Tensor:

@@ -11,18 +11,17 @@ from border import read_text
 from config import Config
 from config import sampling as part
 from data.images import decode
-from data.transforms import Transform, Variant, to_tensor
+from data.transforms import Transform, to_tensor
 from dit.classes import row_of, split_names
 from dit.table import tabulate, worthwhile
 from inference.chosen import Chosen, each
-from inference.hints import Control, controls_of, in_turn, pictures
+from inference.hints import Control, controls_of, in_latents, in_pixels, in_turn
 from ops.device import Compute
-from recipes.images.masks import mask_hints, mask_images, read_masks
 from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
 from recipes.models.store import for_sampling, store_frozen
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
-from unet import VAE, ControlledText, ControlNet, ControlNets, TextConditioned, encode_prompts
+from unet import VAE, ControlledText, ControlNets, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
 from unet.inpaint import take_mask
 from unet.row import nothing, sized
@@ -86,7 +85,7 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
     null = model.null if model.config.class_dropout else None
     schedule, shape = dit_schedule(model.noise_schedule, objective=model.objective), model.latent_shape
     steps = visited_steps(config, schedule)
-    for_sampling(model, compute)
+    for_sampling(model, compute, config[part.Output].compile)
     conditions = {*labels, *(label for label, _ in extra), *([] if null is None else [null])}
     conditions |= set() if superclass is None else set(superclass.tolist())
     if compute.dtype != torch.float32 and worthwhile(model, steps, conditions):  # in float32 the last bits would differ
@@ -143,10 +142,11 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     superclass = others[len(extra)] if kinds else None
     visited_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
-    if texts.attend:  # its gradient goes through the model
+    compiled = config[part.Output].compile
+    if texts.attend and not compiled:  # its gradient goes through the model
         store_frozen(model.to(device).requires_grad_(False), compute.dtype)
     else:
-        for_sampling(model, compute)
+        for_sampling(model, compute, compiled)
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 
@@ -167,21 +167,6 @@ def apply_adapters(model: nn.Module, files: list[tuple[str, float]], kind: str) 
     """The adapter files merged into the model; Gaussian weights that are to be sampled stay as they are."""
     if files or kind == "sampled":
         weights.apply_adapters(model, files, sampled=kind == "sampled")
-
-
-def in_latents(control: Control, side: int, stored: dict, vae: VAE, compute: Compute) -> Tensor:
-    """What a DiT's ControlNet reads: the scaled latents (hints, C, h, w) of the masks as it was trained on them."""
-    trained = weights.load_adapter(control.path)[1]["config"] or stored
-    shown = to_tensor(mask_images(read_masks(control.hints, side, trained)))  # (hints, 3, S, S)
-    return vae.config.scaling_factor * vae.encode(shown.to(compute.device))[0].float()
-
-
-def in_pixels(control: Control, net: ControlNet, sides: tuple[int, int], stored: dict) -> Tensor:
-    """What a Stable Diffusion's ControlNet reads (hints, 1 or 3, *sides): masks of the control recipe, or pictures."""
-    if net.config.hint_channels != 1:
-        return pictures(control.hints, sides)
-    masks = read_masks(control.hints, sides, stored)
-    return mask_hints(masks, [Variant()])[torch.arange(len(masks)), 0]
 
 
 def trained_side(files: list[tuple[str, float]], controls: list[Control]) -> int:

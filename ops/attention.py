@@ -26,6 +26,9 @@ from torch import Tensor
 
 from ops.recompute import recomputed
 
+# whether this processor multiplies matrices of bfloat16 by AMX
+HAS_AMX = bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
 
 def reference(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """The equation in four lines; it keeps the (T, S) scores in memory."""
@@ -66,14 +69,14 @@ def auto(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bo
     # forward time and 0.16 to 0.64 of its training time; on an Intel Xeon with AMX 1.14 to 1.93 and 0.13 to 0.77.
     # In float32 `sdpa` is the faster one at every length measured.
     by_hand = q.device.type == "cpu" and q.dtype == torch.bfloat16 and max(q.shape[-2], k.shape[-2]) <= 2048
-    if by_hand and has_amx():
+    if by_hand and HAS_AMX:
         by_hand = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
     return (grouped if by_hand else sdpa)(q, k, v, mask, causal)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """The Triton kernels for what they can compute (see ops.fused.available), else `auto`."""
-    if q.is_cuda and mask is None and has_triton() and not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() and q.is_cuda and mask is None and has_triton():
         from ops import fused as kernels  # imports Triton, which not every machine has
 
         if kernels.available(q, k, v):
@@ -99,12 +102,6 @@ set_backend(os.environ.get("GRAFT_ATTENTION") or "auto")
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(K)) v by the backend of `set_backend`."""
     return _backend(q, k, v, mask, causal)
-
-
-@cache
-def has_amx() -> bool:
-    """Whether this processor multiplies matrices of bfloat16 by AMX."""
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 @cache

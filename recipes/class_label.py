@@ -49,7 +49,7 @@ def class_label(config: Config, compute: Compute) -> Job:
     )
     model, specs = condition.model, condition.methods(specs)
     path = training_path(model, base, config[part.Objective], config[part.NoiseSchedule].noise_schedule, specs)
-    for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks].checkpoint)
+    for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks])
     loss = denoising(model, path, loss_options.noise_offset, loss_options.min_snr, loss_options.robust)
     count, features = config[part.Grid].count, config[part.Features]
     measure = watched(condition, count, config[part.Stopping], features, config[part.Scores])

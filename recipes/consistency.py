@@ -33,7 +33,7 @@ def consistency(config: Config, compute: Compute) -> Job:
     model, specs = condition.model, config[part.Adapter].adapter
     specs = condition.methods(specs) if captioned else specs  # the student of a DiT learns no class row
     teacher = adapters.layer_classes(model)
-    for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks].checkpoint)
+    for_training(adapters.attach(model, specs, generator_for(seed, -2)), compute, config[part.Blocks])
     adapters.check_detachable(model)
     null = condition.null if captioned or guidance != 1 else None
     if guidance != 1 and null is None:

@@ -37,7 +37,7 @@ def control(config: Config, compute: Compute) -> Job:
     """
     loss_options, captioned = config[part.Denoising], part.Captions in config
     condition = (with_captions if captioned else with_classes)(config, compute)
-    for_training(adapters.attach(condition.model, SPEC), compute, config[part.Blocks].checkpoint)
+    for_training(adapters.attach(condition.model, SPEC), compute, config[part.Blocks])
     base, schedule = config[part.Base].model, condition.schedule
     path = (lambda progress: schedule) if captioned else training_path(condition.model, base, config[part.Objective])
     loss = denoising(condition.model, path, loss_options.noise_offset, loss_options.min_snr, loss_options.robust)

@@ -45,7 +45,7 @@ def inpaint(config: Config, compute: Compute) -> Job:
     model, specs = condition.model, condition.methods(config[part.Adapter].adapter)
     specs += [spec for spec in first if not {"full", f"{first[0].partition('.')[0]}.full"} & set(specs)]
     adapters.attach(model, specs, generator_for(config[part.Run].seed, -2))
-    for_training(model, compute, config[part.Blocks].checkpoint, specs)
+    for_training(model, compute, config[part.Blocks], specs)
     word, of_defect = of_the_word(condition, config[part.DefectWord].word) if captioned else (None, None)
     attention = config[part.DefectWord].attention_weight if word else 0.0
     loss = filling(

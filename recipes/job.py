@@ -58,4 +58,4 @@ def header_settings(config: Config) -> dict:
     idle = () if Stopping not in config or config[Stopping].acts else ("keep", "stop_corrupted", "features")
     idle += () if config.values.get("huber") else ("huber", "huber_schedule")
     idle += tuple(field.name for field in fields(Objective) if config.values.get(field.name) == field.default)
-    return {key: value for key, value in config.values.items() if key not in (*OF_A_CALL, *idle)}
+    return {key: value for key, value in config.values.items() if key not in (*OF_A_CALL, *idle, "compile")}

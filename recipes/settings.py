@@ -16,6 +16,7 @@ from ops.machine.process import restarted
 from recipes import DIT, NEW_DIT, NEW_SD, RECIPES, SD
 from recipes.job import OF_A_CALL
 
+IDLE = ("compile",)  # changes at most the last bits, so that a run that is continued may switch it
 PATHS = ("model", "vae", "init", "data", "val", "cache", "hierarchy")  # settings that may be paths
 
 
@@ -45,11 +46,11 @@ def configure(argv: list[str] | None, title: str) -> Config:
         config = read_run(stored)
         check_unread(values, rows(), row_of(config[Run].recipe, config[Base].model))
     for key, value in values.items():
-        if key not in OF_A_CALL and value != config.values[key]:
+        if key not in (*OF_A_CALL, *IDLE) and value != config.values[key]:
             raise ValueError(
                 f"{stored}: the run has {key} = {config.values[key]!r}, and resuming cannot make it {value!r}"
             )
-    call = {key: value for key, value in values.items() if key in OF_A_CALL}
+    call = {key: value for key, value in values.items() if key in (*OF_A_CALL, *IDLE)}
     return config.replace(**call | {"out": str(stored.parent) if moved else out})
 
 

@@ -62,7 +62,7 @@ def fine_tune(config: Config, compute: Compute, specs: list[str], prior: part.Pr
     specs = condition.methods(specs) + learned
     adapters.attach(model, specs, generator_for(seed, -2))
     check_text_rate(model, config[part.TextRate].text_lr)
-    for_training(model, compute, config[part.Blocks].checkpoint, specs)
+    for_training(model, compute, config[part.Blocks], specs)
 
     batches = condition.batches(options)
     loss = denoising(model, lambda progress: condition.schedule, options.noise_offset, options.min_snr, options.robust)

@@ -122,6 +122,7 @@ ROWS = (
 )  # files of recipes/, each a row
 ROOMS = {  # room, or file that lies in none: the rooms of its package that it may import, all of them above it here
     "ops.device": set(),
+    "ops.compiled": set(),
     "ops.machine": {"ops.device"},
     "ops.random": set(),
     "ops.recompute": set(),

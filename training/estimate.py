@@ -12,6 +12,7 @@ from torch import nn
 
 import adapters
 from config.training import Loop
+from ops.compiled import WATCH
 from ops.device import peak_gib
 from ops.machine.process import count
 from training.state import STATE, averaged, save_state
@@ -80,10 +81,10 @@ def rehearse(start: Callable, step: Callable) -> DryRun:
 
 @contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Put the seconds that the block takes under the name."""
-    began = time.monotonic()
+    """Put the seconds that the block takes under the name, without those of compiling, which come once."""
+    began, before = time.monotonic(), WATCH.total
     yield
-    seconds[name] = time.monotonic() - began
+    seconds[name] = time.monotonic() - began - (WATCH.total - before)
 
 
 def estimate(values: dict, dry: DryRun) -> str:

@@ -113,9 +113,12 @@ def attention_maps(model: TextConditioned, z: Tensor, t: Tensor, cond: Tensor) -
 
 @contextmanager
 def recorded(layers: Sequence[Attention]) -> Iterator[list[Tensor]]:
-    """A list that fills with q and k of each layer, layer by layer, as a model runs forward; with their gradients."""
+    """A list that fills with q and k of each layer, layer by layer, as a model runs forward; with their gradients.
+
+    Compiled blocks, which would pass by the hooks, run uncompiled in the block.
+    """
     projections = []
-    with ExitStack() as hooks:
+    with ExitStack() as hooks, torch.compiler.set_stance("force_eager"):
         for linear in (linear for layer in layers for linear in (layer.to_q, layer.to_k)):
             hooks.enter_context(linear.register_forward_hook(lambda linear, inputs, out: projections.append(out)))
         yield projections

@@ -124,7 +124,7 @@ class SpatialTransformer(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x (B, C, H, W), cond (B, L, D) -> (B, C, H, W)."""
         h = self.norm(x) if self.linear else self.proj_in(self.norm(x))
-        tokens = rearrange(h, "b c h w -> b (h w) c")  # (B, T, C)
+        tokens = rearrange(h, "b c h w -> b (h w) c").contiguous()  # (B, T, C), see ops/compiled.py
         tokens = self.proj_in(tokens) if self.linear else tokens
         for block in self.transformer_blocks:
             tokens = block(tokens, cond)

@@ -37,5 +37,10 @@ class Checkpointed:
 
 def checkpoint_blocks(model: nn.Module) -> None:
     """Every block of a DiT or a UNet keeps its input alone."""
-    for block in [layer for layer in model.modules() if isinstance(layer, BLOCKS)]:
+    for block in blocks_of(model):
         specialize(block, Checkpointed)
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a DiT, and the residual and the transformer blocks of a UNet."""
+    return [layer for layer in model.modules() if isinstance(layer, BLOCKS)]

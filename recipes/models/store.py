@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 import adapters
+from config.training import Blocks
+from ops.compiled import compile_in_place
 from ops.device import Compute
 from ops.machine.pages import forget
 from ops.packed import pack
-from recipes.models.checkpoint import checkpoint_blocks
+from recipes.models.checkpoint import blocks_of, checkpoint_blocks
 
 
 @torch.no_grad()
@@ -41,19 +43,26 @@ def store_frozen(model: nn.Module, dtype: torch.dtype, specs: Sequence[str] = ()
     return model
 
 
-def for_training(model: nn.Module, compute: Compute, checkpoint: str, specs: Sequence[str] = ()) -> None:
-    """The model with its adapters as it trains: frozen weights stored so, "blocks" computed twice."""
+def for_training(model: nn.Module, compute: Compute, blocks: Blocks, specs: Sequence[str] = ()) -> None:
+    """The model with its adapters as it trains: frozen weights stored so, blocks computed twice or compiled."""
     store_frozen(model, compute.dtype, specs)
-    if checkpoint == "blocks":
+    if blocks.checkpoint == "blocks":
         checkpoint_blocks(model)
+    if blocks.compile:
+        compile_in_place(model, blocks_of(model))
 
 
-def for_sampling(model: nn.Module, compute: Compute) -> nn.Module:
+def for_sampling(model: nn.Module, compute: Compute, compiled: bool = False) -> nn.Module:
     """The model as it is sampled with, in place: on the device, frozen and stored so, on a CPU packed (ops/packed.py).
 
+    compiled: its blocks are compiled and nothing is packed, for compiled code reads plain weights alone.
     The autoencoder is not: its images have so many rows that packing its weights gains nothing.
     """
-    return pack(store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype))
+    store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
+    if not compiled:
+        return pack(model)
+    compile_in_place(model, blocks_of(model))
+    return model
 
 
 def through_super(layer_class: type) -> bool:

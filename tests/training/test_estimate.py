@@ -2,6 +2,7 @@
 
 import pytest
 
+from training import estimate as estimate_module
 from training.estimate import DryRun, estimate, smaller, span
 
 VALUES = {"steps": 100, "sample_every": 40, "save_every": 50, "batch": 8, "accumulate": 1, "ema": 0.9, "count": 4,
@@ -36,6 +37,15 @@ def test_the_steps_of_a_sampler_are_added_to_what_an_evaluation_takes_besides():
 def test_levers_that_would_save_nothing_are_not_named():
     text = estimate(VALUES | {"ema": 0, "keep": "last", "batch": 1}, DRY._replace(peak_gib=None))
     assert "saves" not in text and "peak memory: unknown here" in text
+
+
+def test_what_compiling_takes_comes_once_and_is_in_no_part(monkeypatch):
+    clock, seconds = iter([10.0, 19.0]), {}
+    monkeypatch.setattr(estimate_module.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(estimate_module.WATCH, "total", 1.0)
+    with estimate_module.timed(seconds, "step"):
+        estimate_module.WATCH.total += 7
+    assert seconds == {"step": 2.0}
 
 
 @pytest.mark.parametrize("seconds, text", [(3.14159, "3.14 s"), (150, "2.5 min"), (7200, "2 h")])
