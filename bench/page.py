@@ -7,9 +7,9 @@ from bench.sizes import FULL
 def about(name: str, size: dict) -> str:
     """What is not the published size, for the row's first column."""
     (file, _, side), less = ROWS[name].ours.partition(":"), []
-    if size["side"] < FULL["side"] and file in ("ours", "xl", "commands"):
+    if size["side"] < FULL["side"] and file in ("ours", "compiled", "xl", "commands"):
         less.append("tiny models")
-    elif size["depth"] < FULL["depth"] and file in ("ours", "commands") and side in size["has_depth"]:
+    elif size["depth"] < FULL["depth"] and file in ("ours", "compiled", "commands") and side in size["has_depth"]:
         less.append(f"{size['depth']} of {FULL['depth']} blocks")
     elif file == "xl":
         less.append(f"{size['xl_side']} pixels")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 DIFFUSERS = "diffusers"
 FILE = ("the file's bytes", None, 1.05)
+PLAIN = "not compiled"
 COLD = {"warm": False}  # a command is timed from its first run on
 
 
@@ -51,6 +52,12 @@ ROWS = {
     "unet": Row("SD 1.5 UNet forward B2, bf16", "ours:unet", "peers:unet", DIFFUSERS, 0.95, gib=6),
     "xl_guided": Row("SDXL, guided DDIM step B1, bf16", "xl:guided", "peers:xl_guided", DIFFUSERS, gib=18),
     "xl_lora": Row("SDXL, LoRA r8 step B1, bf16", "xl:lora", "peers:xl_lora", "diffusers, peft", gib=22),
+    "compiled_dit": Row("DiT forward B2, bf16, compiled", "compiled:dit", "ours:dit", PLAIN, option={"bf16": True}),
+    "compiled_bitfit": Row("BitFit step B4, bf16, compiled", "compiled:bitfit", "ours:bitfit", PLAIN, gib=8),
+    "compiled_tiny": Row(
+        "step of train.py's own model B32, bf16, compiled", "compiled:tiny", "compiled:plain_tiny", PLAIN
+    ),
+    "compiled_first": Row("DiT forward B2, bf16, the first one compiled", "compiled:first", option=COLD),
     "vae_decode": Row("VAE decode B1, bf16", "ours:vae_decode", "peers:vae_decode", DIFFUSERS, 0.80),
     "sampler": Row("50 DDIM steps without a model", "ours:sampler", "peers:sampler", DIFFUSERS, 0.40),
     "import_train": Row("import of train.py", "-c 'import train'", "-c 'import torch'", "torch alone", 1.2),

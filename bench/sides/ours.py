@@ -42,10 +42,10 @@ def inputs(model: nn.Module, cond: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x, torch.full((len(cond),), 500), cond
 
 
-def forward(model: nn.Module, cond: Tensor, precision: str, device: str) -> Callable:
+def forward(model: nn.Module, cond: Tensor, precision: str, device: str, compiled: bool = False) -> Callable:
     """One forward for sampling."""
     compute = Compute(torch.device(device), precision)
-    for_sampling(model, compute)
+    for_sampling(model, compute, compiled)
     given = [each.to(compute.device) for each in inputs(model, cond)]
 
     @torch.no_grad()
