@@ -169,6 +169,8 @@ def configure(
         config = kinds.from_dict(layout.kind, header["config"], f"{source}: the config in its header does not fit")
         if kinds.size_of(config) != size:
             raise ValueError(f"{source}: expected {kinds.size_of(config)} blocks by its header, found {size}")
+        if (layers := getattr(config, "layers", 0)) > len(tensors):  # a model of so many would take minutes to make
+            raise ValueError(f"{source}: layers {layers} by its header, and the file has {len(tensors)} tensors")
     else:
         values = kind.infer(Source(layout, tensors, metadata, size, overrides, source))
         config = kinds.from_dict(layout.kind, values, str(source))

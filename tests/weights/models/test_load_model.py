@@ -272,6 +272,10 @@ def test_files_that_only_look_right(tmp_path, tiny_dit, tiny_vae):
         ('{"kind": "vae", "config": 3}', "the config in its header does not fit"),
         ('{"kind": "vae", "config": {"channels": null}}', "the config in its header does not fit"),
         ('{"kind": "vae", "config": {"channels": [8, 8]}}', "expected 2 blocks by its header, found 3"),
+        (
+            '{"kind": "vae", "config": {"channels": [8, 8, 8], "layers": 1000000}}',
+            r"layers 1000000 by its header, and the file has \d+ tensors",
+        ),
     ],
 )
 def test_hostile_headers_of_our_own(tmp_path, tiny_vae, graft, message):
