@@ -187,7 +187,7 @@ def trials(work: Path, given: argparse.Namespace, table: dict[str, dict], writte
         if name in table or given.only and name not in given.only:
             continue
         began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        numbers = range((given.costly or given.count) if name in COSTLY else given.count)
+        numbers = range(inputs(name, given))
         found = in_a_process(name, target, work / "inputs", numbers, began + given.seconds, given.seed)
         spent, faults = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before, found["faults"]
         times = {"slowest": round(found["slowest"], 2), "of the processor": round(spent, 1)}
@@ -196,6 +196,16 @@ def trials(work: Path, given: argparse.Namespace, table: dict[str, dict], writte
             table[name] |= {"first faults": faults[:SHOWN]}
         print(f"{name}: {dict(found['outcomes'])}, {spent:.1f} s", *faults[:SHOWN], sep="\n    ", flush=True)
         written()
+
+
+def whole(row: dict, name: str, given: argparse.Namespace) -> bool:
+    """Whether a row of an earlier call has all inputs of its target, and no fault."""
+    return row.get("read", 0) + row.get("refused", 0) >= inputs(name, given)
+
+
+def inputs(name: str, given: argparse.Namespace) -> int:
+    """How many inputs a target is given."""
+    return (given.costly or given.count) if name in COSTLY else given.count
 
 
 def summed(table: dict[str, dict]) -> dict:
@@ -216,14 +226,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the inputs")
     parser.add_argument("--only", action="append", default=[], help="a target; repeat")
     parser.add_argument(
-        "--out", help="JSON file for the summary; targets that it holds without a fault, of this command, are not read"
+        "--out", help="JSON file for the summary; targets of which it holds all, without a fault, are not read again"
     )
     given = parser.parse_args(arguments)
     torch.set_num_threads(1)
     command = f"python -m tests.long.fuzz --count {given.count} --seconds {given.seconds:g} --seed {given.seed}"
     before = json.loads(Path(given.out).read_text()) if given.out and Path(given.out).exists() else {}
     before = before if before.get("command") == command else {}
-    table = {name: row for name, row in before.get("by target", {}).items() if not row.get("fault")}
+    table = {name: row for name, row in before.get("by target", {}).items() if whole(row, name, given)}
     began, out = time.monotonic() - before.get("seconds", 0), given.out and Path(given.out).resolve()
     with tempfile.TemporaryDirectory() as work, contextlib.chdir(work):
         trials(
