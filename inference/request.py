@@ -18,7 +18,7 @@ from inference.chosen import Chosen, each
 from inference.hints import Control, controls_of, in_latents, in_pixels, in_turn
 from ops.device import Compute
 from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
-from recipes.models.store import for_sampling, store_frozen
+from recipes.models.store import for_sampling
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
 from unet import VAE, ControlledText, ControlNets, TextConditioned, encode_prompts
@@ -142,11 +142,7 @@ def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Co
     superclass = others[len(extra)] if kinds else None
     visited_steps(config, sd.schedule)
     shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
-    compiled = config[part.Output].compile
-    if texts.attend and not compiled:  # its gradient goes through the model
-        store_frozen(model.to(device).requires_grad_(False), compute.dtype)
-    else:
-        for_sampling(model, compute, compiled)
+    for_sampling(model, compute, config[part.Output].compile, gradient=bool(texts.attend))
     return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
 
 

@@ -1,7 +1,7 @@
 """Frozen weights in the order in which a CPU multiplies by them, for sampling.
 
 oneDNN, torch's library for this, multiplies by blocks of a weight, and torch's layers cut W into them anew in every
-call: little beside a product with many rows, half the time of one with few, like a UNet's lowest level. Cut once, W
+call: little beside a product with many rows, much beside one with few, like those of a UNet's lowest level. Cut once, W
 needs no more memory than before. The numbers are those of the plain layer within the rounding of their precision.
 
 torch has no public call for this; its own compiler makes these two. Where they are missing, layers stay as they are.

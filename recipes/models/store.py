@@ -52,16 +52,18 @@ def for_training(model: nn.Module, compute: Compute, blocks: Blocks, specs: Sequ
         compile_in_place(model, blocks_of(model))
 
 
-def for_sampling(model: nn.Module, compute: Compute, compiled: bool = False) -> nn.Module:
+def for_sampling(model: nn.Module, compute: Compute, compiled: bool = False, gradient: bool = False) -> nn.Module:
     """The model as it is sampled with, in place: on the device, frozen and stored so, on a CPU packed (ops/packed.py).
 
-    compiled: its blocks are compiled and nothing is packed, for compiled code reads plain weights alone.
-    The autoencoder is not: its images have so many rows that packing its weights gains nothing.
+    compiled: its blocks are compiled. gradient: samples are led by one that goes through it. Nothing is packed then,
+    for compiled code reads plain weights alone and packed ones have no gradient. The autoencoder is not packed either:
+    its images have so many rows that it gains nothing.
     """
     store_frozen(model.to(compute.device).requires_grad_(False), compute.dtype)
-    if not compiled:
-        return pack(model)
-    compile_in_place(model, blocks_of(model))
+    if compiled:
+        compile_in_place(model, blocks_of(model))
+    elif not gradient:
+        pack(model)
     return model
 
 
