@@ -34,6 +34,7 @@ CLAIMS = {  # folder.module of evidence/claims: title, in the order of the page
     "fine_tuning.subject": "DreamBooth, LoRA, Textual Inversion: a subject",
     "fine_tuning.logo": "DreamBooth, LoRA, Textual Inversion: a logo",
     "fine_tuning.bayesian": "Bayesian weights (BNN)",
+    "fine_tuning.bayesian_arms": "Bayesian weights of four methods, and their KL",
     "classifiers.gain": "A classifier that learns from samples",
     "classifiers.filled": "Defects filled into masks",
     "classifiers.magnetic_tile": "A classifier of real photographs",

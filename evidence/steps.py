@@ -10,7 +10,9 @@ from experiments.plan import Plan, read_plan
 from experiments.run import sample_once
 
 ROOT = Path(__file__).resolve().parent.parent
-PLANS = {path.stem: path for path in ROOT.glob("evidence/claims/*/*.toml")}
+PLANS = {
+    path.stem: path for pattern in ("evidence/claims/*/*.toml", "configs/compare_*.toml") for path in ROOT.glob(pattern)
+}
 SIDE = 64  # pixels, of the images of all small models
 
 

@@ -3,6 +3,6 @@
 from ops.attention import attention
 from ops.embed import timestep_embedding
 from ops.layout import channels_last
-from ops.recompute import by_shape, normed, recomputed
+from ops.recompute import by_shape, normed, recomputed, with_gradient
 
-__all__ = ["attention", "by_shape", "channels_last", "normed", "recomputed", "timestep_embedding"]
+__all__ = ["attention", "by_shape", "channels_last", "normed", "recomputed", "timestep_embedding", "with_gradient"]

@@ -2,6 +2,7 @@
 
     recomputed(f, x)        f(x); its inputs are kept and f runs again in the backward pass, with the same numbers
     by_shape(layer, x)      layer(x); where the layer's weight is frozen, the shape of x is kept and not x
+    with_gradient(x, norm)  x, as a GroupNorm that trains must find it
 
 Norm, modulation, GELU and softmax cost memory and next to no arithmetic, so that they are worth computing twice; no
 matrix product of a layer is. A gradient with respect to the input of a frozen convolution reads no value of that input.
@@ -56,6 +57,7 @@ def normed(norm: nn.Module, after: Callable[..., Tensor], x: Tensor, *others: Te
 
     A norm with another class, an adapted one, may draw numbers: it is computed once.
     """
+    x = with_gradient(x, norm)
     if type(norm) not in (nn.LayerNorm, nn.GroupNorm):
         return after(norm(x), *others)
     own = tuple(parameter for parameter in norm.parameters() if parameter.requires_grad)
@@ -81,3 +83,14 @@ def by_shape(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
     with saved_tensors_hooks(pack, unpack):
         return layer(x)
+
+
+def with_gradient(x: Tensor, norm: nn.Module) -> Tensor:
+    """x (B, C, H, W), which asks for a gradient where the weights of the GroupNorm that reads it do; the same values.
+
+    On a CPU the backward pass of a trained GroupNorm crashes (torch 2.13) if the gradient of a channels-last x is not
+    computed.
+    """
+    if x.requires_grad or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return x
+    return x.detach().requires_grad_() if any(weight.requires_grad for weight in norm.parameters()) else x

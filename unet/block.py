@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ops import attention, by_shape, normed, recomputed
+from ops import attention, by_shape, normed, recomputed, with_gradient
 
 
 class TimeResBlock(nn.Module):
@@ -123,9 +123,9 @@ class SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x (B, C, H, W), cond (B, L, D) -> (B, C, H, W)."""
-        h = self.norm(x) if self.linear else self.proj_in(self.norm(x))
-        tokens = rearrange(h, "b c h w -> b (h w) c").contiguous()  # (B, T, C), see ops/compiled.py
-        tokens = self.proj_in(tokens) if self.linear else tokens
+        h = self.norm(with_gradient(x, self.norm))  # (B, C, H, W)
+        tokens = rearrange(h if self.linear else self.proj_in(h), "b c h w -> b (h w) c")  # (B, T, C)
+        tokens = self.proj_in(tokens.contiguous()) if self.linear else tokens.contiguous()  # see ops/compiled.py
         for block in self.transformer_blocks:
             tokens = block(tokens, cond)
         tokens = self.proj_out(tokens) if self.linear else tokens

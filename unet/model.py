@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops import channels_last, timestep_embedding
+from ops import channels_last, normed, timestep_embedding
 from unet.block import SpatialTransformer, TimeResBlock
 from unet.row import SINUSOID, SIZE_NUMBERS, split_row
 from unet.time import TimestepEmbedder
@@ -206,7 +206,7 @@ class UNet(UNetEncoder):
             rows = len(level.resnets)
             x = level(x, skips[-rows:], emb, states)
             skips = skips[:-rows]
-        return self.conv_out(F.silu(self.norm_out(x)))  # (B, out, H, W)
+        return self.conv_out(normed(self.norm_out, F.silu, x))  # (B, out, H, W)
 
 
 def up_widths(config: UNetConfig) -> list[list[int]]:
