@@ -167,6 +167,7 @@ def _decode(file: BinaryIO, path: Path) -> tuple[Image.Image, Facts]:
                 width, height = image.size  # from the header: nothing is decoded yet
                 if width * height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{width}x{height}")
+                check_whole(image)
                 facts = Facts(image.format, image.mode, image.size, getattr(image, "n_frames", 1))
                 check_range(image)
                 inverted = (
@@ -178,6 +179,13 @@ def _decode(file: BinaryIO, path: Path) -> tuple[Image.Image, Facts]:
         raise ValueError(f"{path}: more than {MAX_PIXELS} pixels ({error})") from error
     except Exception as error:  # Pillow's readers raise a dozen kinds on hostile bytes; the user needs the file's name
         raise ValueError(f"{path}: cannot be decoded ({error or type(error).__name__})") from error
+
+
+def check_whole(image: Image.Image) -> None:
+    """ValueError for strips or tiles that leave a part of the image out; Pillow makes that part black."""
+    (width, height), areas = image.size, [(box[2] - box[0]) * (box[3] - box[1]) for _, box, *_ in image.tile]
+    if areas and sum(areas) < width * height:  # a WebP has none
+        raise ValueError(f"its parts hold {sum(areas)} of {width}x{height} pixels")
 
 
 def check_range(image: Image.Image) -> None:
@@ -192,7 +200,7 @@ def check_range(image: Image.Image) -> None:
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey, whichever byte order; older Pillow widens it to 32 bits
-        grey = np.rint(np.asarray(image).astype(np.float64) * (255 / 65535)).astype(np.uint8)  # (H, W)
+        grey = ((np.arange(65536) + 128) // 257).astype(np.uint8)[np.asarray(image)]  # (H, W), value * 255 / 65535
         return np.repeat(grey[..., None], 3, axis=2)  # (H, W, 3)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

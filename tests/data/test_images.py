@@ -152,6 +152,19 @@ def test_a_bomb_is_an_error_before_it_is_decoded(tmp_path, side):
         decode(tmp_path / "bomb.png")
 
 
+def test_a_tiff_whose_strips_do_not_cover_it_is_refused(tmp_path):
+    """Pillow makes black of what they leave out: a photograph that is half there, or millions of pixels of nothing."""
+    path = tmp_path / "cut.tif"
+    Image.fromarray(np.full((11, 13), 200, np.uint8)).save(path)
+    content, height = path.read_bytes(), struct.pack("<HHII", 257, 4, 1, 11)
+    if height not in content:  # Pillow writes the height as SHORT or LONG
+        height = struct.pack("<HHIHH", 257, 3, 1, 11, 0)
+    assert content.count(height) == 1
+    path.write_bytes(content.replace(height, struct.pack("<HHII", 257, 4, 1, 2_000_011)))
+    with pytest.raises(ValueError, match=r"cut.tif: cannot be decoded \(its parts hold 143 of 13x2000011 pixels\)"):
+        decode(path)
+
+
 def test_decode_all_names_every_bad_file_in_one_error(tmp_path):
     good = save(tmp_path / "good.png", NOISE)
     images = decode_all([Item(good, "crack"), good], transform=lambda image: image[:2])
