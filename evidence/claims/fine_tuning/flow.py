@@ -1,7 +1,7 @@
 """A flow backbone learns from few images what a diffusion backbone learns, and is sampled in fewer steps.
 
 Promised by SiT (Ma et al. 2024, arXiv 2401.08740) for training on all of ImageNet: the same network, trained to point
-straight from noise to data, draws better. Here the diffusion backbone is tiny-dit, and the flow is tiny-dit after 3000
+straight from noise to data, draws better. Here: the diffusion backbone is tiny-dit, the flow is tiny-dit after 3000
 steps of 64 on its own products with `--objective flow`: a third of the steps that tiny-dit has had, which it needs to
 become a flow at all. On each follows the main job, 20 images of each state of a hazelnut. Both are sampled by DDIM,
 which is Euler's method on a flow.
