@@ -24,7 +24,7 @@ from recipes.models.loading import Checkpoint, load_sd
 from recipes.models.path import training_path
 from recipes.models.store import for_training
 from recipes.objectives.denoise import denoising
-from recipes.samples.evaluation import conditions_of, evaluate_masks
+from recipes.samples.masked import conditions_of, evaluate_masks
 from unet import ControlledText, ControlNet
 
 SPEC = ["control.full"]  # what trains

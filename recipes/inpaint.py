@@ -29,7 +29,7 @@ from recipes.job import Batch, Job, header_settings
 from recipes.models.loading import Checkpoint, load_sd
 from recipes.models.store import for_training
 from recipes.objectives.inpaint import Terms, filling
-from recipes.samples.evaluation import conditions_of, evaluate_masks
+from recipes.samples.masked import conditions_of, evaluate_masks
 from unet import VAE
 from unet.attend import token_indices
 from unet.inpaint import hint_of

@@ -14,7 +14,7 @@ from ops.device import Compute
 from recipes.conditions.captions import Captions
 from recipes.models.loading import load_sd, new_sd
 from recipes.samples.class_images import sample_class
-from recipes.samples.evaluation import conditions_of
+from recipes.samples.masked import conditions_of
 from tests.fakes import tiny_xl
 from unet import encode_prompts
 from unet.text.pair import in_chunks
