@@ -65,8 +65,12 @@ def pack(model: nn.Module) -> nn.Module:
     Layers with a mixin, that train, on a GPU or padded by other than zeros stay as they are. What is packed has no
     gradient and no `weight`: a model to sample with, and not one to save.
     """
-    for owner in list(model.modules()) if available() else []:
-        for name, layer in owner.named_children():
+    if not available():
+        return model
+    # names, and no list of layers: the plain W of one is gone when the next is packed
+    for owner in [module for module in model.modules() if type(module) not in PACKED]:
+        for name in [name for name, _ in owner.named_children()]:
+            layer = owner.get_submodule(name)
             if type(layer) in PACKED and packs(layer):
                 setattr(owner, name, PACKED[type(layer)](layer))
     return model
