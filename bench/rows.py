@@ -10,6 +10,7 @@ from typing import NamedTuple
 DIFFUSERS = "diffusers"
 FILE = ("the file's bytes", None, 1.05)
 PLAIN = "not compiled"
+SMALL = {"model": "DiT-S/2", "depth": 12, "heads": 6, "head_width": 64}  # and SiT-S/2
 COLD = {"warm": False}  # a command is timed from its first run on
 
 
@@ -34,6 +35,9 @@ ROWS = {
     ),
     "ddim": Row("guided DDIM, B1, with decoding, bf16", "ours:ddim", "peers:ddim", DIFFUSERS, 0.80, gib=6),
     "bitfit": Row("BitFit step B4, bf16", "ours:bitfit", "peers:bitfit", DIFFUSERS, 0.90, 0.60, 8),
+    "bitfit_small": Row(
+        "BitFit step B4, bf16, of a DiT-S/2 or SiT-S/2", "ours:bitfit", "peers:bitfit", DIFFUSERS, option=SMALL
+    ),
     "lora": Row("LoRA r8 step B4, bf16", "ours:lora", "peers:lora", "diffusers, peft", 0.90, 0.60, 8),
     "full": Row("full step B1, bf16, float32 weights", "ours:full", "peers:full", DIFFUSERS, 0.90, 0.70, 22),
     "full_bitfit": Row("full step / BitFit step, B4, bf16", "ours:full_b4", "ours:bitfit", "ours", -1.7, gib=17),

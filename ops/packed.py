@@ -7,6 +7,9 @@ needs no more memory than before. The numbers are those of the plain layer withi
 torch has no public call for this; its own compiler makes these two. Where they are missing, layers stay as they are.
 """
 
+import ctypes
+import sys
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +55,7 @@ class PackedConv2d(nn.Module):
         if self.packed is None:
             self.packed = ONEDNN._reorder_convolution_weight(self.weight, *self.how, [1, *x.shape[1:]])
             self.weight = None
+            release()
         return ONEDNN._convolution_pointwise(x, self.packed, self.bias, *self.how, *NOTHING_AFTER)
 
 
@@ -73,7 +77,15 @@ def pack(model: nn.Module) -> nn.Module:
             layer = owner.get_submodule(name)
             if type(layer) in PACKED and packs(layer):
                 setattr(owner, name, PACKED[type(layer)](layer))
+    release()
     return model
+
+
+def release() -> None:
+    """Give the memory of plain weights back to the system: glibc keeps what is freed, up to another whole model."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def packs(layer: nn.Linear | nn.Conv2d) -> bool:

@@ -1,4 +1,4 @@
-"""Give back memory that is not needed any more: pages of a file that were read, and what was freed."""
+"""Give back the memory of a file's pages that were read and are not needed any more."""
 
 import ctypes
 import mmap
@@ -27,10 +27,3 @@ def forget(tensors: list[Tensor]) -> None:
         end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if begin < end and any(first <= begin and end <= last for first, last in files):
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), DONTNEED)
-
-
-def release() -> None:
-    """Give what this process has freed back to the system, where its C library (glibc) would keep it for later."""
-    libc = ctypes.CDLL(None) if MAPS.exists() else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(ctypes.c_size_t(0))

@@ -14,7 +14,7 @@ import adapters
 from config.training import Blocks
 from ops.compiled import compile_in_place
 from ops.device import Compute
-from ops.machine.pages import forget, release
+from ops.machine.pages import forget
 from ops.packed import pack
 from recipes.models.checkpoint import blocks_of, checkpoint_blocks
 
@@ -64,7 +64,6 @@ def for_sampling(model: nn.Module, compute: Compute, compiled: bool = False, gra
         compile_in_place(model, blocks_of(model))
     elif not gradient:
         pack(model)
-        release()
     return model
 
 
