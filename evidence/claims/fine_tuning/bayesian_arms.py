@@ -21,7 +21,7 @@ KL = {
     "full-bnn-kl-1e-4": "KL of 1e-4",
 }
 MEAN, SAMPLED = "mean", "sampled"  # sampling variants
-COLUMNS = ["class_accuracy", "kid_x1000", "precision", "coverage", "diversity", "copies", "authentic", "step_seconds"]
+COLUMNS = ["class_accuracy", "kid_x1000", "precision", "coverage", "diversity", "copies", "authentic"]
 
 
 def numbers(work: Path, quick: bool) -> list[dict]:
@@ -61,5 +61,5 @@ def result(rows: list[dict]) -> Result:
     return Result(
         statements,
         f"{runs.table(arms, COLUMNS, 'weights')}\nAll of the UNet, Gaussian, by the weight of the KL:\n\n"
-        f"{runs.table(sweep, COLUMNS[:-1], 'weight')}",
+        f"{runs.table(sweep, COLUMNS, 'weight')}",
     )
