@@ -4,6 +4,8 @@ Without torchrun there is one process, number 0, and everything here is what one
 """
 
 import contextlib
+import gc
+import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +14,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 
 PATIENCE = timedelta(days=1)  # what one process may do while the others wait: draw samples, encode a folder
+HOLDERS = ("torch.distributed.nn", "torch.distributed.fsdp")  # whose functions have the group as a default value
 
 
 @contextlib.contextmanager
@@ -29,6 +33,8 @@ def processes() -> Iterator[None]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         backend = "cpu:gloo,cuda:nccl"
+    for module in HOLDERS:
+        importlib.import_module(module)  # now, while there is no group: loaded later they would keep it for good
     store, rank, world = next(dist.rendezvous("env://", timeout=PATIENCE))
     store = dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # no address of an earlier start
     dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=world)
@@ -41,6 +47,16 @@ def processes() -> Iterator[None]:
         raise
     finally:
         dist.destroy_process_group()
+        let_go()
+
+
+def let_go() -> None:
+    """Drop what torch remembers of the group, so that its threads end now: one of them that is still busy when the
+    interpreter ends aborts the process, after all is done, and torchrun calls the whole run failed."""
+    gc.collect()
+    for held in gc.get_objects():
+        if type(held) is DeviceMesh:  # of a divided model: torch's caches keep them, and they the group
+            getattr(held, "_pg_registry", {}).clear()
 
 
 def number() -> int:

@@ -20,6 +20,25 @@ from training.step import together
 ROOT = Path(__file__).parents[3]
 STEP = ("--batch", "4", "--accumulate", "4", "--steps", "4", "--sample-every", "4")
 
+THREADS = """
+import sys
+from pathlib import Path
+import train
+from ops.machine import process
+
+def threads():
+    names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+    return [name for name in names if "gloo" in name]
+
+def waited(wait=process.wait):
+    wait()
+    assert threads(), "while there is a group, it has threads of this name"
+
+process.wait = waited
+train.main(sys.argv[1:])
+assert not threads(), threads()
+"""
+
 
 def torchrun(count, *argv, wait=True, script="train.py", more=()):
     """The script in so many processes, each of one thread. more: flags of torchrun."""
@@ -112,6 +131,16 @@ def test_torchrun_restarts_go_on(runs, tiny, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert losses(tmp_path / "run") == losses(runs / "2")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are read from /proc")
+@pytest.mark.parametrize("more", [(), ("--adapter", "full", "--shard")], ids=["replicas", "divided"])
+def test_the_threads_of_the_group_end_with_the_run(runs, tiny, tmp_path, more):
+    """One that is busy when Python ends would abort a process that has done everything."""
+    script = tmp_path / "ends.py"
+    script.write_text(THREADS)
+    done = torchrun(2, *flags(tiny, tmp_path / "run", *STEP, "--cache", str(runs / "cache"), *more), script=str(script))
+    assert done.returncode == 0, done.stdout
 
 
 def test_samples_are_shared_and_are_those_of_one_process(runs, tmp_path):
