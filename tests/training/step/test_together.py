@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[3]
 STEP = ("--batch", "4", "--accumulate", "4", "--steps", "4", "--sample-every", "4")
 
 THREADS = """
-import sys
+import os, sys
 from pathlib import Path
+sys.path.insert(0, os.getcwd())
 import train
 from ops.machine import process
 
