@@ -7,9 +7,10 @@ from bench.sizes import FULL
 def about(name: str, size: dict) -> str:
     """What is not the published size, for the row's first column."""
     (file, _, side), less = ROWS[name].ours.partition(":"), []
+    has_depth = side in size["has_depth"] and "depth" not in ROWS[name].option
     if size["side"] < FULL["side"] and file in ("ours", "compiled", "xl", "commands"):
         less.append("tiny models")
-    elif size["depth"] < FULL["depth"] and file in ("ours", "compiled", "commands") and side in size["has_depth"]:
+    elif size["depth"] < FULL["depth"] and file in ("ours", "compiled", "commands") and has_depth:
         less.append(f"{size['depth']} of {FULL['depth']} blocks")
     elif file == "xl":
         less.append(f"{size['xl_side']} pixels")

@@ -34,6 +34,7 @@ MAX_PIXELS = 50_000_000
 MASK_COLOURS = 16  # a mask of classes has a few
 WHITE_IS_ZERO = 262  # the TIFF tag that says, with 0, that 0 is white; Pillow heeds it at 8 bits alone
 WHITE = (255, 255, 255)
+EIGHT_BITS = ((np.arange(65536) + 128) // 257).astype(np.uint8)  # of 16: value * 255 / 65535, rounded
 
 
 class Facts(NamedTuple):
@@ -200,7 +201,7 @@ def check_range(image: Image.Image) -> None:
 
 def _to_rgb(image: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey, whichever byte order; older Pillow widens it to 32 bits
-        grey = ((np.arange(65536) + 128) // 257).astype(np.uint8)[np.asarray(image)]  # (H, W), value * 255 / 65535
+        grey = EIGHT_BITS[np.asarray(image)]  # (H, W)
         return np.repeat(grey[..., None], 3, axis=2)  # (H, W, 3)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")

@@ -52,11 +52,16 @@ COLUMNS = (
 )
 
 
+def arm(row: dict) -> str:
+    """ "method" or "method, variant": what a row is a run of."""
+    return ", ".join(filter(None, (row["method"], row["variant"])))
+
+
 def group_rows(rows: list[dict]) -> dict[str, list[dict]]:
-    """ "method" or "method, variant" -> the rows of its seeds."""
+    """Arm -> the rows of its seeds."""
     groups = {}
     for row in rows:
-        groups.setdefault(", ".join(filter(None, (row["method"], row["variant"]))), []).append(row)
+        groups.setdefault(arm(row), []).append(row)
     return groups
 
 

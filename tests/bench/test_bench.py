@@ -48,6 +48,7 @@ def test_every_row_has_the_columns_of_the_table():
 def test_a_row_says_what_is_smaller_than_published():
     assert about("dit_fp32", FULL) == about("import_train", TINY) == "" and about("unet", TINY) == "tiny models"
     assert about("lora", FULL | {"depth": 4}) == "4 of 28 blocks" and about("unet", FULL | {"depth": 4}) == ""
+    assert about("bitfit_small", FULL | {"depth": 4}) == ""
     assert about("xl_lora", FULL | {"xl_side": 512}) == "512 pixels" and about("ddim", FULL) == "50 steps"
 
 

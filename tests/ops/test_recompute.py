@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from dit.block import Block, modulate
 from ops.attention import grouped, reference
 from ops.recompute import by_shape, normed, recomputed
+from unet import UNet, UNetConfig
 from unet.block import GEGLU, TimeResBlock
 
 
@@ -103,3 +104,23 @@ def test_blocks_keep_little():
     image = torch.randn(2, 32, 16, 16, requires_grad=True)
     _, held = kept(lambda: res(image, torch.randn(2, 16)))
     assert held <= 2 * image.nbytes + sum(p.nbytes for p in res.parameters()) + image.nbytes // 8
+
+
+@pytest.mark.parametrize("part", ["norm1", "norm", "norm_out"])
+def test_a_norm_after_frozen_layers_has_the_gradients_of_the_other_order(part):
+    """On a CPU torch 2.13 crashes there if the norm's input, channels last, asks for no gradient."""
+    torch.manual_seed(0)
+    model = UNet(UNetConfig(channels=(8, 16), text=(True, False), heads=(2, 2), layers=1, text_width=8, groups=2))
+    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.data.add_(0.1 * torch.randn(parameter.shape))
+        parameter.requires_grad_(name.split(".")[-2] == part)
+    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    x, t, cond = torch.randn(2, 4, 4, 4), torch.tensor([7, 700]), torch.randn(2, 3, 8)
+    grads = {}
+    for order in (torch.channels_last, torch.contiguous_format):
+        model.zero_grad()
+        model(x.to(memory_format=order), t, cond).square().sum().backward()
+        grads[order] = [weight.grad for weight in weights]
+    for a, b in zip(*grads.values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)

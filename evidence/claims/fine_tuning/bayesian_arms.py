@@ -11,6 +11,7 @@ from pathlib import Path
 
 from evidence.results import Result, Runs
 from evidence.steps import compared
+from experiments.table import arm
 
 ARMS = {"full": "DreamBooth", "lora": "LoRA", "oft": "OFT", "norm": "norms"}
 KL = {
@@ -31,10 +32,10 @@ def numbers(work: Path, quick: bool) -> list[dict]:
 
 def result(rows: list[dict]) -> Result:
     """The statements, and the tables of the arms and of the KL."""
-    runs = Runs([row | {"arm": f"{row['method']}, {row['variant']}"} for row in rows], "arm")
+    runs = Runs([row | {"arm": arm(row)} for row in rows], "arm")
     statements = []
-    for arm, name in ARMS.items():
-        plain, gaussian, drawn = f"{arm}, {MEAN}", f"{arm}-bnn, {MEAN}", f"{arm}-bnn, {SAMPLED}"
+    for way, name in ARMS.items():
+        plain, gaussian, drawn = f"{way}, {MEAN}", f"{way}-bnn, {MEAN}", f"{way}-bnn, {SAMPLED}"
         statements += [
             runs.higher(f"{name}: class accuracy is higher with Gaussian weights", "class_accuracy", gaussian, plain),
             runs.lower(f"{name}: KID is lower with Gaussian weights", "kid_x1000", gaussian, plain),
@@ -49,8 +50,8 @@ def result(rows: list[dict]) -> Result:
         runs.lower("class accuracy is lower with a KL of 1e-4 than with none", "class_accuracy", most, none),
     ]
     arms = {
-        f"{arm}{method}, {variant}": f"{name}, {weights}"
-        for arm, name in ARMS.items()
+        f"{way}{method}, {variant}": f"{name}, {weights}"
+        for way, name in ARMS.items()
         for method, variant, weights in (
             ("", MEAN, "plain"),
             ("-bnn", MEAN, "Gaussian"),

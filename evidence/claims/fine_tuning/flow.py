@@ -14,6 +14,7 @@ from evidence.results import Result, Runs
 from evidence.steps import plan_of
 from experiments.comparison import compare
 from experiments.run import train
+from experiments.table import arm
 
 STEPS, BATCH, RATE = 3000, 64, 3e-4  # of tiny-dit's way to a flow
 METHODS = ("flow", "diffusion")
@@ -39,8 +40,7 @@ def backbone(folder: Path, quick: bool) -> Path:
 
 def result(rows: list[dict]) -> Result:
     """The statements, and the table."""
-    named = [row | {"arm": f"{row['method']}, {row['variant']}"} for row in rows]
-    runs = Runs(named, "arm")
+    runs = Runs([row | {"arm": arm(row)} for row in rows], "arm")
     pairs = [(f"flow, {variant}", f"diffusion, {variant}", steps) for variant, steps in VARIANTS.items()]
     statements = [
         statement
