@@ -102,9 +102,9 @@ class Pairs:
 
     def close(self) -> str:
         """What was written, in words."""
-        total = sum(self.kept.values())
-        least = f"{self.settings.least:g} of the mask"
+        total, least = sum(self.kept.values()), self.settings.least
+        few = f"changed less than {least:g} of the mask" if least else "did not change"
+        lost = f"{self.dropped} dropped, which {few}"
         if not total:
-            raise ValueError(f"none of {self.dropped} pairs changed {least}: nothing was written to {self.out}")
-        lost = f"; {self.dropped} dropped, which changed less than {least}"
-        return f"{total} pairs in {self.out / self.settings.product}{lost * bool(self.dropped)}"
+            raise ValueError(f"no pair was written to {self.out}: {lost}")
+        return f"{total} pairs in {self.out / self.settings.product}{f'; {lost}' * bool(self.dropped)}"

@@ -38,6 +38,7 @@ from evidence.steps import ROOT, SIDE
 from evidence.tools.finder import overlap, trained_finder
 from experiments.run import sample_once, train
 from experiments.table import spread, table
+from inference.pairs import LINES
 from metrics.downstream.gain import altered, recalls
 from metrics.downstream.linear import linear_probe, views
 from metrics.downstream.segment import Segmenter, segmentation, segmented
@@ -109,21 +110,22 @@ def written(folder: Path, images: ImageSet, states: tuple[str, ...] = ("good", *
 def drawn(
     folder: Path, tree: Path, good: Path, count: int, steps: int, sample_steps: int, draw: int, finder: Segmenter
 ) -> dict:
-    """The runs of a draw and what they drew: "sources" of each arm, and "overlap" of found defects and asked masks."""
+    """The runs of a draw and what they drew: "sources" of each arm, and "overlap": the IoU of asked masks and found
+    defects in its pictures, and the share of the masks that have one."""
     both = {"data": str(tree), "cache": str(folder / "cache"), "seed": draw, "batch": BATCH, "sample_every": steps}
     both |= {"save_every": max(steps // 4, 1), "steps": steps, "sample_steps": sample_steps, "count": 1}
     classes = train(folder / "classes", both | {"measure": 0})
     inpaint = train(folder / "inpaint", both | {"recipe": "inpaint"})
     control = train(folder / "control", both | {"recipe": "control", "init": [str(classes / "adapter.safetensors")]})
-    sources, asked, pictures = {}, [], {"blended": [], "inpaint": [], "ControlNet": []}
+    sources, found, wanted = {}, {}, 0  # found: arm -> its pictures and the masks asked for, of each state
     call = {"steps": sample_steps, "count": count, "seed": draw, "guidance": 2.0}
     for state in STATES:
         masks, label = folder / "masks" / state, CLASSES.index(f"hazelnut/{state}")
         truth = tree / "hazelnut" / "ground_truth" / state
         if place(["--good", str(good), "--from-masks", str(truth), "--out", str(masks), "--seed", str(draw)]):
             raise ValueError(f"{truth}: no masks were placed on {good}")
-        files = sorted(masks.glob("*.png"))[:count]
-        asked.append(np.stack([np.array(Image.open(file)) > 0 for file in files]))
+        asked = {str(file): np.array(Image.open(file)) > 0 for file in sorted(masks.glob("*.png"))[:count]}
+        wanted += len(asked)
         own = call | {"classes": f"hazelnut/{state}"}
         for arm, run in (("blended", classes), ("inpaint", inpaint)):
             out, end = folder / arm / state, folder / arm / f"{state}.done"
@@ -131,22 +133,23 @@ def drawn(
             if not end.exists():
                 sample_once(out, own | fill | {"run": str(run)})
                 write_atomic(end, b"")
-            pairs = load(str(out), Transform(SIDE))
-            pictures[arm].append(pairs.pixels)
+            pairs, lines = load(str(out), Transform(SIDE)), (out / LINES).read_text("utf-8").splitlines()
+            found.setdefault(arm, []).append((pairs.pixels, [asked[json.loads(line)["asked"]] for line in lines]))
             add(sources, arm, pairs.pixels, pairs.masks, label)
-        hints = [str(file) for file in files]
-        sample_once(folder / "ControlNet" / state, own | {"run": str(control), "hint": hints})
+        sample_once(folder / "ControlNet" / state, own | {"run": str(control), "hint": list(asked)})
         sample_once(folder / "without mask" / state, own | {"run": str(classes)})
-        for arm in ("ControlNet", "without mask"):
-            pixels = np.stack([decode(path) for path in sorted((folder / arm / state).glob("*_0*.png"))])
-            if arm == "ControlNet":
-                pictures[arm].append(pixels)
-            add(sources, arm, pixels, asked[-1] if arm == "ControlNet" else np.zeros(pixels.shape[:3], bool), label)
-    wanted = np.concatenate(asked)
-    return {
-        "sources": {arm: tuple(map(torch.cat, zip(*parts))) for arm, parts in sources.items()},
-        "overlap": {arm: list(overlap(finder, np.concatenate(some), wanted)) for arm, some in pictures.items()},
-    }
+        hinted, whole = (
+            np.stack([decode(path) for path in sorted((folder / arm / state).glob("*_0*.png"))])
+            for arm in ("ControlNet", "without mask")
+        )
+        found.setdefault("ControlNet", []).append((hinted, list(asked.values())))
+        add(sources, "ControlNet", hinted, np.stack(list(asked.values())), label)
+        add(sources, "without mask", whole, np.zeros(whole.shape[:3], bool), label)
+    overlaps = {}
+    for arm, parts in found.items():
+        pictures, masks = (np.concatenate(some) for some in zip(*parts))
+        overlaps[arm] = [overlap(finder, pictures, masks)[0], len(pictures) / wanted]
+    return {"sources": {arm: tuple(map(torch.cat, zip(*parts))) for arm, parts in sources.items()}, "overlap": overlaps}
 
 
 def add(sources: dict, arm: str, pixels: np.ndarray, masks: np.ndarray, label: int) -> None:
@@ -238,7 +241,7 @@ def result(numbers: dict) -> Result:
     keys = ("ap", "auroc", "f1_max", "pro")
     by_arm = numbers["segmentation"].items()
     lines = [[arm, *(spread([run[key] for run in runs], ".3f") for key in keys)] for arm, runs in by_arm]
-    iou = [[arm, spread([pair[0] for pair in runs], ".2f")] for arm, runs in numbers["overlap"].items()]
+    iou = [[arm, *(spread(list(some), ".2f") for some in zip(*runs))] for arm, runs in numbers["overlap"].items()]
     sizes = numbers["sizes"]
     ours, blends, whole = ap["real + inpaint"], ap["real + blended"], accuracy["real + without mask"]
     return Result(
@@ -251,7 +254,7 @@ def result(numbers: dict) -> Result:
             [
                 table(["trained on", "AP", "AUROC", "F1-max", "PRO"], lines),
                 classes,
-                table(["drawn by", "intersection over union of the asked mask and the found defect"], iou),
+                table(["drawn by", "overlap of asked mask and found defect, IoU", "masks that became a pair"], iou),
                 f"{sizes['draws']} draws of {sizes['shots']} photographs of each class, {sizes['count']} pairs of each "
                 f"defect, {sizes['good']} good photographs, {sizes['steps']} steps; tested on {sizes['test']} of each "
                 "class. F1-max has its threshold from the test and is a bound. A statement holds if the difference is "
