@@ -9,14 +9,15 @@ import scipy
 from data.transforms import resize
 from data.window import Square
 
-EDGE = 3  # pixels over which alpha rises, inside the mask
+EDGE, SHARE = 3, 0.25  # alpha rises inside the mask over so many pixels, but over no more of a part's depth
 EIGHT = np.ones((3, 3), int)  # neighbours of a pixel, its corners too
 
 
 def softened(mask: np.ndarray) -> np.ndarray:
-    """alpha (H, W) from 0 to 1 of a mask (H, W) bool: 0 outside of it, rising over EDGE pixels inside, 1 beyond.
+    """alpha (H, W) from 0 to 1 of a mask (H, W) bool: 0 outside of it, rising from its edge inwards, 1 beyond.
 
-    A part that is thinner than that rises to 1 in its middle. The photograph's border is no edge.
+    A scratch is all edge: over EDGE pixels it would be half photograph, so a thin part has none. The photograph's
+    border is no edge.
     """
     padded = np.pad(mask, EDGE, mode="edge")
     if padded.all():
@@ -24,7 +25,7 @@ def softened(mask: np.ndarray) -> np.ndarray:
     depth = scipy.ndimage.distance_transform_edt(padded)
     parts, count = scipy.ndimage.label(padded, EIGHT)
     deepest = np.concatenate([[1.0], scipy.ndimage.maximum(depth, parts, range(1, count + 1))])[parts]
-    return (depth / np.minimum(deepest, EDGE)).clip(0, 1)[EDGE:-EDGE, EDGE:-EDGE]
+    return (depth / np.minimum(SHARE * deepest, EDGE)).clip(0, 1)[EDGE:-EDGE, EDGE:-EDGE]
 
 
 def pasted(drawn: np.ndarray, mask: np.ndarray, photograph: np.ndarray, square: Square) -> np.ndarray:

@@ -245,9 +245,7 @@ def test_pairs_of_another_call_are_kept_or_replaced(tiny, tiny_sd, photos, tmp_p
 
 def test_a_photograph_that_nothing_was_drawn_in_is_no_pair(tiny, tiny_sd, photos, tmp_path):
     flags = ["--image", str(photos / "good"), "--mask", str(photos / "none.png"), "--product", "nut"]
-    with pytest.raises(
-        ValueError, match="no pair was written to .*: 2 dropped, which changed less than 0.1 of"
-    ):
+    with pytest.raises(ValueError, match="no pair was written to .*: 2 dropped, which changed less than 0.1 of"):
         sample.main([*FAST, *model_of("dit", tiny, tiny_sd), *flags, "--out", str(tmp_path)])
     with pytest.raises(ValueError, match="no pair was written to .*: 2 dropped, which did not change"):
         sample.main([*FAST, *model_of("dit", tiny, tiny_sd), *flags, "--least", "0", "--out", str(tmp_path)])

@@ -118,7 +118,7 @@ def drawn(
     inpaint = train(folder / "inpaint", both | {"recipe": "inpaint"})
     control = train(folder / "control", both | {"recipe": "control", "init": [str(classes / "adapter.safetensors")]})
     sources, found, wanted = {}, {}, 0  # found: arm -> its pictures and the masks asked for, of each state
-    call = {"steps": sample_steps, "count": count, "seed": draw, "guidance": 2.0}
+    call = {"steps": sample_steps, "count": count, "seed": draw}
     for state in STATES:
         masks, label = folder / "masks" / state, CLASSES.index(f"hazelnut/{state}")
         truth = tree / "hazelnut" / "ground_truth" / state
@@ -129,7 +129,7 @@ def drawn(
         own = call | {"classes": f"hazelnut/{state}"}
         for arm, run in (("blended", classes), ("inpaint", inpaint)):
             out, end = folder / arm / state, folder / arm / f"{state}.done"
-            fill = {"image": str(good), "mask": str(masks), "product": "hazelnut", "least": 0.0, "replace": True}
+            fill = {"image": str(good), "mask": str(masks), "product": "hazelnut", "replace": True}
             if not end.exists():
                 sample_once(out, own | fill | {"run": str(run)})
                 write_atomic(end, b"")

@@ -13,11 +13,13 @@ def mask(box, shape=(40, 60)):
     return values
 
 
-def test_the_edge_lies_inside_and_thin_parts_reach_one():
-    shape = mask(np.s_[5:15, 5:15]) | mask(np.s_[30, 10:50])
+def test_the_edge_lies_inside_and_thin_parts_have_none():
+    shape = mask(np.s_[2:26, 2:26]) | mask(np.s_[30:34, 10:50]) | mask(np.s_[5:15, 45:55])
     alpha = softened(shape)
     assert (alpha[~shape] == 0).all() and (alpha[shape] > 0).all()
-    assert alpha[5, 10] == pytest.approx(1 / 3) and alpha[7, 10] == 1 and (alpha[30, 10:50] == 1).all()
+    assert alpha[2, 12] == pytest.approx(1 / 3) and alpha[4, 12] == 1  # 12 deep
+    assert alpha[5, 50] == pytest.approx(1 / 1.25) and alpha[6, 50] == 1  # 5 deep
+    assert (alpha[30:34, 10:50] == 1).all()
     assert (softened(np.ones((8, 8), bool)) == 1).all() and (softened(np.zeros((8, 8), bool)) == 0).all()
 
 
