@@ -12,8 +12,8 @@ The other arms: `strong` has the real pairs moved, lightened and covered; `moved
 them on the good photographs in their light; `procedural` darkens or lightens made-up spots and strokes; `without mask`
 are whole pictures of the class model, for the classifier alone; `ControlNet` are whole pictures with the asked mask;
 `shuffled` are the pairs of `inpaint` with masks, or labels, of one another; `more real` has other real photographs.
-Every draw has other few photographs, and no photograph is on two sides. Nothing is chosen on the test, but after a look at
-two of the draws the paste lost its soft edge in thin masks, and guidance became that of sample.py.
+Every draw has other few photographs, and no photograph is on two sides. Nothing is chosen on the test, but after a look
+at two of the draws the paste lost its soft edge in thin masks, and guidance became that of sample.py.
 """
 
 import json
