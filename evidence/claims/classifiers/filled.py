@@ -25,6 +25,7 @@ import scipy
 import torch
 from PIL import Image
 
+from border import read_text
 from data import ImageSet, load
 from data.images import decode
 from data.output.atomic import write_atomic
@@ -39,7 +40,6 @@ from evidence.steps import ROOT, SIDE
 from evidence.tools.finder import overlap, trained_finder
 from experiments.run import sample_once, train
 from experiments.table import spread, table
-from inference.pairs import LINES
 from metrics.downstream.gain import altered, recalls
 from metrics.downstream.linear import linear_probe, views
 from metrics.downstream.segment import Segmenter, segmentation, segmented
@@ -134,7 +134,7 @@ def drawn(
             if not end.exists():
                 sample_once(out, own | fill | {"run": str(run)})
                 write_atomic(end, b"")
-            pairs, lines = load(str(out), Transform(SIDE)), (out / LINES).read_text("utf-8").splitlines()
+            pairs, lines = load(str(out), Transform(SIDE)), read_text(out / "pairs.jsonl").splitlines()
             found.setdefault(arm, []).append((pairs.pixels, [asked[json.loads(line)["asked"]] for line in lines]))
             add(sources, arm, pairs.pixels, pairs.masks, label)
         sample_once(folder / "ControlNet" / state, own | {"run": str(control), "hint": list(asked)})
