@@ -9,7 +9,7 @@ import scipy
 from data.transforms import resize
 from data.window import Square
 
-EDGE, SHARE = 3, 0.25  # alpha rises inside the mask over so many pixels, but over no more of a part's depth
+EDGE, SHARE = 3, 0.25  # alpha rises over so many pixels inside the mask, at most this share of a part's depth
 EIGHT = np.ones((3, 3), int)  # neighbours of a pixel, its corners too
 
 

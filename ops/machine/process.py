@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh
 
 PATIENCE = timedelta(days=1)  # what one process may do while the others wait: draw samples, encode a folder
 HOLDERS = ("torch.distributed.nn", "torch.distributed.fsdp")  # whose functions have the group as a default value
@@ -53,6 +52,8 @@ def processes() -> Iterator[None]:
 def let_go() -> None:
     """Drop what torch remembers of the group, so that its threads end now: one of them that is still busy when the
     interpreter ends aborts the process, after all is done, and torchrun calls the whole run failed."""
+    from torch.distributed.device_mesh import DeviceMesh  # a torch without torch.distributed has none
+
     gc.collect()
     for held in gc.get_objects():
         if type(held) is DeviceMesh:  # of a divided model: torch's caches keep them, and they the group
