@@ -327,6 +327,7 @@ LAZY = {  # file: module that a function of it imports: the reason why that may 
     ("ops/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("training/plot.py", "matplotlib.figure"): "optional",
     ("training/step/shard.py", "torch.distributed.fsdp"): "1.5 s of every start, for few runs",
+    ("ops/machine/process.py", "torch.distributed.device_mesh"): "a torch without torch.distributed has none",
     ("metrics/objects/reader.py", "rapidocr_onnxruntime"): "optional",
     ("bench/attention.py", "ops.fused"): "needs Triton, which is optional",
     ("bench/attention.py", "triton.testing"): "optional",
