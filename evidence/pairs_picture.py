@@ -29,13 +29,18 @@ def main(argv: list[str] | None = None) -> None:
     """Write the picture."""
     settings = read(argv, Picture, title=__doc__)[Picture]
     folder = Path(settings.pairs)
-    lines = [json.loads(line) for line in read_text(folder / "pairs.jsonl").splitlines()]
+    lines = read_lines(folder)
     chosen = lines[:: max(1, len(lines) // settings.count)][: settings.count]
     columns = {
         f"{i} {line['image'].split('/')[-2]}": column(folder, line, settings.side) for i, line in enumerate(chosen)
     }
     save_image(settings.out, grid(columns, ROWS, min_side=settings.side))
     print(f"{len(columns)} pairs in {settings.out}")
+
+
+def read_lines(folder: Path) -> list[dict]:
+    """The line of each pair in a folder that sample.py --product wrote, in their order."""
+    return [json.loads(line) for line in read_text(folder / "pairs.jsonl").splitlines()]
 
 
 def column(folder: Path, line: dict, side: int) -> list[np.ndarray]:

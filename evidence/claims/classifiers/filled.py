@@ -25,7 +25,6 @@ import scipy
 import torch
 from PIL import Image
 
-from border import read_text
 from data import ImageSet, load
 from data.images import decode
 from data.output.atomic import write_atomic
@@ -35,6 +34,7 @@ from data.place.foreground import foreground
 from data.place.moved import displaced, laid, relit
 from data.place.procedural import spot, stroke
 from data.transforms import Transform, to_tensor
+from evidence.pairs_picture import read_lines
 from evidence.results import Result, arms_table, gains
 from evidence.steps import ROOT, SIDE
 from evidence.tools.finder import overlap, trained_finder
@@ -134,8 +134,8 @@ def drawn(
             if not end.exists():
                 sample_once(out, own | fill | {"run": str(run)})
                 write_atomic(end, b"")
-            pairs, lines = load(str(out), Transform(SIDE)), read_text(out / "pairs.jsonl").splitlines()
-            found.setdefault(arm, []).append((pairs.pixels, [asked[json.loads(line)["asked"]] for line in lines]))
+            pairs = load(str(out), Transform(SIDE))
+            found.setdefault(arm, []).append((pairs.pixels, [asked[line["asked"]] for line in read_lines(out)]))
             add(sources, arm, pairs.pixels, pairs.masks, label)
         sample_once(folder / "ControlNet" / state, own | {"run": str(control), "hint": list(asked)})
         sample_once(folder / "without mask" / state, own | {"run": str(classes)})
