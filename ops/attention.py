@@ -6,7 +6,7 @@ mask too, both must allow.
 
 set_backend(name), or the environment variable GRAFT_ATTENTION when the process starts, chooses the backend:
 
-    auto        grouped or sdpa, whichever measured faster for the device, dtype and length (python -m bench.attention)
+    auto        whichever measured faster for the device, dtype and lengths (python -m bench.attention)
     reference   the equation as it stands
     grouped     the same, a few heads at a time
     sdpa        torch's scaled_dot_product_attention
@@ -63,7 +63,11 @@ def grouped(
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-    """`grouped` for up to 2048 tokens of bfloat16 on a CPU, if it has no AMX or a gradient is wanted; else `sdpa`."""
+    """By hand for up to 2048 tokens of bfloat16 on a CPU, if it has no AMX or a gradient is wanted; else `sdpa`.
+
+    By hand is `grouped`, or `reference` where the scores are no more numbers than q and k: they are kept then, and the
+    backward pass, which does not compute them again, takes half of the time.
+    """
     # Torch's CPU kernel multiplies bfloat16 fast by AMX instructions alone, and is slow in every backward pass. On one
     # thread of an AMD EPYC (Zen 5, no AMX), in bfloat16 from 64 to 2048 tokens, `grouped` takes 0.59 to 0.74 of its
     # forward time and 0.16 to 0.64 of its training time; on an Intel Xeon with AMX 1.14 to 1.93 and 0.13 to 0.77.
@@ -71,7 +75,10 @@ def auto(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bo
     by_hand = q.device.type == "cpu" and q.dtype == torch.bfloat16 and max(q.shape[-2], k.shape[-2]) <= 2048
     if by_hand and HAS_AMX:
         by_hand = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return (grouped if by_hand else sdpa)(q, k, v, mask, causal)
+    if not by_hand:
+        return sdpa(q, k, v, mask, causal)
+    few = k.shape[-2] <= 2 * k.shape[-1]  # S <= 2 K
+    return (reference if few else grouped)(q, k, v, mask, causal)
 
 
 def fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:

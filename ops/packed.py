@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 ONEDNN = torch.ops.mkldnn
-NOTHING_AFTER = ("none", [], "")  # what oneDNN does with the result: no function, its numbers, its name
+NOTHING_AFTER = ("none", [], "")  # what oneDNN does with the result: the function, its numbers, its kind
+GELU_AFTER = ("gelu", [], "tanh")
 
 
 def available() -> bool:
@@ -25,16 +26,17 @@ def available() -> bool:
 
 
 class PackedLinear(nn.Module):
-    """y = W x + b without a gradient."""
+    """y = W x + b, or gelu(W x + b) by its tanh approximation, without a gradient."""
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
+        self.after = NOTHING_AFTER
         self.in_features, self.dtype, self.bias = layer.in_features, layer.weight.dtype, layer.bias
         self.packed = ONEDNN._reorder_linear_weight(layer.weight.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., in) -> (..., out), of the weight's type."""
-        return ONEDNN._linear_pointwise(x.to(self.dtype), self.packed, self.bias, *NOTHING_AFTER)
+        return ONEDNN._linear_pointwise(x.to(self.dtype), self.packed, self.bias, *self.after)
 
 
 class PackedConv2d(nn.Module):
@@ -77,8 +79,23 @@ def pack(model: nn.Module) -> nn.Module:
             layer = owner.get_submodule(name)
             if type(layer) in PACKED and packs(layer):
                 setattr(owner, name, PACKED[type(layer)](layer))
+        join_gelu(owner)
     release()
     return model
+
+
+def join_gelu(owner: nn.Module) -> None:
+    """gelu(W x + b) as one call, where an owner names its Linear and its GELU as `in_one_call` (dit/block.py).
+
+    A GELU of its own reads and writes all hidden numbers once more: 5 % of a DiT-XL/2's forward in bfloat16.
+    """
+    if not hasattr(owner, "in_one_call"):
+        return
+    linear, gelu = owner.in_one_call
+    layer = owner.get_submodule(linear)
+    if isinstance(layer, PackedLinear):
+        layer.after = GELU_AFTER
+        setattr(owner, gelu, nn.Identity())
 
 
 def release() -> None:

@@ -1,12 +1,14 @@
 """Packed layers compute what the plain ones do; what cannot be packed stays."""
 
 import weakref
+from copy import deepcopy
 
 import pytest
 import torch
 from torch import nn
 
 import adapters
+from dit.block import Mlp
 from ops import packed
 from ops.packed import PackedConv2d, PackedLinear, available, pack
 
@@ -35,6 +37,24 @@ def test_the_numbers_are_those_of_the_plain_layer(name, dtype):
         assert out.dtype == dtype and out.shape == expected.shape
         within = 2e-2 if dtype == torch.bfloat16 else 1e-5  # the last bit of either
         torch.testing.assert_close(out, expected, rtol=within, atol=within)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_gelu_of_a_dit_is_joined_with_the_linear_before_it(dtype):
+    torch.manual_seed(0)
+    plain = Mlp(24, 96).requires_grad_(False).to(dtype)
+    model, x = pack(deepcopy(plain)), torch.randn(5, 24, dtype=dtype)
+    assert isinstance(model.act, nn.Identity)
+    within = 2e-2 if dtype == torch.bfloat16 else 1e-5  # the last bit of either
+    torch.testing.assert_close(model(x), plain(x), rtol=within, atol=within)
+
+
+def test_the_gelu_stays_where_the_linear_before_it_does():
+    model = Mlp(24, 96).requires_grad_(False)
+    adapters.attach(model, "lora:targets=fc1")
+    plain, x = deepcopy(model), torch.randn(5, 24)
+    assert torch.equal(pack(model).fc1(x), plain.fc1(x)) and isinstance(model.act, nn.GELU)
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
 def test_an_image_is_the_same_whichever_batch_came_first():

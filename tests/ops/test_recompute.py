@@ -7,7 +7,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from dit.block import Block, modulate
-from ops.attention import grouped, reference
+from ops.attention import auto, grouped, reference
 from ops.recompute import by_shape, normed, recomputed
 from unet import UNet, UNetConfig
 from unet.block import GEGLU, TimeResBlock
@@ -66,6 +66,13 @@ def test_grouped_attention_keeps_no_scores(dtype):
     assert torch.equal(once, twice) and little < much / 3
     for a, b in zip(grads(once, qkv), grads(twice, qkv), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(("keys", "backend"), [(16, reference), (17, grouped)])
+def test_scores_are_kept_where_they_are_no_more_than_q_and_k(keys, backend):
+    q, k, v = (torch.randn(2, 3, n, 8, dtype=torch.bfloat16, requires_grad=True) for n in (24, keys, keys))
+    assert kept(lambda: auto(q, k, v))[1] == kept(lambda: backend(q, k, v))[1]
+    assert kept(lambda: reference(q, k, v))[1] != kept(lambda: grouped(q, k, v))[1]
 
 
 def test_a_frozen_convolution_keeps_the_shape_alone():
