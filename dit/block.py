@@ -32,8 +32,6 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """fc2(gelu(fc1(x))), gelu by its tanh approximation."""
 
-    in_one_call = ("fc1", "act")  # for sampling on a CPU, see ops/packed.py
-
     def __init__(self, width: int, hidden: int):
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)

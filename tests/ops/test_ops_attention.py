@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ops import attention
-from ops.attention import BACKENDS, auto, grouped, reference, sdpa, set_backend
+from ops.attention import BACKENDS, HAS_AMX, auto, grouped, reference, sdpa, set_backend
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,12 +64,32 @@ def test_causal_query_sees_only_its_past():
     assert torch.equal(reference(q, k, v, causal=True)[:, :, :3], reference(q, k, later, causal=True)[:, :, :3])
 
 
-def test_grouped_agrees_over_several_groups_forward_and_backward():
-    inputs = [x.requires_grad_() for x in random_qkv()]
-    for mask in masks():  # two heads at a time, six in all
-        outs = grouped(*inputs, mask, scores=2 * 5 * 7), reference(*inputs, mask)
+@pytest.mark.parametrize("scores", [2 * 5 * 7, 5 * 7, 2 * 7, 1], ids=["two heads", "one", "two queries", "one query"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_grouped_agrees_over_several_parts_forward_and_backward(scores, causal):
+    inputs = [x.requires_grad_() for x in random_qkv()]  # six heads in all, five queries each
+    for mask in masks():
+        outs = grouped(*inputs, mask, causal, scores), reference(*inputs, mask, causal)
         torch.testing.assert_close(*outs)
         torch.testing.assert_close(*[torch.autograd.grad(out.square().sum(), inputs) for out in outs])
+
+
+def test_the_gradients_of_many_parts_are_summed_in_float32():
+    inputs = [x.requires_grad_() for x in random_qkv(tokens=512, keys=32, dtype=torch.bfloat16)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    for parts in (1, 512):
+        found = torch.autograd.grad(grouped(*inputs, scores=512 * 32 // parts).float().square().sum(), inputs)
+        for a, b in zip(found, torch.autograd.grad(reference(*exact).square().sum(), exact), strict=True):
+            assert (a - b).norm() < 0.01 * b.norm()
+
+
+def test_grouped_under_autocast_has_gradients_of_the_type_of_its_inputs():
+    inputs = [x.requires_grad_() for x in random_qkv()]
+    with torch.autocast("cpu", torch.bfloat16):
+        out = grouped(*inputs, scores=2 * 7)
+    found, expected = (torch.autograd.grad(y.float().square().sum(), inputs) for y in (out, reference(*inputs)))
+    assert out.dtype == torch.bfloat16 and {x.dtype for x in found} == {torch.float32}
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.05)
 
 
 @pytest.mark.parametrize("tokens", [64, 2049])
@@ -82,7 +102,7 @@ def test_bfloat16_on_cpu_is_close_to_float64(tokens):
 
 @pytest.mark.parametrize(
     ("dtype", "tokens", "backend"),
-    [(torch.bfloat16, 64, grouped), (torch.bfloat16, 2049, sdpa), (torch.float32, 64, sdpa)],
+    [(torch.bfloat16, 64, grouped), (torch.bfloat16, 2049, sdpa if HAS_AMX else grouped), (torch.float32, 64, sdpa)],
 )
 def test_auto_chooses_by_dtype_and_length(dtype, tokens, backend):
     q, k, v = random_qkv(tokens=tokens, keys=tokens, batch=1, heads=1, dtype=dtype)

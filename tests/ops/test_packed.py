@@ -57,6 +57,13 @@ def test_the_gelu_stays_where_the_linear_before_it_does():
     torch.testing.assert_close(model(x), plain(x), rtol=1e-5, atol=1e-5)
 
 
+def test_another_gelu_is_not_that_one():
+    model = Mlp(24, 96).requires_grad_(False)
+    model.act = nn.GELU()
+    plain, x = deepcopy(model), 3 * torch.randn(5, 24)
+    torch.testing.assert_close(pack(model)(x), plain(x), rtol=1e-6, atol=1e-6)
+
+
 def test_an_image_is_the_same_whichever_batch_came_first():
     torch.manual_seed(0)
     layer = nn.Conv2d(64, 64, 3, padding=1).requires_grad_(False).to(torch.bfloat16)

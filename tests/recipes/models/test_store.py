@@ -58,7 +58,8 @@ def test_the_numbers_of_a_stable_diffusion_are_those_of_autocast():
     sd = weights.load_sd("tiny-sd", dtype=torch.float32)
     model = adapters.attach(TextConditioned(sd.unet, sd.text), "unet.lora:rank=2", torch.Generator().manual_seed(0))
     stored = store_frozen(copy.deepcopy(model), torch.bfloat16)
-    assert stored.unet.conv_in.weight.dtype == torch.bfloat16
+    conv = next(m for m in stored.unet.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
+    assert conv.weight.dtype == torch.bfloat16 and conv.weight.is_contiguous(memory_format=torch.channels_last)
     cond, shape = torch.tensor([[1, 2, 3], [4, 5, 6]]), (2, *model.latent_shape)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     outs = []
