@@ -13,6 +13,8 @@ import sys
 import torch
 from torch import Tensor, nn
 
+from ops.doubled import DoubledConv2d, summable
+
 ONEDNN = torch.ops.mkldnn
 NOTHING_AFTER = ("none", [], "")  # what oneDNN does with the result: the function, its numbers, its kind
 GELU_AFTER = ("gelu", [], "tanh")
@@ -78,10 +80,17 @@ def pack(model: nn.Module) -> nn.Module:
         for name in [name for name, _ in owner.named_children()]:
             layer = owner.get_submodule(name)
             if type(layer) in PACKED and packs(layer):
-                setattr(owner, name, PACKED[type(layer)](layer))
+                setattr(owner, name, packed(layer, doubling=name == "upsample"))
         join_gelu(owner)
     release()
     return model
+
+
+def packed(layer: nn.Linear | nn.Conv2d, doubling: bool) -> nn.Module:
+    """The layer packed; doubling: its input's pixels are doubled first (ops/doubled.py)."""
+    if doubling and summable(layer) and layer.weight.dtype == torch.bfloat16:
+        return DoubledConv2d(layer)
+    return PACKED[type(layer)](layer)
 
 
 def join_gelu(mlp: nn.Module) -> None:

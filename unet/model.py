@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ops import channels_last, normed, timestep_embedding
+from ops import channels_last, doubled, normed, timestep_embedding
 from unet.block import SpatialTransformer, TimeResBlock
 from unet.row import SINUSOID, SIZE_NUMBERS, split_row
 from unet.time import TimestepEmbedder
@@ -123,7 +123,7 @@ class Up(Level):
         """x (B, C', H, W) and skips, one a block, read from the last -> (B, C, H, W), or (B, C, 2H, 2W) upsampled."""
         for j, skip in enumerate(reversed(skips)):
             x = self.row(j, torch.cat([x, skip], dim=1), emb, cond)
-        return x if self.upsample is None else self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x if self.upsample is None else doubled(self.upsample, x)
 
 
 class UNetEncoder(nn.Module):

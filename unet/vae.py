@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ops import attention, channels_last
+from ops import attention, channels_last, doubled
 
 
 @dataclass
@@ -96,7 +96,7 @@ class Up(nn.Module):
         """x (B, C, H, W) -> (B, out, H, W), or (B, out, 2H, 2W) upsampled."""
         for block in self.res:
             x = block(x)
-        return x if self.upsample is None else self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x if self.upsample is None else doubled(self.upsample, x)
 
 
 def middle(channels: int, groups: int) -> nn.Sequential:
