@@ -7,13 +7,11 @@ needs no more memory than before. The numbers are those of the plain layer withi
 torch has no public call for this; its own compiler makes these two. Where they are missing, layers stay as they are.
 """
 
-import ctypes
-import sys
-
 import torch
 from torch import Tensor, nn
 
 from ops.doubled import DoubledConv2d, summable
+from ops.machine.pages import release
 
 ONEDNN = torch.ops.mkldnn
 NOTHING_AFTER = ("none", [], "")  # what oneDNN does with the result: the function, its numbers, its kind
@@ -101,13 +99,6 @@ def join_gelu(mlp: nn.Module) -> None:
     linear, act = getattr(mlp, "fc1", None), getattr(mlp, "act", None)
     if isinstance(linear, PackedLinear) and isinstance(act, nn.GELU) and act.approximate == "tanh":
         linear.after, mlp.act = GELU_AFTER, nn.Identity()
-
-
-def release() -> None:
-    """Give the memory of plain weights back to the system: glibc keeps what is freed, up to another whole model."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def packs(layer: nn.Linear | nn.Conv2d) -> bool:

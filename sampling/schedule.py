@@ -96,7 +96,7 @@ class NoisePath:
                 f"the network returned {out.shape[1]} channels for latents of {C}: expected {C}, "
                 f"or {2 * C} with a learned variance"
             )
-        return out[:, :C], out[:, C:] if out.shape[1] > C else None
+        return (out, None) if out.shape[1] == C else (out[:, :C], out[:, C:])
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t = alpha x0 + sigma eps (DDPM eq. 4). x0, eps, x_t (B,C,H,W), t (B,)."""

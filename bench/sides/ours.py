@@ -13,13 +13,13 @@ import train
 import weights
 from bench.sides.random import filled
 from bench.timing.worker import peak
-from config.training import Loop, Run
+from config.training import Blocks, Loop, Run
 from data.transforms import to_uint8
 from dit import SIZES, DiT
 from dit.table import tabulate
 from ops.device import Compute
 from recipes.job import Job
-from recipes.models.store import for_sampling, store_frozen
+from recipes.models.store import for_sampling, for_training
 from recipes.objectives.denoise import denoising
 from sampling import Schedule, batched_cfg, sample_latents
 from unet import VAE, TextConditioned, TextEncoder, Tokenizer, UNet, VAEConfig
@@ -134,7 +134,7 @@ def sampler(size: dict, device: str) -> Callable:
 def trained(model: nn.Module, specs: list[str], cond: Tensor, device: str, precision: str = "bf16") -> Callable:
     """A step of train.py's loop, on latents and conditions that are there."""
     compute = Compute(torch.device(device), precision)
-    store_frozen(adapters.attach(model.to(compute.device).train(), specs), compute.dtype, specs)
+    for_training(adapters.attach(model.to(compute.device).train(), specs), compute, Blocks(), specs)
     options, run = Loop(batch=len(cond), clip=0.0, ema=0.0), Run(precision=precision, device=device)
     batch = {"x0": torch.randn(len(cond), *model.latent_shape), "cond": cond}
     schedule = Schedule.linear()

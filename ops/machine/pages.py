@@ -1,7 +1,8 @@
-"""Give back the memory of a file's pages that were read and are not needed any more."""
+"""Give memory back to the system: the pages of a file that were read, and what this process freed."""
 
 import ctypes
 import mmap
+import sys
 from pathlib import Path
 
 from torch import Tensor
@@ -27,3 +28,10 @@ def forget(tensors: list[Tensor]) -> None:
         end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
         if begin < end and any(first <= begin and end <= last for first, last in files):
             libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), DONTNEED)
+
+
+def release() -> None:
+    """Give freed memory back: glibc keeps what lies between tensors that live on, up to another whole model."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(ctypes.c_size_t(0))

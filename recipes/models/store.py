@@ -12,11 +12,13 @@ import torch
 from torch import Tensor, nn
 
 import adapters
+from adapters.core import specialize
 from config.training import Blocks
 from ops.compiled import compile_in_place
 from ops.device import Compute
 from ops.machine.pages import forget
 from ops.packed import pack
+from ops.recompute import CastTwice
 from recipes.models.checkpoint import blocks_of, checkpoint_blocks
 
 
@@ -52,6 +54,9 @@ def as_multiplied(weight: Tensor, dtype: torch.dtype) -> Tensor:
 def for_training(model: nn.Module, compute: Compute, blocks: Blocks, specs: Sequence[str] = ()) -> None:
     """The model with its adapters as it trains: frozen weights stored so, blocks computed twice or compiled."""
     store_frozen(model, compute.dtype, specs)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad and through_super(type(layer)):
+            specialize(layer, CastTwice)
     if blocks.checkpoint == "blocks":
         checkpoint_blocks(model)
     if blocks.compile:

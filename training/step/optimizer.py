@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from config.training import Loop
+from ops.machine.pages import release
 
 MANY = 100_000_000  # numbers that train, from which on their gradients are worth freeing: 400 MB
 COOLDOWN = 0.2  # share of the steps, of the lr_schedule of that name
@@ -58,6 +59,7 @@ class StepInBackward(torch.optim.AdamW):
     def __init__(self, groups: list[dict], weight_decay: float):
         super().__init__(groups, weight_decay=weight_decay, fused=True)
         self.norms: list[Tensor] = []
+        self.fresh = True  # no step was taken
         for group in self.param_groups:
             for parameter in group["params"]:
                 one = torch.optim.AdamW([{**group, "params": [parameter]}])
@@ -79,7 +81,10 @@ class StepInBackward(torch.optim.AdamW):
         return torch.linalg.vector_norm(torch.stack(norms)).item()
 
     def step(self) -> None:
-        """Nothing is left to do."""
+        """Nothing is left to do, but once to give back what was freed between the moments that are new: 0.8 GB of 9."""
+        if self.fresh:
+            release()
+        self.fresh = False
 
 
 def clip(model: nn.Module, optimizer: torch.optim.Optimizer, largest: float) -> float:

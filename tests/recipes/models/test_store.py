@@ -6,12 +6,17 @@ import os
 import pytest
 import torch
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 
 import adapters
 import weights
+from config.training import Blocks
 from dit import DiT, DiTConfig
+from ops import recompute
+from ops.device import Compute
 from ops.machine.pages import forget
-from recipes.models.store import store_frozen, through_super
+from ops.recompute import CastTwice
+from recipes.models.store import for_training, store_frozen, through_super
 from unet import TextConditioned
 from weights.formats import safe
 
@@ -103,3 +108,53 @@ def test_forgotten_pages_come_back_from_the_file(tmp_path):
     own = mapped.clone()
     forget([mapped, own])
     assert torch.equal(mapped, values) and torch.equal(own, values)
+
+
+@pytest.mark.parametrize("kind", ["dit", "unet"])
+def test_what_trains_is_cast_twice_and_learns_the_same(kind, monkeypatch):
+    """Of a weight that trains the backward pass finds no copy in bfloat16, and the gradients are those of autocast."""
+    if kind == "dit":
+        model, cond = new_dit(), Y
+    else:
+        sd = weights.load_sd("tiny-sd", dtype=torch.float32)
+        model, cond = TextConditioned(sd.unet, sd.text), torch.tensor([[1, 2, 3], [4, 5, 6]])
+    model = adapters.attach(model, "full")
+    twice, compute = copy.deepcopy(model), Compute(torch.device("cpu"), "bf16")
+    for_training(twice, compute, Blocks(), ["full"])
+    layers = [layer for layer in twice.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    assert all(isinstance(layer, CastTwice) for layer in layers)
+    shapes = {tuple(layer.weight.shape) for layer in layers} | {tuple(layer.weight.shape[::-1]) for layer in layers}
+    kept = []
+
+    class Seen(saved_tensors_hooks):
+        def __init__(self, pack=lambda tensor: tensor, unpack=lambda tensor: tensor):
+            def seen(tensor):
+                packed = pack(tensor)
+                if isinstance(packed, torch.Tensor) and packed.dtype == torch.bfloat16:
+                    kept.append(tuple(packed.shape))
+                return packed
+
+            super().__init__(seen, unpack)
+
+    monkeypatch.setattr(recompute, "saved_tensors_hooks", Seen)
+    x, found = torch.randn(2, *model.latent_shape, generator=torch.Generator().manual_seed(0)), []
+    for each in (model, twice):
+        kept.clear()
+        with torch.autocast("cpu", torch.bfloat16), Seen():
+            out = each(x, T, cond)
+        found.append((out, len(shapes.intersection(kept))))
+        out.float().square().mean().backward()
+    (out, count), (out_twice, count_twice) = found
+    assert torch.equal(out, out_twice) and count > 3 > count_twice
+    trained = adapters.trainable_parameters(twice)
+    for name, parameter in adapters.trainable_parameters(model).items():
+        if parameter.grad is not None:
+            torch.testing.assert_close(trained[name].grad, parameter.grad, atol=0, rtol=0, msg=name)
+
+
+def test_a_run_of_all_weights_saves_plain_ones():
+    model = adapters.attach(new_dit(), "full")
+    names = list(model.state_dict())
+    for_training(model, Compute(torch.device("cpu"), "bf16"), Blocks(), ["full"])
+    assert list(model.state_dict()) == names
+    assert not any(isinstance(layer, CastTwice) for layer in adapters.merge(model).modules())
