@@ -38,6 +38,9 @@ ROWS = {
     "bitfit_small": Row(
         "BitFit step B4, bf16, of a DiT-S/2 or SiT-S/2", "ours:bitfit", "peers:bitfit", DIFFUSERS, option=SMALL
     ),
+    "bitfit_twice": Row(
+        "BitFit step B4, bf16, --checkpoint blocks", "ours:bitfit_twice", "peers:bitfit", DIFFUSERS, None, 0.60, 8
+    ),
     "lora": Row("LoRA r8 step B4, bf16", "ours:lora", "peers:lora", "diffusers, peft", 0.90, 0.60, 8),
     "full": Row("full step B1, bf16, float32 weights", "ours:full", "peers:full", DIFFUSERS, 0.90, 0.70, 22),
     "full_bitfit": Row("full step / BitFit step, B4, bf16", "ours:full_b4", "ours:bitfit", "ours", -1.7, gib=17),

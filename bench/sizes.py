@@ -15,7 +15,7 @@ FULL = {
     "layers": 2,
     "steps": 50,  # of the guided DDIM
     "batch": 4,
-    "has_depth": ["dit", "ddim", "bitfit", "lora", "checkpoint", "full", "full_b4", "read", "first"],
+    "has_depth": ["dit", "ddim", "bitfit", "bitfit_twice", "lora", "checkpoint", "full", "full_b4", "read", "first"],
 }
 TINY = FULL | {
     "model": "DiT-T/2",

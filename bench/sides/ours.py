@@ -131,11 +131,11 @@ def sampler(size: dict, device: str) -> Callable:
     return step
 
 
-def trained(model: nn.Module, specs: list[str], cond: Tensor, device: str, precision: str = "bf16") -> Callable:
-    """A step of train.py's loop, on latents and conditions that are there."""
-    compute = Compute(torch.device(device), precision)
-    for_training(adapters.attach(model.to(compute.device).train(), specs), compute, Blocks(), specs)
-    options, run = Loop(batch=len(cond), clip=0.0, ema=0.0), Run(precision=precision, device=device)
+def trained(model: nn.Module, specs: list[str], cond: Tensor, device: str, checkpoint: str = "none") -> Callable:
+    """A step of train.py's loop, on latents and conditions that are there. checkpoint: of --checkpoint."""
+    compute = Compute(torch.device(device), "bf16")
+    for_training(adapters.attach(model.to(compute.device).train(), specs), compute, Blocks(checkpoint), specs)
+    options, run = Loop(batch=len(cond), clip=0.0, ema=0.0), Run(precision=compute.precision, device=device)
     batch = {"x0": torch.randn(len(cond), *model.latent_shape), "cond": cond}
     schedule = Schedule.linear()
     loss = denoising(model, lambda progress: schedule)
@@ -152,6 +152,11 @@ def trained(model: nn.Module, specs: list[str], cond: Tensor, device: str, preci
 def bitfit(size: dict, device: str) -> Callable:
     """The biases train."""
     return trained(new_dit(size), BITFIT, torch.arange(size["batch"]), device)
+
+
+def bitfit_twice(size: dict, device: str) -> Callable:
+    """The biases train, and each block is computed twice."""
+    return trained(new_dit(size), BITFIT, torch.arange(size["batch"]), device, "blocks")
 
 
 def lora(size: dict, device: str) -> Callable:
