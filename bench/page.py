@@ -51,7 +51,8 @@ def page(results: dict) -> str:
         "`python -m bench` on random weights: ours and another's in processes of their own, a step of each in turn. A",
         "ratio is the median of the pairs', ours / other's, with what is asked of it in brackets; beside it are the",
         "least and the most, and the number of pairs. A row without another tells what ours takes. Peaks are GiB of",
-        "resident memory during a step, weights and the libraries included.\n",
+        "resident memory during a step, weights and the libraries included. [Where both go](speed.md), and",
+        "why some rows miss what is asked.\n",
         *(f"- {place}" for place in places),
         "- no GPU was at hand; `python -m bench --device cuda` measures one, by CUDA events\n"
         if not any("CUDA events" in place for place in places)

@@ -7,6 +7,7 @@ import pytest
 
 from bench.__main__ import main
 from bench.page import about, asked, line, page
+from bench.profile import main as profile
 from bench.rows import ROWS
 from bench.sizes import FULL, TINY
 
@@ -60,3 +61,13 @@ def test_an_unknown_row_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["--rows", "nothing"])
     assert "no row 'nothing'; the rows are dit_fp32" in capsys.readouterr().err
+
+
+def test_a_profile_tells_where_the_time_goes(capsys):
+    profile(["ours:bitfit", "--tiny"])
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert first.startswith("ours:bitfit: ") and len(rows) == 8 and any("aten::mm, " in row for row in rows)
+    assert 0 < sum(float(row.split("%")[0]) for row in rows) <= 100
+    with pytest.raises(SystemExit):
+        profile(["ours:nothing"])
+    assert "no side 'ours:nothing'; the sides are " in capsys.readouterr().err
