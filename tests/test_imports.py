@@ -237,6 +237,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "bench.sides": {"bench.timing"},
     "bench.attention": set(),
     "bench.memory": {"bench.timing"},
+    "bench.profile": {"bench.rows", "bench.sizes"},
     "bench": set(),
     "bench.__main__": {"bench.rows", "bench.sizes", "bench.page", "bench.timing"},
 }
