@@ -18,8 +18,7 @@ from torch import Tensor, nn
 def doubled(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x with every pixel doubled in each direction): x (B, C, H, W) -> (B, C', 2H, 2W).
 
-    By sums of the weights for sampling in bfloat16 on a CPU, within its rounding; else as it stands. On one core of an
-    AMD EPYC it takes half of the time (`python -m bench --rows vae_decode,unet`).
+    By sums of the weights for sampling in bfloat16 on a CPU, within its rounding; else as it stands.
     """
     if summable(conv) and in_bfloat16(x) and not torch.is_grad_enabled():
         conv = DoubledConv2d(conv)

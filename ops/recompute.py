@@ -91,7 +91,8 @@ class CastTwice:
     """A mixin over a Linear or Conv2d whose weight trains: under autocast y = bf16(W) x + b, and bf16(W) is not kept.
 
     Autocast holds the copy of every weight until the backward pass has read it: half of the model once more. Here it is
-    made again for the gradient of x, to the same bits, in 5 % of a step's time at batch 1.
+    made again for the gradient of x, with the same bits. The optimizer may change the weight as soon as its gradient is
+    there: every use of it has been differentiated then.
     """
 
     added = ()

@@ -3,7 +3,7 @@
 Under autocast a layer with float32 weights computes x W^T with bf16(W), cast anew in every call. Stored as bf16(W) it
 computes the same numbers, in half the memory and without casts. Only Linears and Conv2ds are stored so: autocast leaves
 norms, embeddings and tables in float32. A Conv2d's weight lies in memory as its input does then (ops/layout.py), or it
-would be copied into that order in every call: half of the time of a 3x3 convolution of 1280 channels at 8x8.
+would be copied into that order in every call.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,10 @@ def as_multiplied(weight: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def for_training(model: nn.Module, compute: Compute, blocks: Blocks, specs: Sequence[str] = ()) -> None:
-    """The model with its adapters as it trains: frozen weights stored so, blocks computed twice or compiled."""
+    """The model with its adapters as it trains: frozen weights stored so, blocks computed twice or compiled.
+
+    Of the weights that train no copy in another precision is kept (ops/recompute.py).
+    """
     store_frozen(model, compute.dtype, specs)
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and layer.weight.requires_grad and through_super(type(layer)):

@@ -81,7 +81,7 @@ class StepInBackward(torch.optim.AdamW):
         return torch.linalg.vector_norm(torch.stack(norms)).item()
 
     def step(self) -> None:
-        """Nothing is left to do, but once to give back what was freed between the moments that are new: 0.8 GB of 9."""
+        """Nothing is left to do, but once to give back what was freed between the moments, which are new."""
         if self.fresh:
             release()
         self.fresh = False
