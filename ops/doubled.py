@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ops.layout import in_bfloat16
+
 
 def doubled(conv: nn.Module, x: Tensor) -> Tensor:
     """conv(x with every pixel doubled in each direction): x (B, C, H, W) -> (B, C', 2H, 2W).
@@ -33,12 +35,6 @@ def summable(conv: nn.Module) -> bool:
         return False
     how = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
     return how == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-
-
-def in_bfloat16(x: Tensor) -> bool:
-    """Whether a convolution of x computes in bfloat16."""
-    lowered = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-    return lowered or x.dtype == torch.bfloat16
 
 
 class DoubledConv2d(nn.Module):

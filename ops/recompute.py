@@ -10,6 +10,7 @@ matrix product of a layer is. A gradient with respect to the input of a frozen c
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -72,19 +73,21 @@ def by_shape(layer: nn.Conv2d, x: Tensor) -> Tensor:
         return layer(x)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return layer(x)
-    kept = x.data_ptr()
+    with dropped(x, partial(torch.empty_strided, dtype=x.dtype, device=x.device)):
+        return layer(x)
+
+
+def dropped(tensor: Tensor, again: Callable[[tuple, tuple], Tensor]) -> saved_tensors_hooks:
+    """A block in which autograd does not keep `tensor`: the backward pass takes again(shape, stride) in its place."""
+    address = tensor.data_ptr()
 
     def pack(tensor: Tensor) -> Tensor | tuple:
-        return (tensor.shape, tensor.stride(), tensor.dtype, tensor.device) if tensor.data_ptr() == kept else tensor
+        return (tensor.shape, tensor.stride()) if tensor.data_ptr() == address else tensor
 
     def unpack(packed: Tensor | tuple) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        shape, stride, dtype, device = packed
-        return torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        return packed if isinstance(packed, Tensor) else again(*packed)
 
-    with saved_tensors_hooks(pack, unpack):
-        return layer(x)
+    return saved_tensors_hooks(pack, unpack)
 
 
 class CastTwice:
@@ -107,16 +110,8 @@ class CastTwice:
             return super().forward(x)
         dtype = torch.get_autocast_dtype(kind)
         weight = self.weight.to(dtype)
-        cast = weight.data_ptr()
-
-        def pack(tensor: Tensor) -> Tensor | tuple:
-            return (tensor.shape, tensor.stride()) if tensor.data_ptr() == cast else tensor
-
-        def unpack(packed: Tensor | tuple) -> Tensor:
-            return packed if isinstance(packed, Tensor) else self.weight.detach().to(dtype).as_strided(*packed)
-
-        with saved_tensors_hooks(pack, unpack):
-            multiply = F.linear if isinstance(self, nn.Linear) else self._conv_forward
+        multiply = F.linear if isinstance(self, nn.Linear) else self._conv_forward
+        with dropped(weight, lambda *layout: self.weight.detach().to(dtype).as_strided(*layout)):
             return multiply(x, weight, self.bias)
 
     def merge(self) -> None:

@@ -131,7 +131,7 @@ ROOMS = {  # room, or file that lies in none: the rooms of its package that it m
     "ops.embed": set(),
     "ops.inputs": set(),
     "ops.layout": set(),
-    "ops.doubled": set(),
+    "ops.doubled": {"ops.layout"},
     "ops.packed": {"ops.doubled", "ops.machine"},
     "ops": {"ops.attention", "ops.doubled", "ops.embed", "ops.layout", "ops.recompute"},
     "sampling.schedule": set(),
