@@ -24,7 +24,7 @@ from ops.device import Compute
 from ops.random import generator_for
 from recipes.conditions.captions import Captions
 from recipes.conditions.classes import Classes, new_classes
-from recipes.images.masks import Computed, areas, check_masks, mask_hints
+from recipes.images.masks import Computed, areas, check_masks, mask_hints, say_small
 from recipes.job import Batch, Job, header_settings
 from recipes.models.loading import Checkpoint, load_sd
 from recipes.models.store import for_training
@@ -42,6 +42,8 @@ def inpaint(config: Config, compute: Compute) -> Job:
     if options.mask_weight != 1:
         raise ValueError("inpaint weighs what lies outside of the masks by --outside, and reads no --mask-weight")
     condition, first = (with_captions if captioned else with_classes)(config, compute)
+    if not config[part.Window].window:
+        say_small(condition.images.masks)
     model, specs = condition.model, condition.methods(config[part.Adapter].adapter)
     specs += [spec for spec in first if not {"full", f"{first[0].partition('.')[0]}.full"} & set(specs)]
     adapters.attach(model, specs, generator_for(config[part.Run].seed, -2))

@@ -1,6 +1,7 @@
 """Masks in training: as a weight of the loss (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661), or as hints."""
 
 from collections.abc import Callable, Sequence
+from statistics import median
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from data import ImageSet
 from data.images import decode_mask
 from data.lazy import Lazy, blocks
 from data.transforms import Transform, Variant, apply_variant
+from data.window import window
+
+SMALL = 0.5  # of a picture's side: defects whose boxes are smaller are drawn better in a window of their own
 
 
 class Computed:
@@ -45,6 +49,17 @@ def check_masks(images: ImageSet, source: str, recipe: str) -> None:
     if images.masks is None or not areas(images.masks).any():
         found = "none" if images.masks is None else "only empty ones"
         raise ValueError(f"the {recipe} recipe reads masks, and {source} has {found}")
+
+
+def say_small(masks: np.ndarray | Lazy) -> None:
+    """One sentence if the boxes of the masks (N, S, S) that are not empty are smaller than SMALL at the median."""
+    rows = [window(mask, 1.0)[0] for block in blocks(masks) for mask in block if mask.any()]
+    side = median(square.stop - square.start for square in rows) / masks.shape[1]
+    if side < SMALL:
+        print(
+            f"the defects' boxes span {side:.2f} of a picture's side (median): of photographs in files, --window 2 "
+            "trains on the square of twice each box, where a thin defect is drawn sharper"
+        )
 
 
 def areas(masks: np.ndarray | Lazy) -> Tensor:

@@ -204,3 +204,15 @@ def test_a_model_for_inpainting_trains_without_its_first_layer(tiny_sd, tmp_path
 def test_what_does_not_fit_is_one_sentence(more, fault, tiny_sd):
     with pytest.raises(ValueError, match=fault):
         job_of([*FEW, "--model", str(tiny_sd), "--adapter", "lora:rank=2", *more])
+
+
+@pytest.mark.parametrize(("side", "flags", "said"), [(6, [], True), (6, ["--window", "2"], False), (20, [], False)])
+def test_defects_that_are_small_in_the_picture_are_said_once(side, flags, said, tiny, tmp_path, capsys):
+    for kind, name in (("test", "0.png"), ("ground_truth", "0_mask.png")):
+        pixels = np.zeros((32, 32), np.uint8)
+        pixels[4 : 4 + side, 8 : 8 + 2] = 255
+        (tmp_path / "nut" / kind / "crack").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "nut" / kind / "crack" / name)
+    job_of([*dit_flags(tiny)[:-2], "--data", str(tmp_path), *flags])
+    told = [line for line in capsys.readouterr().out.splitlines() if "--window 2" in line]
+    assert len(told) == said and all("span 0.19 of" in line for line in told)
