@@ -256,7 +256,7 @@ def result(numbers: dict) -> Result:
         [
             gains(f"pixel AP with pairs of `inpaint` is above that of the best control ({best})", ours, ap[best]),
             gains(f"pixel AP with blended pairs is above that of the best control ({best})", blends, ap[best]),
-            gains(f"pixel AP with `more real`, the ceiling, is above that of the best control ({best})", more, ap[best]),
+            gains(f"pixel AP with `more real` is above that of the best control ({best})", more, ap[best]),
             gains("pixel AP with pairs of `inpaint` is above that of `real`", ours, ap["real"]),
             gains("pixel AP with pairs of `inpaint` is above that of the whole photograph's", ours, whole),
             gains("class accuracy with `inpaint` is above that with whole pictures", classified, without),
