@@ -14,7 +14,6 @@ was a fifth of it. The networks therefore lay their tokens out in a row, and the
 import time
 from collections.abc import Iterable
 
-import einops
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -55,20 +54,10 @@ def compile_in_place(model: nn.Module, blocks: Iterable[nn.Module]) -> None:
         torch._dynamo.on_compile_start(WATCH.start)
         torch._dynamo.on_compile_end(WATCH.stop)
     check_compiler(next(model.parameters()).device)
-    take_einops_whole()
     torch._dynamo.config.recompile_limit = CODES  # past its own, 8, torch would run the rest as it is
     for block in blocks:
         block.compile(options={"fallback_random": True})
     model.register_forward_hook(WATCH.tell)
-
-
-def take_einops_whole() -> None:
-    """Let Dynamo put einops' functions into its graph as one node each.
-
-    It would trace how they read their patterns instead, at every place of the network that calls them, which is slow.
-    """
-    for function in (einops.rearrange, einops.reduce, einops.repeat):
-        torch._dynamo.allow_in_graph(function)
 
 
 def check_compiler(device: torch.device) -> None:

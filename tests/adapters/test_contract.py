@@ -14,7 +14,6 @@ from torch import nn
 
 import adapters
 from dit import DiT, DiTConfig
-from ops.compiled import take_einops_whole
 from unet import TextConditioned, TextConfig, TextEncoder, UNet, UNetConfig
 
 X, T = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 700])
@@ -151,7 +150,6 @@ def test_output_is_bit_identical_at_step_0(method, backbone):
 def test_noise_is_in_training_mode_alone_and_compiles(method, backbone):
     model = attached(method, backbone).train()
     torch.compiler.reset()
-    take_einops_whole()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     drawn = []
     for seed, draw in ((0, model), (0, compiled), (1, model)):
@@ -200,7 +198,6 @@ def test_it_compiles_without_a_graph_break(method, backbone):
     model = attached(method, backbone)
     perturb(model)
     torch.compiler.reset()
-    take_einops_whole()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     torch.testing.assert_close(run(compiled, backbone), run(model, backbone))
 
