@@ -1,7 +1,6 @@
 """Masks in training: as a weight of the loss (DriveDiTFit, Tu et al. 2024, arXiv 2407.15661), or as hints."""
 
 from collections.abc import Callable, Sequence
-from statistics import median
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from data import ImageSet
 from data.images import decode_mask
 from data.lazy import Lazy, blocks
 from data.transforms import Transform, Variant, apply_variant
-from data.window import window
+from data.window import windows
 
 SMALL = 0.5  # of a picture's side: defects whose boxes are smaller are drawn better in a window of their own
 
@@ -53,8 +52,7 @@ def check_masks(images: ImageSet, source: str, recipe: str) -> None:
 
 def say_small(masks: np.ndarray | Lazy) -> None:
     """One sentence if the boxes of the masks (N, S, S) that are not empty are smaller than SMALL at the median."""
-    rows = [window(mask, 1.0)[0] for block in blocks(masks) for mask in block if mask.any()]
-    side = median(square.stop - square.start for square in rows) / masks.shape[1]
+    side = windows((mask for block in blocks(masks) for mask in block), 1.0).share
     if side < SMALL:
         print(
             f"the defects' boxes span {side:.2f} of a picture's side (median): of photographs in files, --window 2 "

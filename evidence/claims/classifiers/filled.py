@@ -120,9 +120,9 @@ def drawn(
     both = {"data": str(tree), "cache": str(folder / "cache"), "seed": draw, "batch": BATCH, "sample_every": steps}
     both |= {"save_every": max(steps // 4, 1), "steps": steps, "sample_steps": sample_steps, "count": 1}
     classes = train(folder / "classes", both | {"measure": 0})
-    fills = {
-        arm: train(folder / arm, both | {"recipe": "inpaint", "window": window}) for arm, window in WINDOWS.items()
-    }
+    fills = {"blended": classes}  # arm -> the run that fills its masks
+    for arm, window in WINDOWS.items():
+        fills[arm] = train(folder / arm, both | {"recipe": "inpaint", "window": window})
     control = train(folder / "control", both | {"recipe": "control", "init": [str(classes / "adapter.safetensors")]})
     sources, found, wanted = {}, {}, 0  # found: arm -> its pictures and the masks asked for, of each state
     call = {"steps": sample_steps, "count": count, "seed": draw}
@@ -134,7 +134,7 @@ def drawn(
         asked = {str(file): np.array(Image.open(file)) > 0 for file in sorted(masks.glob("*.png"))[:count]}
         wanted += len(asked)
         own = call | {"classes": f"hazelnut/{state}"}
-        for arm, run in {"blended": classes, **fills}.items():
+        for arm, run in fills.items():
             out, end = folder / arm / state, folder / arm / f"{state}.done"
             fill = {"image": str(good), "mask": str(masks), "product": "hazelnut", "replace": True}
             if not end.exists():
