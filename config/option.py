@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import types
-import typing
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -83,8 +82,3 @@ def check_value(field: dataclasses.Field, value: Any) -> None:
 def flag(name: str) -> str:
     """The name of a setting as it is typed."""
     return "--" + name.replace("_", "-")
-
-
-def typed(kind: type, field: dataclasses.Field) -> type:
-    """The type of a part's field: str, int, float, bool or list[str]."""
-    return typing.get_type_hints(kind)[field.name]

@@ -8,12 +8,14 @@ import difflib
 import json
 import re
 import sys
+import typing
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from border import in_words, number_hint, read_table
-from config.option import check_part, flag, typed
+from config.option import check_part, flag
 from config.usage import usage
 
 Part = TypeVar("Part")
@@ -132,7 +134,14 @@ def no_flag(word: str, before: str, kinds: dict) -> str:
 
 def fields(parts: Iterable[type]) -> dict[str, tuple[dataclasses.Field, type]]:
     """Name -> (field, type), of all parts."""
-    return {field.name: (field, typed(part, field)) for part in parts for field in dataclasses.fields(part)}
+    return {name: field for part in parts for name, field in fields_of(part).items()}
+
+
+@cache
+def fields_of(part: type) -> dict[str, tuple[dataclasses.Field, type]]:
+    """Name -> (field, type: str, int, float, bool or list[str]), of one part."""
+    types = typing.get_type_hints(part)
+    return {field.name: (field, types[field.name]) for field in dataclasses.fields(part)}
 
 
 def renamed(key: str, kinds: dict, quiet: bool = False) -> str:

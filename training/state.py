@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ops.machine.pages import forget
+from ops.machine.pages import file_maps, forget
 from ops.machine.process import by_first, is_first
 from training.log import read_log
 from training.step.shard import gathered, own, whole
@@ -120,18 +120,16 @@ def check_room(run: Path, state: State) -> None:
         )
 
 
-def digest(
-    tensors: dict[str, Tensor], header: dict, done: Callable[[list[Tensor]], None] = lambda tensors: None
-) -> str:
+def digest(tensors: dict[str, Tensor], header: dict, maps: Sequence[tuple[int, int]] = ()) -> str:
     """SHA-256 of the header's other entries and of the names, types, shapes and bytes of all tensors.
 
-    done([tensor]) is called after each.
+    maps: of the files that tensors are maps of; each tensor's pages are dropped as they have been read.
     """
     total = hashlib.sha256(json.dumps({k: v for k, v in header.items() if k != "sha256"}, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-        done([tensor])
+        forget(tensor, maps)
     return total.hexdigest()
 
 
@@ -184,13 +182,15 @@ def load_state(run: str | Path, state: State, steps: int = sys.maxsize, allowed:
         break
     else:
         raise ValueError(f"cannot resume: {reasons[0]}")
+    maps = file_maps()
     for name, tensor in state.weights().items():
         tensor.copy_(own(stored[name], tensor))
-        forget([stored[name]])
+        forget(stored[name], maps)
     for name, parameter in state.parameters.items():
         if f"adam/{name}/step" in stored:  # AdamW makes its state at the first step
             state.optimizer.state[parameter] = {key: own(stored[f"adam/{name}/{key}"], parameter) for key in MOMENTS}
-            forget([stored[f"adam/{name}/{key}"] for key in MOMENTS])
+            for key in MOMENTS:
+                forget(stored[f"adam/{name}/{key}"], maps)
     return step
 
 
@@ -204,7 +204,8 @@ def read_state(path: Path, state: State, steps: int, allowed: Collection[str]) -
     step = header.get("step")
     if header.get("kind") != "run state" or type(step) is not int:
         raise Damaged(f"{path}: expected the state of a run after a number of steps, found {str(header)[:60]}")
-    if "sha256" in header and header["sha256"] != digest(stored, header, forget):  # states of older versions have none
+    # states of older versions have no checksum
+    if "sha256" in header and header["sha256"] != digest(stored, header, file_maps()):
         raise Damaged(f"{path}: its content is not what its checksum says, so it was damaged after it was written")
     made_of = header.get("made_of")
     if isinstance(made_of, dict):

@@ -3,35 +3,38 @@
 import ctypes
 import mmap
 import sys
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 MAPS, DONTNEED = Path("/proc/self/maps"), 4
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def forget(tensors: list[Tensor]) -> None:
-    """Drop the pages in memory under tensors that are maps of files, of which nothing was written and nobody reads on.
+def file_maps() -> list[tuple[int, int]]:
+    """First and last address of every map of a file, in order; none on a system that is not Linux."""
+    lines = [line.split(maxsplit=5) for line in MAPS.read_text().splitlines()] if MAPS.exists() else []
+    return [tuple(int(end, 16) for end in words[0].split("-")) for words in lines if words[4] != "0"]
 
-    A later read brings the pages back from the file. Tensors in ordinary memory are left alone, and every tensor on a
-    system that is not Linux.
+
+def forget(tensor: Tensor, maps: Sequence[tuple[int, int]]) -> None:
+    """Drop the pages in memory under a tensor that is a map of a file; nothing was written to it, nobody reads on.
+
+    A later read brings the pages back from the file. A tensor in ordinary memory is left alone. maps: of `file_maps`,
+    read when the tensor was there already; what came later could lie where a file had been mapped.
     """
-    if not MAPS.exists():
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages inside
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if not maps or begin >= end or tensor.device.type != "cpu":
         return
-    lines = [line.split() for line in MAPS.read_text().splitlines()]
-    files = [tuple(int(end, 16) for end in words[0].split("-")) for words in lines if words[4] != "0"]
-    libc = ctypes.CDLL(None, use_errno=True)
-    for tensor in tensors:
-        if tensor.device.type != "cpu":
-            continue
-        begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages inside
-        end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-        if begin < end and any(first <= begin and end <= last for first, last in files):
-            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), DONTNEED)
+    first, last = maps[bisect_right(maps, begin, key=lambda ends: ends[0]) - 1]
+    if first <= begin and end <= last:
+        LIBC.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), DONTNEED)
 
 
 def release() -> None:
     """Give freed memory back: glibc keeps what lies between tensors that live on, up to another whole model."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(ctypes.c_size_t(0))
+    if hasattr(LIBC, "malloc_trim"):
+        LIBC.malloc_trim(ctypes.c_size_t(0))

@@ -16,7 +16,7 @@ from adapters.core import specialize
 from config.training import Blocks
 from ops.compiled import compile_in_place
 from ops.device import Compute
-from ops.machine.pages import forget
+from ops.machine.pages import file_maps, forget
 from ops.packed import pack
 from ops.recompute import CastTwice
 from recipes.models.checkpoint import blocks_of, checkpoint_blocks
@@ -39,10 +39,11 @@ def store_frozen(model: nn.Module, dtype: torch.dtype, specs: Sequence[str] = ()
         for parameter in (layer.weight, layer.bias)
         if parameter is not None and not parameter.requires_grad and parameter.dtype == torch.float32
     }
+    maps = file_maps()
     for parameter in model.parameters():
         before = parameter.data
         parameter.data = as_multiplied(before, dtype) if parameter in lowered else before.clone()
-        forget([before])
+        forget(before, maps)
     return model
 
 

@@ -14,7 +14,7 @@ from config.training import Blocks
 from dit import DiT, DiTConfig
 from ops import recompute
 from ops.device import Compute
-from ops.machine.pages import forget
+from ops.machine.pages import file_maps, forget
 from ops.recompute import CastTwice
 from recipes.models.store import for_training, store_frozen, through_super
 from unet import TextConditioned
@@ -106,7 +106,8 @@ def test_forgotten_pages_come_back_from_the_file(tmp_path):
     safe.write(path, {"a": values}, {})
     mapped = safe.read(path)[0]["a"]
     own = mapped.clone()
-    forget([mapped, own])
+    for tensor in (mapped, own):
+        forget(tensor, file_maps())
     assert torch.equal(mapped, values) and torch.equal(own, values)
 
 

@@ -10,7 +10,8 @@ import train
 import weights
 from ops.machine import process
 from tests.test_train import flags
-from tests.training.step.test_together import losses, torchrun
+from tests.torchrun import torchrun
+from tests.training.step.test_together import losses
 from training.step.shard import check_shard, gathered, own, whole
 from weights.formats import safe
 

@@ -15,6 +15,7 @@ import weights
 from config.training import Loop
 from ops.machine import process
 from tests.test_train import flags
+from tests.torchrun import torchrun
 from training.step import together
 
 ROOT = Path(__file__).parents[3]
@@ -41,25 +42,12 @@ assert not threads(), threads()
 """
 
 
-def torchrun(count, *argv, wait=True, script="train.py", more=()):
-    """The script in so many processes, each of one thread. more: flags of torchrun."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(count),
-        *more,
-        "--",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ENABLE_FILE_TIMER": "0"}
+def command(count, *argv, script="train.py", more=()):
+    """The command torchrun, as it is typed, of one thread a process."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), *more, "--"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TORCHELASTIC_ENABLE_FILE_TIMER": "0"}
     how = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    started = subprocess.Popen([*command, script, *argv], **how)
-    if not wait:
-        return started
-    shown = started.communicate(timeout=240)[0]
-    return subprocess.CompletedProcess(command, started.returncode, shown)
+    return subprocess.run([*words, script, *argv], timeout=240, **how)
 
 
 def losses(run):
@@ -71,8 +59,8 @@ def losses(run):
 def runs(tiny, tmp_path_factory):
     """The same settings in one process, in two and in four."""
     folder = tmp_path_factory.mktemp("together")
-    for count in (1, 2, 4):
-        done = torchrun(count, *flags(tiny, folder / str(count), *STEP, "--cache", str(folder / "cache")))
+    for count, start in ((1, torchrun), (2, command), (4, torchrun)):
+        done = start(count, *flags(tiny, folder / str(count), *STEP, "--cache", str(folder / "cache")))
         assert done.returncode == 0, done.stdout
         (folder / f"{count}.txt").write_text(done.stdout)
     return folder
@@ -101,7 +89,7 @@ def test_two_processes_resume_to_the_byte(runs, tiny, tmp_path):
     while half.poll() is None and not (log.exists() and '"loss"' in log.read_text()):
         time.sleep(0.01)
     half.send_signal(signal.SIGTERM)
-    half.communicate(timeout=120)
+    half.wait()
     done = torchrun(2, *argv, "--save-every", "1", "--resume")
     assert done.returncode == 0, done.stdout
     assert losses(tmp_path / "run") == losses(runs / "2")
@@ -111,7 +99,6 @@ def test_two_processes_resume_to_the_byte(runs, tiny, tmp_path):
 
 def test_torchrun_restarts_go_on(runs, tiny, tmp_path):
     """One process is killed; torchrun starts both again, and the run ends as if it had not been."""
-    command = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     argv = flags(tiny, tmp_path / "run", *STEP, "--save-every", "1", "--cache", str(runs / "cache"))
     code = (
         "import os, signal, sys, train\n"
@@ -126,11 +113,8 @@ def test_torchrun_restarts_go_on(runs, tiny, tmp_path):
     )
     script = tmp_path / "dies.py"
     script.write_text(code)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, "--max-restarts", "1", str(script), *argv], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = command(2, *argv, script=str(script), more=("--max-restarts", "1"))
+    assert done.returncode == 0, done.stdout
     assert losses(tmp_path / "run") == losses(runs / "2")
 
 
@@ -140,7 +124,7 @@ def test_the_threads_of_the_group_end_with_the_run(runs, tiny, tmp_path, more):
     """One that is busy when Python ends would abort a process that has done everything."""
     script = tmp_path / "ends.py"
     script.write_text(THREADS)
-    done = torchrun(2, *flags(tiny, tmp_path / "run", *STEP, "--cache", str(runs / "cache"), *more), script=str(script))
+    done = command(2, *flags(tiny, tmp_path / "run", *STEP, "--cache", str(runs / "cache"), *more), script=str(script))
     assert done.returncode == 0, done.stdout
 
 
