@@ -2,6 +2,8 @@
 
 import copy
 import os
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from ops import recompute
 from ops.device import Compute
 from ops.machine.pages import file_maps, forget
 from ops.recompute import CastTwice
+from recipes.models import store
 from recipes.models.store import for_training, store_frozen, through_super
 from unet import TextConditioned
 from weights.formats import safe
@@ -101,14 +104,31 @@ def test_no_parameter_keeps_the_map_of_the_file(tmp_path):
     assert str(path) not in open("/proc/self/maps").read()
 
 
-def test_forgotten_pages_come_back_from_the_file(tmp_path):
-    path, values = tmp_path / "a.safetensors", torch.randn(100, 1000)
-    safe.write(path, {"a": values}, {})
-    mapped = safe.read(path)[0]["a"]
-    own = mapped.clone()
-    for tensor in (mapped, own):
-        forget(tensor, file_maps())
-    assert torch.equal(mapped, values) and torch.equal(own, values)
+def resident(path) -> int:
+    """Bytes in memory of the maps of a file."""
+    maps = [part for part in re.split(r"\n(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text()) if str(path) in part]
+    return sum(1024 * int(re.search(r"Rss: +(\d+) kB", part)[1]) for part in maps)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/smaps"), reason="the system does not tell its maps")
+def test_forgotten_pages_go_and_come_back_from_the_file(tmp_path):
+    path, values = tmp_path / "a.safetensors", torch.randn(100, 10_000)
+    safe.write(path, {"a": values, "b": torch.ones(3)}, {})
+    mapped = safe.read(path)[0]
+    own, maps = mapped["a"].clone(), file_maps()
+    assert resident(path) > 0.9 * values.nbytes
+    for tensor in (mapped["a"], mapped["b"], own):
+        forget(tensor, maps)
+    assert resident(path) < 0.1 * values.nbytes
+    assert torch.equal(mapped["a"], values) and torch.equal(own, values)
+
+
+def test_maps_are_read_once_a_model(monkeypatch):
+    """For each of its tensors it took most of the start of a model of many."""
+    calls = []
+    monkeypatch.setattr(store, "file_maps", lambda: calls.append(1) or [])
+    store_frozen(new_dit(), torch.bfloat16)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("kind", ["dit", "unet"])
