@@ -21,7 +21,7 @@ from recipes.models.loading import Checkpoint, load_autoencoder, load_dit
 from recipes.models.store import for_sampling
 from sampling import NoisePath, dit_schedule, sample_seeds, timesteps_of
 from sampling.latents import cleanest
-from unet import VAE, ControlledText, ControlNets, TextConditioned, encode_prompts
+from unet import VAE, ControlledText, ControlNet, ControlNets, TextConditioned, encode_prompts
 from unet.attend import attend_and_excite, token_indices
 from unet.inpaint import take_mask
 from unet.row import nothing, sized
@@ -96,54 +96,71 @@ def prepare_dit(config: Config, path: str, files: list, stored: dict, compute: C
 def prepare_sd(config: Config, path: str, files: list, stored: dict, compute: Compute) -> Request:
     """A Stable Diffusion with its adapters merged in and its new words known, and the states of the prompts."""
     count, guidance, texts = config[part.Output].count, config[part.Guidance], config[part.Prompts]
-    device = compute.device
+    names = read_prompts(texts) or stored.get("prompts") or None
+    if not names:
+        raise ValueError("what shall the images show? give --prompt, or --prompts with a file of them")
+    missing = "" if texts.superclass else "guidance from a superclass needs its prompt, --superclass TEXT"
+    kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
+    extra = guidance.extra()
+    distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
+    sd, model = with_new_words(config, path, files, stored, distinct)
+    sides = sides_of(config, sd, path, stored)
+    states = encode_prompts(sd.text.to(compute.device), sd.tokenizer, distinct).float()  # (U, L, D), XL's rows (U, M)
+    null = states[-1:] if texts.negative else nothing(states[-1:])
+    states, null = (sized(of, config[part.ImageSizes].six(*sides)) for of in (states, null))
+    cond, others = each(states[: len(names)], count), states[len(names) :]
+    extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
+    on_step = hint = None
+    if texts.attend:
+        words = [[token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names]
+        tokens = [own for own in words for _ in range(count)]
+        on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, visited_steps(config, sd.schedule))
+    if controls := controls_of(config):
+        nets = [weights.load_control(control.path, dtype=torch.float32) for control in controls]
+        model = ControlledText(sd.unet, sd.text, together(nets, controls))
+        shown = [in_pixels(control, net, sides, stored) for control, net in zip(controls, nets)]
+        hint = in_turn(torch.cat(shown, dim=1).to(compute.device), count, len(names))
+    superclass = others[len(extra)] if kinds else None
+    visited_steps(config, sd.schedule)
+    shape, vae = sd.latent_shape(*sides), sd.vae.to(compute.device)
+    for_sampling(model, compute, config[part.Output].compile, gradient=bool(texts.attend))
+    return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
+
+
+def with_new_words(
+    config: Config, path: str, files: list, stored: dict, prompts: list[str]
+) -> tuple[weights.StableDiffusion, TextConditioned]:
+    """The Stable Diffusion and its model, with adapters merged in and the words that they and --embedding learned.
+
+    ValueError for a learned word that no prompt holds.
+    """
     # a run goes on from the raw weights
     sd = weights.load_sd(path, dtype=torch.float32, ema=not stored, inpainting=True)
     model = TextConditioned(sd.unet, sd.text)
     if sd.unet.config.in_channels != sd.unet.config.out_channels:
         take_mask(model)
     weights.add_words(sd.tokenizer, [file for file, _ in files])
-    learned = list(sd.tokenizer.added)
+    learned, files_of = list(sd.tokenizer.added), {}
     apply_adapters(model, files, config[part.Source].weights)
-    files_of = {}
-    for text in texts.embedding:
+    for text in config[part.Prompts].embedding:
         word, _, file = text.rpartition("=")
         files_of[weights.add_embedding(sd.tokenizer, sd.text, file, word or None)] = file
-    names = read_prompts(texts) or stored.get("prompts") or None
-    if not names:
-        raise ValueError("what shall the images show? give --prompt, or --prompts with a file of them")
-    missing = "" if texts.superclass else "guidance from a superclass needs its prompt, --superclass TEXT"
-    extra = guidance.extra()
-    kinds = [texts.superclass] if guidance.leads_from_superclass(texts.superclass, missing) else []
-    distinct = [*names, *(text for text, _ in extra), *kinds, texts.negative]
-    weights.check_words(learned, files_of, added_words(distinct, sd.tokenizer))
-    sides, sizes = config[part.Size].sides(), config[part.ImageSizes]
-    sides = tuple(sd.side(side) for side in sides or [stored.get("size", 0)] * 2)
-    if sizes.given and not sd.unet.config.pooled:
+    weights.check_words(learned, files_of, added_words(prompts, sd.tokenizer))
+    return sd, model
+
+
+def sides_of(config: Config, sd: weights.StableDiffusion, path: str, stored: dict) -> tuple[int, int]:
+    """Height and width of the images, in pixels. ValueError for sizes of the image that the model does not read."""
+    if config[part.ImageSizes].given and not sd.unet.config.pooled:
         raise ValueError(f"{path}: sizes of the image are read by Stable Diffusion XL alone, not by version 1 or 2")
-    states = encode_prompts(sd.text.to(device), sd.tokenizer, distinct).float()  # (U, L, D), or XL's rows (U, M)
-    null = states[-1:] if texts.negative else nothing(states[-1:])
-    states, null = (sized(of, sizes.six(*sides)) for of in (states, null))
-    cond, others = each(states[: len(names)], count), states[len(names) :]
-    extra_conditions = [(state, weight) for state, (_, weight) in zip(others, extra)]
-    on_step = None
-    if texts.attend:
-        words = [[token_indices(word, name, sd.tokenizer) for word in texts.attend] for name in names]
-        tokens = [own for own in words for _ in range(count)]
-        on_step = attend_and_excite(model.requires_grad_(False), cond, tokens, visited_steps(config, sd.schedule))
-    hint = None
-    if controls := controls_of(config):
-        nets = [weights.load_control(control.path, dtype=torch.float32) for control in controls]
-        one = len(controls) == 1 and controls[0].strength == 1
-        together = nets[0] if one else ControlNets(nets, [control.strength for control in controls])
-        model = ControlledText(sd.unet, sd.text, together)
-        shown = [in_pixels(control, net, sides, stored) for control, net in zip(controls, nets)]
-        hint = in_turn(torch.cat(shown, dim=1).to(device), count, len(names))
-    superclass = others[len(extra)] if kinds else None
-    visited_steps(config, sd.schedule)
-    shape, vae = sd.latent_shape(*sides), sd.vae.to(device)
-    for_sampling(model, compute, config[part.Output].compile, gradient=bool(texts.attend))
-    return Request(model, vae, sd.schedule, shape, names, cond, null, extra_conditions, superclass, on_step, hint)
+    return tuple(sd.side(side) for side in config[part.Size].sides() or [stored.get("size", 0)] * 2)
+
+
+def together(nets: list[ControlNet], controls: list[Control]) -> ControlNet | ControlNets:
+    """Control nets as one, each with its strength."""
+    if len(controls) == 1 and controls[0].strength == 1:
+        return nets[0]
+    return ControlNets(nets, [control.strength for control in controls])
 
 
 def of_run(stored: dict) -> part.Unsaid:
