@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from config import sampling as part
 from data.folders.tree import read_tree
@@ -45,8 +45,7 @@ class Fill:
         compute: Compute,
     ):
         """Raises ValueError for masks that fit no photograph, and for settings that the model cannot take."""
-        if request.shape[1] != request.shape[2]:
-            raise ValueError("a mask is filled in a square window, so --size must be one number")
+        check_fill(request, fill, sampler.sampler)
         self.jobs, self.count, self.candidates = jobs(start.image, fill.mask), output.count, fill.candidates
         self.window, self.vae, self.device = fill.window, request.vae, compute.device
         columns = len(request.cond) // self.count
@@ -55,36 +54,31 @@ class Fill:
         # (N, C or 1 or 1 + C, h, w)
         self.z, self.masks, hints = (Chosen(torch.stack(plane), used) for plane in zip(*planes))
         self.start = None if start.strength == 1 else self.z
-        if isinstance(request.model, MaskedText | MaskedDiT):
-            if fill.resample > 1 or request.on_step is not None:
-                flag = "--resample" if fill.resample > 1 else "--attend"
-                raise ValueError(f"{flag} is for models without an input for masks, and this one has it")
-            self.blends, self.request = False, replace(request, hint=hints)
+        self.blends = not reads_masks(request.model)
+        if not self.blends:
+            self.request = replace(request, hint=hints)
             return
-        if fill.resample > 1 and sampler.sampler in ("dpm++", "heun"):
-            reads = {"dpm++": "the step before", "heun": "the step ahead"}[sampler.sampler]
-            raise ValueError(f"--resample goes back and forth, and {sampler.sampler} reads {reads}: take ddim or ddpm")
-        if fill.resample > 1 and not isinstance(request.schedule, Schedule):
-            raise ValueError(
-                "--resample goes back along a diffusion chain, and this model is a flow: give --resample 1"
-            )
-        steps = timesteps_of(sampler.sampler, request.schedule, sampler.steps)
+        schedule = request.schedule
+        steps = timesteps_of(sampler.sampler, schedule, sampler.steps)
         steps = steps if self.start is None else cleanest(steps, start.strength)
-        schedule, before = request.schedule, request.on_step
-        seeds, apart = request.seeds(output.seed), request.seeds(output.seed + APART)
+        about = {name: getattr(schedule, name) for name in schedule.__dataclass_fields__}
+        again = Resampled(**about, times=fill.resample, jump=fill.jump) if fill.resample > 1 else schedule
+        self.request = replace(request, schedule=again, on_step=self.blending(request, steps, output.seed))
+
+    def blending(self, request: Request, steps: list[int], seed: int) -> Callable:
+        """on_step(samples) -> what blends their latents at each step, and then does what the request did."""
+        seeds, apart = request.seeds(seed), request.seeds(seed + APART)
 
         def on_step(here: slice) -> Callable[[Tensor, int], Tensor]:
             numbers, z = range(here.start, here.stop), self.z[here]
             eps = sample_noise(seeds, numbers)(z)
-            blend = blended(z, self.masks[here], eps, schedule, steps, sample_noise(apart, numbers))
-            if before is None:
+            blend = blended(z, self.masks[here], eps, request.schedule, steps, sample_noise(apart, numbers))
+            if request.on_step is None:
                 return blend
-            more = before(here)
+            more = request.on_step(here)
             return lambda x, t: more(blend(x, t), t)
 
-        about = {name: getattr(schedule, name) for name in schedule.__dataclass_fields__}
-        again = Resampled(**about, times=fill.resample, jump=fill.jump) if fill.resample > 1 else schedule
-        self.blends, self.request = True, replace(request, schedule=again, on_step=on_step)
+        return on_step
 
     def number(self, i: int) -> int:
         """The job of sample i: those of a column take them in turn, candidates the same."""
@@ -113,6 +107,25 @@ class Fill:
         """Sample i (S, S, 3) in its photograph (H, W, 3)."""
         photograph, mask, square = self.read(i)
         return pasted(drawn, mask, photograph, square)
+
+
+def reads_masks(model: nn.Module) -> bool:
+    """Whether a model has an input for masks, so that nothing is blended."""
+    return isinstance(model, MaskedText | MaskedDiT)
+
+
+def check_fill(request: Request, fill: part.Fill, sampler: str) -> None:
+    """ValueError for a window that is no square, and for settings that the model or the sampler cannot take."""
+    if request.shape[1] != request.shape[2]:
+        raise ValueError("a mask is filled in a square window, so --size must be one number")
+    if reads_masks(request.model) and (fill.resample > 1 or request.on_step is not None):
+        flag = "--resample" if fill.resample > 1 else "--attend"
+        raise ValueError(f"{flag} is for models without an input for masks, and this one has it")
+    if fill.resample > 1 and sampler in ("dpm++", "heun"):
+        reads = {"dpm++": "the step before", "heun": "the step ahead"}[sampler]
+        raise ValueError(f"--resample goes back and forth, and {sampler} reads {reads}: take ddim or ddpm")
+    if fill.resample > 1 and not isinstance(request.schedule, Schedule):
+        raise ValueError("--resample goes back along a diffusion chain, and this model is a flow: give --resample 1")
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:
