@@ -4,9 +4,11 @@ To load torch takes 2 s of a core, and a run of two processes does so three time
 its signals and its restarts are torch's own. What is about the start or the end of Python itself starts the command.
 """
 
+import contextlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,8 +34,9 @@ class Started:
         return self.returncode
 
     def send_signal(self, number: int) -> None:
-        """To the agent, which passes it on."""
-        os.kill(self.pid, number)
+        """To the agent, which passes it on; nothing to one that has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def wait(self, timeout: float = 240) -> "Started":
         """Itself, as it has ended. TimeoutError after so many seconds."""
@@ -55,15 +58,21 @@ def torchrun(count: int, *argv: str, wait: bool = True, script: str = "train.py"
     shown = Path(folder().name) / str(uuid.uuid4())
     job = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--rdzv-id", str(uuid.uuid4())]
     words = [*job, "--nproc-per-node", str(count), *more, "--", script, *argv]
+    shown.touch()
     started = Started(ask({"words": words, "shown": str(shown), "environment": dict(os.environ)}), shown)
     return started.wait() if wait else started
 
 
 def ask(order: dict) -> int | None:
     """The answer of the process that forks: a process id, or an exit status."""
-    pipe = loaded()
-    print(json.dumps(order), file=pipe.stdin, flush=True)
-    return json.loads(pipe.stdout.readline())
+    pipe, line = loaded(), ""
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(order), file=pipe.stdin, flush=True)
+        line = pipe.stdout.readline()
+    if not line:
+        loaded.cache_clear()
+        raise RuntimeError(f"the process that forks torchrun ended with status {pipe.wait()}")
+    return json.loads(line)
 
 
 @cache
@@ -87,14 +96,20 @@ def main() -> None:
     import train
 
     assert train and sample and torch
+    running = set()
     for line in sys.stdin:
         order = json.loads(line)
         if "ended" in order:
             pid, status = os.waitpid(order["ended"], os.WNOHANG)
+            running.discard(pid)
             answer = os.waitstatus_to_exitcode(status) if pid else None
-        elif not (answer := os.fork()):
+        elif answer := os.fork():
+            running.add(answer)
+        else:
             agent(order)
         print(json.dumps(answer), flush=True)
+    for pid in running:  # the tests have ended, and nobody waits for them
+        os.kill(pid, signal.SIGTERM)
 
 
 def agent(order: dict) -> None:
@@ -107,6 +122,7 @@ def agent(order: dict) -> None:
         out = os.open(order["shown"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number in (1, 2):
             os.dup2(out, number)
+        os.environ.clear()
         os.environ.update(order["environment"] | {"OMP_NUM_THREADS": "1", "TORCHELASTIC_ENABLE_FILE_TIMER": "0"})
         arguments = parse_args(order["words"])
         config = config_from_args(arguments)[0]

@@ -15,19 +15,22 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def file_maps() -> list[tuple[int, int]]:
     """First and last address of every map of a file, in order; none on a system that is not Linux."""
-    lines = [line.split(maxsplit=5) for line in MAPS.read_text().splitlines()] if MAPS.exists() else []
-    return [tuple(int(end, 16) for end in words[0].split("-")) for words in lines if words[4] != "0"]
+    listed = MAPS.read_bytes() if MAPS.exists() else b""  # paths are bytes of any kind
+    lines = [line.split(maxsplit=5) for line in listed.split(b"\n") if line]
+    return [tuple(int(end, 16) for end in words[0].split(b"-")) for words in lines if words[4] != b"0"]
 
 
 def forget(tensor: Tensor, maps: Sequence[tuple[int, int]]) -> None:
-    """Drop the pages in memory under a tensor that is a map of a file; nothing was written to it, nobody reads on.
+    """Drop the pages in memory under a tensor that is a map of a file, whose numbers were copied or are not needed.
 
     A later read brings the pages back from the file. A tensor in ordinary memory is left alone. maps: of `file_maps`,
     read when the tensor was there already; what came later could lie where a file had been mapped.
     """
+    if not maps or tensor.device.type != "cpu":
+        return
     begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages inside
     end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
-    if not maps or begin >= end or tensor.device.type != "cpu":
+    if begin >= end:
         return
     first, last = maps[bisect_right(maps, begin, key=lambda ends: ends[0]) - 1]
     if first <= begin and end <= last:
