@@ -1,7 +1,7 @@
 """torchrun for tests: its agent and its processes are forked from one process that has loaded torch.
 
-To load torch takes 2 s of a core, and a run of two processes does so three times: the agent is one too. The agent,
-its signals and its restarts are torch's own. What is about the start or the end of Python itself starts the command.
+A run of two processes would load torch three times, for the agent is a process too. The agent, its signals and its
+restarts are torch's own. What is about the start or the end of Python itself starts the command.
 """
 
 import contextlib
@@ -64,7 +64,7 @@ def torchrun(count: int, *argv: str, wait: bool = True, script: str = "train.py"
 
 
 def ask(order: dict) -> int | None:
-    """The answer of the process that forks: a process id, or an exit status."""
+    """The answer of the process that forks: a process id, or an exit status. RuntimeError if that process is gone."""
     pipe, line = loaded(), ""
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(order), file=pipe.stdin, flush=True)

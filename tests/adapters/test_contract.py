@@ -88,7 +88,7 @@ def condition(model: nn.Module, backbone: str) -> torch.Tensor:
 
 @pytest.fixture
 def whole_rearrange():
-    """A call of rearrange is one node of the graph: reading its pattern again at every call took most of the tracing.
+    """A call of rearrange is one node of the graph; else how it reads its pattern is traced anew at every call.
 
     These tests are about adapters; those of ops/compiled.py trace through it.
     """

@@ -1,6 +1,7 @@
 """Frozen weights stored in bfloat16 compute what autocast computes of float32 ones, to the bit, both ways."""
 
 import copy
+import mmap
 import os
 import re
 from pathlib import Path
@@ -123,8 +124,21 @@ def test_forgotten_pages_go_and_come_back_from_the_file(tmp_path):
     assert torch.equal(mapped["a"], values) and torch.equal(own, values)
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="the system does not tell its maps")
+def test_a_map_may_have_any_path(tmp_path):
+    """The kernel escapes a newline alone: what Python takes for the end of a line, or no UTF-8, stands in the list."""
+    before, held = len(file_maps()), []
+    for name in (b"a\xe2\x80\xa8b", b"a\x1cb", b"a\rb", b"a\nb", b"\xe9", b"a b"):
+        path = os.fsencode(tmp_path) + b"/" + name
+        Path(os.fsdecode(path)).write_bytes(bytes(8192))
+        with open(path, "rb") as file:
+            held.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    maps = file_maps()
+    assert len(maps) >= before + len(held) and maps == sorted(maps)
+
+
 def test_maps_are_read_once_a_model(monkeypatch):
-    """For each of its tensors it took most of the start of a model of many."""
+    """Not for each of its tensors: the list is long, and a model has thousands."""
     calls = []
     monkeypatch.setattr(store, "file_maps", lambda: calls.append(1) or [])
     store_frozen(new_dit(), torch.bfloat16)
